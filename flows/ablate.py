@@ -1,0 +1,81 @@
+"""The flow ``ablate``: the paper's study of text sources, as one table in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact
+
+from flows.progress import bar
+from flows.session import open_session
+from flows.steps import ablate as steps
+from flows.steps.embed import embed_prepared
+from flows.steps.evaluate import evaluate_model
+from flows.steps.tracking import git_commit, lineage_tags, log_config, tracking
+from flows.workspace import PROJECT
+from mulan_core.evaluation.report import ablation_table
+
+
+@flow(name="ablate", description="One training run for each set of text sources, same budget and test set.")
+def ablate(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    rows: list[str] | None = None,
+) -> dict[str, Any]:
+    """Run the ablation; see ``prepare`` for the first arguments.
+
+    Args:
+        rows: rows to run; null runs those of the configuration.
+
+    Returns:
+        ``run_id`` of the parent run, ``table`` as Markdown, ``rows`` with their metrics.
+    """
+    with open_session(manifest, playlists, params) as session, session.stage("ablate"):
+        config, uri, prepared = session.workspace.config, session.settings.mlflow_uri, session.workspace.prepared
+        data_hash = session.workspace.data_hash
+        names = rows or list(config.ablate.rows)
+        for name in names:
+            steps.row_config(config, name)  # an unknown row is said before the first one trains
+        with tracking(uri), mlflow.start_run(run_name="ablation") as parent:
+            mlflow.set_tags(lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {"mulan.data_hash": data_hash})
+            log_config(config)
+        trained = steps.run_rows(
+            config,
+            names,
+            prepared,
+            data_hash=data_hash,
+            mlflow_uri=uri,
+            storage=session.settings.home / "ray_results",
+            parent_run_id=parent.info.run_id,
+        )
+        results = []
+        for row in trained:
+            with bar(f"embed {row['row']}") as update:
+                vectors = embed_prepared(
+                    row["model"],
+                    prepared,
+                    data_hash=data_hash,
+                    cache=session.settings.home / "embeddings",
+                    hop_s=config.evaluate.hop_s,
+                    batch_size=config.index.batch_size,
+                    progress=update,
+                )
+            report = evaluate_model(
+                row["model"],
+                prepared,
+                vectors,
+                config.evaluate,
+                data_hash=data_hash,
+                run_id=row["run_id"],
+                mlflow_uri=uri,
+            )
+            results.append({"name": row["row"], "run_id": row["run_id"]} | {k: report[k] for k in ("metrics", "intervals")})
+        table = ablation_table(results)
+        with tracking(uri), mlflow.start_run(run_id=parent.info.run_id):
+            mlflow.log_text(table, "ablation.md")
+            mlflow.log_dict({"rows": results}, "ablation.json")
+        create_markdown_artifact(table, key="ablation", description="Text sources, in the paper's layout")
+        return {"run_id": parent.info.run_id, "table": table, "rows": results}

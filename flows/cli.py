@@ -1,0 +1,422 @@
+"""The command ``mulan``: thin over flows and the endpoint's client.
+
+Exit codes: 0 done; 1 done, but the answer is no (the gate refused, a check query failed); 2 a mistake of
+the user or a server that is away, told in one sentence without a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mulan_core.errors import UserError
+
+app = typer.Typer(
+    help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+stage = typer.Typer(help="Stages as DVC calls them.", no_args_is_help=True)
+release = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
+app.add_typer(stage, name="stage", hidden=True)
+app.add_typer(release, name="release")
+console = Console()
+
+Manifest = Annotated[
+    Path | None,
+    typer.Option(help="Table of your tracks (.csv, .tsv, .jsonl, .parquet; columns uri and text). Default: the demo."),
+]
+Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
+Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main() -> None:
+    """Run the command; the console script's entry."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error))
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", code=130)
+    except Exception as error:
+        if getattr(error, "format_message", None):  # click's usage errors
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        if os.environ.get("MULAN_DEBUG"):
+            raise
+        cause = _user_error(error)
+        if cause:
+            _fail(str(cause))
+        _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(143)
+
+
+def _fail(sentence: str, code: int = 2) -> None:
+    Console(stderr=True).print(f"[red]mulan:[/red] {sentence}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Find the sentence for the user behind what Ray or Prefect wrapped round it."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__ or error.__context__
+    return None
+
+
+def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, str | None]:
+    named = {"manifest": manifest, "playlists": playlists, "params": params}
+    return {name: str(path) if path else None for name, path in named.items()}
+
+
+@app.command()
+def demo(
+    leave: Annotated[bool, typer.Option("--exit", help="Stop after the check queries.")] = False,
+    size: Annotated[int | None, typer.Option(help="Tracks in the demo corpus, when it is first built.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
+) -> None:
+    """Build a catalogue, train on it, evaluate, index, and serve it until Ctrl-C.
+
+    Example: mulan demo --exit
+    """
+    from flows.demo import run_demo
+
+    run_demo(leave=leave, size=size, port=port)
+
+
+@app.command()
+def run(
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole flow on a manifest of yours: from files to a release.
+
+    Example: mulan run --manifest tracks.csv
+    """
+    from flows.end_to_end import end_to_end
+    from flows.reporting import show_evaluation, show_stages
+
+    result = end_to_end(**_arguments(manifest, playlists, params), serve=serve)
+    if as_json:
+        _print_json(
+            {key: value for key, value in result.items() if key != "evaluate"}
+            | {"metrics": result["evaluate"]["metrics"]}
+        )
+    else:
+        show_evaluation(result["evaluate"])
+        show_stages(result["stages"])
+    _exit_by_gate(result["register"])
+
+
+@app.command()
+def prepare(
+    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+) -> None:
+    """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
+
+    Example: mulan prepare --manifest tracks.csv
+    """
+    from flows.prepare import prepare as flow
+
+    counts = flow(**_arguments(manifest, playlists, params))
+    if as_json:
+        _print_json(counts)
+        return
+    table = Table("", "count", title="Prepared")
+    table.add_row("tracks in the manifest", str(counts["tracks"]))
+    table.add_row("usable", str(counts["usable"]))
+    for reason, number in counts["quarantined"].items():
+        table.add_row(f"quarantined: {reason}", str(number))
+    for source, of in sorted(counts["texts"].items()):
+        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']} -> {of['after']}")
+    console.print(table)
+
+
+@app.command()
+def train(
+    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+) -> None:
+    """Train on the prepared data; started again after a kill it goes on from its last checkpoint.
+
+    Example: mulan train
+    """
+    from flows.train import train as flow
+
+    result = flow(**_arguments(manifest, playlists, params))
+    if as_json:
+        _print_json(result)
+    else:
+        console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
+
+
+@app.command()
+def evaluate(
+    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+) -> None:
+    """Evaluate the trained model on the test split, hold it against the gate, register it as candidate.
+
+    Example: mulan evaluate
+    """
+    from flows.evaluate import evaluate as flow
+    from flows.register import register
+    from flows.reporting import show_evaluation
+    from flows.session import open_session
+
+    arguments = _arguments(manifest, playlists, params)
+    with open_session(**arguments):
+        report, gate = flow(**arguments), register(**arguments)
+    if as_json:
+        _print_json({"metrics": report["metrics"], "gate": gate})
+    else:
+        show_evaluation(report)
+        console.print(
+            f"version {gate['version']}: {'passed' if gate['passed'] else 'refused by'} the gate",
+            *gate["reasons"],
+            sep="\n  ",
+        )
+    _exit_by_gate(gate)
+
+
+@app.command()
+def index(
+    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+) -> None:
+    """Build the candidate's collection, prove it, and make both champion.
+
+    Example: mulan index
+    """
+    from flows.index import index as flow
+
+    built = flow(**_arguments(manifest, playlists, params))
+    if as_json:
+        _print_json(built)
+    else:
+        console.print(
+            f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
+        )
+
+
+@app.command()
+def ablate(
+    rows: Annotated[str | None, typer.Option(help="Rows to run, separated by commas. Default: params.yaml.")] = None,
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate once for each set of text sources, with Ray Tune, as in the paper's Table 4(b).
+
+    Example: mulan ablate --rows aset,all
+    """
+    from flows.ablate import ablate as flow
+
+    result = flow(**_arguments(manifest, playlists, params), rows=rows.split(",") if rows else None)
+    if as_json:
+        _print_json(result)
+    else:
+        from rich.markdown import Markdown
+
+        console.print(Markdown(result["table"]))
+        console.print(f"MLflow run {result['run_id']} holds the table; its children are the rows")
+
+
+@app.command()
+def serve(port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None) -> None:
+    """Serve the champion release until Ctrl-C; flows started elsewhere join this process's Ray and Milvus.
+
+    Example: mulan serve
+    """
+    from flows.demo import print_addresses, wait_for_interrupt
+    from flows.serve import serve as flow
+    from flows.session import open_session
+    from flows.steps.registry import champion_version
+
+    with open_session(port=port, join=False) as session:
+        if champion_version(mlflow_uri=session.settings.mlflow_uri) is None:
+            console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
+        else:
+            flow()
+            print_addresses(session)
+        wait_for_interrupt()
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    k: Annotated[int, typer.Option(help="How many tracks.")] = 10,
+    url: Annotated[
+        str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the endpoint for tracks.
+
+    Example: mulan search "calm piano" --k 5
+    """
+    from flows.reporting import show_hits
+
+    answer = _client(url).search_text(text, k=k)
+    if as_json:
+        _print_json(answer)
+    else:
+        show_hits(text, answer)
+
+
+@app.command()
+def tag(
+    file: Annotated[Path, typer.Argument(help="An audio file.")],
+    labels: Annotated[str | None, typer.Option(help="Labels to choose from, separated by commas.")] = None,
+    url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the endpoint which labels fit an audio file.
+
+    Example: mulan tag song.mp3 --labels "jazz,techno,piano"
+    """
+    _must_exist(file)
+    answer = _client(url).tag(audio=file, labels=labels.split(",") if labels else None)
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table("label", "score", title=str(file))
+    for item in answer["labels"][:15]:
+        table.add_row(item["label"], f"{item['score']:.3f}")
+    console.print(table)
+
+
+@app.command()
+def embed(
+    what: Annotated[str, typer.Argument(help="An audio file, or a text.")],
+    url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+) -> None:
+    """Print the vector of an audio file or a text as JSON.
+
+    Example: mulan embed "calm piano"
+    """
+    path = Path(what)
+    _print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
+
+
+@release.command("show")
+def release_show(url: Annotated[str | None, typer.Option(help="The endpoint.")] = None) -> None:
+    """Show the release that the endpoint serves.
+
+    Example: mulan release show
+    """
+    _print_json(_client(url).release())
+
+
+@release.command("list")
+def release_list(as_json: AsJson = False) -> None:
+    """List the registered versions with the gate's word and their collections.
+
+    Example: mulan release list
+    """
+    from flows.settings import read_settings
+    from flows.steps.registry import list_versions
+
+    versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
+    if as_json:
+        _print_json(versions)
+        return
+    table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
+    for version in versions:
+        table.add_row(
+            *(
+                str(version[key])
+                for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit", "created")
+            )
+        )
+    console.print(table)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000) -> None:
+    """Start the MLflow UI on the local database and print its address.
+
+    Example: mulan ui --port 5001
+    """
+    from serving.ports import check_port_free
+
+    from flows.settings import read_settings
+
+    settings = read_settings()
+    if not settings.mlflow_uri.startswith("sqlite:"):
+        console.print(f"MLflow runs at {settings.mlflow_uri}")
+        return
+    check_port_free("127.0.0.1", port)
+    console.print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--port", str(port)]
+    subprocess.run([*command, "--default-artifact-root", (settings.home / "artifacts").as_uri()], check=False)
+
+
+@stage.command("corpus")
+def stage_corpus() -> None:
+    """Build the demo corpus that params.yaml describes."""
+    from flows.progress import bar
+    from mulan_core.config import load_config
+    from mulan_core.data.demo.corpus import build_corpus
+
+    config = load_config("params.yaml")
+    with bar("corpus", total=config.corpus.size) as update:
+        build_corpus(config.corpus, Path(config.catalogue), progress=update)
+
+
+@stage.command("prepare")
+def stage_prepare() -> None:
+    """Prepare the catalogue that params.yaml names."""
+    from flows.progress import bar
+    from flows.stack import ray_for_stage
+    from flows.steps.prepare import prepare as step
+    from mulan_core.config import load_config
+
+    config = load_config("params.yaml")
+    with ray_for_stage(), bar("prepare") as update:
+        step(Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve(), config.prepare, progress=update)
+
+
+def _client(url: str | None) -> Any:
+    from serving.client import MulanClient
+
+    from flows.serve import endpoint_url
+
+    return MulanClient(url or endpoint_url())
+
+
+def _must_exist(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))  # noqa: T201
+
+
+def _exit_by_gate(gate: dict[str, Any]) -> None:
+    if not gate["passed"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

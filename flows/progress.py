@@ -1,0 +1,50 @@
+"""Progress of long work on the terminal: one bar a stage, plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show a bar; yields ``update(done, total=None, note="")``."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def update(done: int, total: int | None = None, note: str = "") -> None:
+            progress.update(task, completed=done, **({"total": total} if total else {}), note=note)
+
+        yield update
+
+
+@contextmanager
+def polled(poll: Callable[[], None], *, every_s: float = 1.0) -> Iterator[None]:
+    """Call ``poll`` again and again in the background while the body works."""
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(every_s):
+            poll()
+
+    thread = threading.Thread(target=loop, daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,38 @@
+"""The flow ``register``: the gate's decision, and the model as ``candidate`` in the MLflow registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, runtime, task
+from prefect.cache_policies import NO_CACHE
+from serving.release import preprocessing_hash
+
+from flows.session import Session, open_session
+from flows.steps import registry
+from flows.steps.evaluate import read_report
+from flows.steps.tracking import git_commit, lineage_tags
+from flows.steps.train import Trained
+from flows.workspace import PROJECT
+from mulan_core.gate import Decision
+
+
+@flow(name="register", description="Hold the candidate against the gate and register it.")
+def register(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
+    """Judge and register the workspace's evaluated run; see ``prepare`` for the arguments."""
+    with open_session(manifest, playlists, params) as session, session.stage("register"):
+        trained, uri = session.trained(), session.settings.mlflow_uri
+        report = read_report(trained.run_id, mlflow_uri=uri)
+        decision = registry.judge(report, trained.run_id, session.workspace.config.gate, mlflow_uri=uri)
+        version = register_model(session, trained, decision)
+        return {"version": version, "passed": decision.promote, "reasons": list(decision.reasons)}
+
+
+@task(name="register model", retries=2, retry_delay_seconds=5, timeout_seconds=1800, cache_policy=NO_CACHE)
+def register_model(session: Session, trained: Trained, decision: Decision) -> str:
+    """Log and register; the same weights are registered once, so a retry is safe."""
+    tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {
+        "mulan.data_hash": session.workspace.data_hash,
+        "mulan.preprocessing_hash": preprocessing_hash(trained.model),
+    }
+    return registry.register(trained, decision, tags=tags, mlflow_uri=session.settings.mlflow_uri)

@@ -1,0 +1,118 @@
+"""What every flow needs: settings, one workspace and the running stack, opened once and shared by subflows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serving.store import TrackStore
+
+from flows.settings import Settings, read_settings
+from flows.stack import Stack, open_stack
+from flows.steps.embed import Vectors, embed_prepared
+from flows.steps.tracking import check_tracking, find_run, tracking
+from flows.steps.train import MODEL_FOLDER, Trained, run_key
+from flows.workspace import Workspace, open_workspace
+from mulan_core.errors import UserError
+
+_current: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+@dataclass
+class Session:
+    """One catalogue on one stack."""
+
+    settings: Settings
+    workspace: Workspace
+    stack: Stack
+    port: int
+    """Port of the endpoint."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds each stage took, in order."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long a stage takes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = time.perf_counter() - started
+
+    @property
+    def store(self) -> TrackStore:
+        """The vector store."""
+        return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+
+    def trained(self) -> Trained:
+        """The finished training run of the workspace's numbers and data.
+
+        Raises:
+            UserError: if there is none.
+        """
+        config, uri = self.workspace.config, self.settings.mlflow_uri
+        with tracking(uri):
+            run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
+        model = Path(run.data.tags.get("mulan.checkpoint", "")) / MODEL_FOLDER if run else Path()
+        if run is None or not model.is_dir():
+            raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
+        return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
+
+    def vectors(self, model: Path, progress: Any = None) -> Vectors:
+        """Track vectors of the prepared data under a model; computed once."""
+        config = self.workspace.config
+        return embed_prepared(
+            model,
+            self.workspace.prepared,
+            data_hash=self.workspace.data_hash,
+            cache=self.settings.home / "embeddings",
+            hop_s=config.evaluate.hop_s,
+            batch_size=config.index.batch_size,
+            progress=progress,
+        )
+
+
+@contextmanager
+def open_session(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    *,
+    size: int | None = None,
+    port: int | None = None,
+    join: bool = True,
+) -> Iterator[Session]:
+    """Open workspace and stack, or hand out those of the flow around.
+
+    Args:
+        manifest, playlists, params, size: which workspace; see ``open_workspace``.
+        port: of the endpoint, instead of the configured one.
+        join: use the stack of another process of the same home; False makes that an error.
+
+    Raises:
+        UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
+            are tried before any work starts.
+    """
+    around = _current.get()
+    if around is not None:
+        yield around
+        return
+    settings = read_settings()
+    # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
+    os.environ["MULAN_HOME"] = str(settings.home)
+    check_tracking(settings.mlflow_uri)
+    workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
+    with open_stack(settings, join=join) as stack:
+        session = Session(settings=settings, workspace=workspace, stack=stack, port=port or workspace.config.serve.port)
+        session.store.ping()
+        token = _current.set(session)
+        try:
+            yield session
+        finally:
+            _current.reset(token)

@@ -1,0 +1,67 @@
+"""Addresses and secrets: the only place where flows read environment variables.
+
+| variable | means | default |
+|---|---|---|
+| MULAN_HOME | folder of local state | `.mulan` in the working folder |
+| MLFLOW_TRACKING_URI | MLflow server or database | SQLite in MULAN_HOME |
+| MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN | Milvus | a `milvus-lite server` of our own |
+| RAY_ADDRESS | Ray cluster | a private one on this machine |
+| MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
+| PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | temporary server, state in MULAN_HOME |
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+QUIET = {
+    # Nothing of ours phones home or is fetched behind the user's back.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Ray reads the working folder's code; its warnings about defaults to come are not the user's business.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "GRPC_VERBOSITY": "ERROR",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where everything is."""
+
+    home: Path
+    mlflow_uri: str
+    milvus_uri: str | None
+    milvus_token: str | None
+    ray_address: str | None
+    url: str | None
+
+    @property
+    def stack_file(self) -> Path:
+        """Describes the local services of this home while they run."""
+        return self.home / "stack.json"
+
+
+def read_settings() -> Settings:
+    """Read the environment; also set quiet defaults for the libraries that have not been told otherwise."""
+    home = Path(os.environ.get("MULAN_HOME", ".mulan")).resolve()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    return Settings(
+        home=home,
+        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        milvus_uri=os.environ.get("MULAN_MILVUS_URI") or None,
+        milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
+        ray_address=os.environ.get("RAY_ADDRESS") or None,
+        url=os.environ.get("MULAN_URL") or None,
+    )

@@ -1,0 +1,155 @@
+"""The local stack: Milvus Lite server and Ray, started once per home, joined by whoever comes later.
+
+Whoever opens the stack first owns it and takes it down; a flow started from the Prefect UI joins the
+stack of a running ``mulan serve``. Where MULAN_MILVUS_URI or RAY_ADDRESS name real servers, those are
+used and never stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import psutil
+from serving.milvus import MilvusServer
+
+from flows.settings import Settings
+from mulan_core.errors import UserError
+
+RAY_CPUS_LEAST = 6
+"""Logical CPUs of a private Ray: two trainers, the endpoint and data tasks must fit on a laptop of two cores."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Addresses of what runs."""
+
+    milvus_uri: str
+    ray_address: str
+    pid: int
+    started: str
+
+
+@contextmanager
+def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
+    """Start the local services, or join those that run; stop what was started here, whatever happens.
+
+    Args:
+        settings: addresses; a named server is used instead of one of our own.
+        join: use the stack of another process of the same home. False makes that an error.
+
+    Raises:
+        UserError: if another process holds the stack and ``join`` is false, or a service does not start.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as cleanup:
+        lock = cleanup.enter_context((settings.home / "stack.lock").open("w"))
+        if not _try_lock(lock):
+            running = _running(settings)
+            if not join:
+                raise UserError(
+                    f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); "
+                    "stop it first (Ctrl-C), or set MULAN_HOME to another folder"
+                )
+            cleanup.callback(_stop_ray)
+            _start_ray(running.ray_address)
+            yield running
+            return
+        cleanup.callback(settings.stack_file.unlink, missing_ok=True)
+        cleanup.callback(_reap_children)
+        milvus_uri = settings.milvus_uri
+        if milvus_uri is None:
+            server = MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log")
+            milvus_uri = cleanup.enter_context(server).uri
+        cleanup.callback(_stop_ray)
+        ray_address = _start_ray(settings.ray_address)
+        stack = Stack(
+            milvus_uri=milvus_uri,
+            ray_address=ray_address,
+            pid=os.getpid(),
+            started=time.strftime("%Y-%m-%d %H:%M:%S"),
+        )
+        settings.stack_file.write_text(json.dumps(asdict(stack)), encoding="utf-8")
+        yield stack
+
+
+def _try_lock(lock: IO[Any]) -> bool:
+    # The kernel gives the lock back when its holder dies, however it dies; a pid file would stay behind.
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _running(settings: Settings) -> Stack:
+    for _ in range(120):
+        try:
+            return Stack(**json.loads(settings.stack_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            time.sleep(0.5)  # its owner is still starting
+    raise UserError(f"another mulan has been starting in {settings.home} for a minute; stop it and try again")
+
+
+def _start_ray(address: str | None) -> str:
+    import ray
+
+    private = address is None
+    options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
+    try:
+        context = ray.init(
+            address=address or "local",
+            include_dashboard=False if private else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
+    quiet_ray_data()
+    return str(context.address_info["gcs_address"])
+
+
+@contextmanager
+def ray_for_stage() -> Iterator[None]:
+    """Connect a DVC stage to the flow's Ray (RAY_ADDRESS), or to a private one when run by hand."""
+    _start_ray(os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        _stop_ray()
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's own bars and tables off the terminal; the flows draw one bar a stage."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _stop_ray() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def _reap_children() -> None:
+    """End every process that was started below this one and is still there."""
+    children = psutil.Process().children(recursive=True)
+    _, alive = psutil.wait_procs(children, timeout=5)
+    for child in alive:
+        child.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=5)
+    for child in alive:
+        child.kill()

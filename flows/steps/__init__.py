@@ -1,0 +1,1 @@
+"""What the flows call: plain functions that run alone, each safe to run again."""

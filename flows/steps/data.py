@@ -1,0 +1,42 @@
+"""Data as DVC runs and versions it: the stages of ``dvc.yaml``, their hash, the push to the remote."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.workspace import Workspace, run_dvc
+from mulan_core.data.shards import read_counts
+
+
+def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
+    """Run ``dvc repro``: stages whose inputs have not changed do nothing.
+
+    Args:
+        workspace: whose ``dvc.yaml``.
+        ray_address: the running Ray, which the stages join instead of starting their own.
+
+    Returns:
+        The counts of the prepared folder.
+
+    Raises:
+        UserError: if a stage fails; its own sentence stands on the terminal.
+    """
+    run_dvc(["repro", "-q"], workspace.folder, env=stage_environment(ray_address))
+    return read_counts(workspace.prepared)
+
+
+def push(workspace: Workspace) -> None:
+    """Copy what is new to the DVC remote (``.mulan/dvc/remote`` unless configured otherwise)."""
+    run_dvc(["push", "-q"], workspace.folder)
+
+
+def stage_environment(ray_address: str | None) -> dict[str, str]:
+    """The environment of a stage: our own ``mulan`` first on the path, the running Ray by address."""
+    environment = dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    if ray_address:
+        environment["RAY_ADDRESS"] = ray_address
+    return environment

@@ -1,0 +1,138 @@
+"""The MLflow registry: versions of the model ``mulan``, the aliases ``candidate`` and ``champion``.
+
+A version carries what it was made of as tags (data hash, git commit, flow run, weights) and the gate's
+decision with its reasons. Only ``promote`` moves ``champion``, and only for a version the gate passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from flows.steps.embed import weights_hash
+from flows.steps.evaluate import read_report
+from flows.steps.tracking import MODEL_NAME, tracking
+from flows.steps.train import Trained
+from flows.workspace import PROJECT
+from mulan_core.config import GateConfig
+from mulan_core.errors import UserError
+from mulan_core.gate import Decision, decide_promotion
+
+
+def champion_version(*, mlflow_uri: str) -> str | None:
+    """The version that ``champion`` names, or None while there is none."""
+    with tracking(mlflow_uri) as client:
+        try:
+            return str(client.get_model_version_by_alias(MODEL_NAME, "champion").version)
+        except MlflowException:
+            return None
+
+
+def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri: str) -> Decision:
+    """Hold a candidate's report against the rules and the champion's report; record the decision on its run."""
+    champion = None
+    with tracking(mlflow_uri) as client:
+        try:
+            version = client.get_model_version_by_alias(MODEL_NAME, "champion")
+        except MlflowException:
+            version = None
+        if version is not None:
+            champion = read_report(version.run_id, mlflow_uri=mlflow_uri)
+        decision = decide_promotion(report, champion, rules)
+        client.set_tag(run_id, "mulan.gate", "passed" if decision.promote else "refused")
+        client.set_tag(run_id, "mulan.gate_reasons", "\n".join(decision.reasons))
+    return decision
+
+
+def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlflow_uri: str) -> str:
+    """Log the model to its run and register it as ``candidate``; the same weights are registered once.
+
+    Args:
+        trained: the finished run.
+        decision: the gate's.
+        tags: lineage (data hash, git commit, flow run, preprocessing hash).
+        mlflow_uri: the registry.
+
+    Returns:
+        The version.
+    """
+    weights = weights_hash(trained.model)
+    with tracking(mlflow_uri) as client:
+        known = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
+        version = next((v.version for v in known if v.tags.get("mulan.weights") == weights), None)
+        if version is None:
+            with mlflow.start_run(run_id=trained.run_id):
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(PROJECT / "serving" / "pyfunc.py"),
+                    artifacts={"model": str(trained.model)},
+                    code_paths=[str(PROJECT / "mulan_core")],
+                    pip_requirements=["torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"],
+                    registered_model_name=MODEL_NAME,
+                )
+            version = info.registered_model_version
+        version = str(version)
+        gate = {"mulan.gate": "passed" if decision.promote else "refused", "mulan.gate_reasons": str(asdict(decision))}
+        for name, value in {**tags, "mulan.weights": weights, **gate}.items():
+            client.set_model_version_tag(MODEL_NAME, version, name, value)
+        client.set_registered_model_alias(MODEL_NAME, "candidate", version)
+    return version
+
+
+def version_of(trained: Trained, *, mlflow_uri: str) -> str:
+    """The registered version of a finished run.
+
+    Raises:
+        UserError: if the run was never registered.
+    """
+    with tracking(mlflow_uri) as client:
+        found = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
+    if not found:
+        raise UserError("the trained model is not registered; run `mulan evaluate` first")
+    return str(max(int(version.version) for version in found))
+
+
+def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
+    """Add tags to a version, such as the collection that was built for it."""
+    with tracking(mlflow_uri) as client:
+        for name, value in tags.items():
+            client.set_model_version_tag(MODEL_NAME, version, name, value)
+
+
+def promote(version: str, *, mlflow_uri: str) -> None:
+    """Make a version the champion.
+
+    Raises:
+        UserError: if the gate has not passed it. There is no way round the gate.
+    """
+    with tracking(mlflow_uri) as client:
+        found = client.get_model_version(MODEL_NAME, version)
+        if found.tags.get("mulan.gate") != "passed":
+            raise UserError(f"version {version} of {MODEL_NAME} was not passed by the gate; it stays candidate")
+        client.set_registered_model_alias(MODEL_NAME, "champion", version)
+
+
+def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:
+    """All versions, newest first, with what ``mulan release list`` shows."""
+    with tracking(mlflow_uri) as client:
+        try:
+            aliases = client.get_registered_model(MODEL_NAME).aliases
+        except MlflowException:
+            return []
+        versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    return [
+        {
+            "version": str(version.version),
+            "aliases": ", ".join(sorted(a for a, v in aliases.items() if str(v) == str(version.version))),
+            "gate": version.tags.get("mulan.gate", ""),
+            "collection": version.tags.get("mulan.collection", ""),
+            "data_hash": version.tags.get("mulan.data_hash", "")[:8],
+            "git_commit": version.tags.get("mulan.git_commit", "")[:8],
+            "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        }
+        for version in sorted(versions, key=lambda v: int(v.version), reverse=True)
+    ]

@@ -1,0 +1,97 @@
+"""MLflow as the flows use it: one experiment, runs found again by their tags."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mlflow
+from mlflow.entities import Run
+
+from mulan_core.config import Config, to_mapping
+from mulan_core.errors import UserError
+
+MODEL_NAME = "mulan"
+EXPERIMENT = "mulan"
+
+
+@contextmanager
+def tracking(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """Point MLflow at a server or database, with the experiment made if need be.
+
+    Raises:
+        UserError: in one sentence, if the address does not answer.
+    """
+    check_tracking(uri)
+    mlflow.set_tracking_uri(uri)
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+            mlflow.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+    yield mlflow.MlflowClient(uri)
+
+
+def check_tracking(uri: str) -> None:
+    """Say at once when a tracking server is away: MLflow itself would retry for minutes."""
+    address = urlparse(uri)
+    if address.scheme not in ("http", "https"):
+        return
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"MLflow does not answer at {uri} ({error.strerror or error}); start it, or unset MLFLOW_TRACKING_URI "
+            "to use the local database"
+        ) from error
+
+
+def find_run(tags: dict[str, str]) -> Run | None:
+    """Find the newest run of the current experiment that carries all these tags."""
+    conditions = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    found = mlflow.search_runs(filter_string=conditions, max_results=1, output_format="list")
+    return found[0] if found else None
+
+
+def log_config(config: Config) -> None:
+    """Log every number of the run once, flattened to ``section.key``."""
+    flat = {
+        f"{section}.{key}": value
+        for section in ("prepare", "model", "train", "evaluate")
+        for key, value in _flatten(to_mapping(getattr(config, section))).items()
+    }
+    logged = mlflow.active_run().data.params
+    mlflow.log_params({key: value for key, value in flat.items() if key not in logged})
+
+
+def lineage_tags(commit: str, flow_run_id: str | None) -> dict[str, str]:
+    """Tags that lead from a run or version back to its code and its flow run."""
+    return {"mulan.git_commit": commit, "mulan.flow_run_id": str(flow_run_id or "none")}
+
+
+def _flatten(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def git_commit(folder: Path) -> str:
+    """The commit of a checkout, with ``-dirty`` where tracked files differ; ``unknown`` outside one."""
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"])
+    try:
+        commit, status = (
+            subprocess.run(c, cwd=folder, capture_output=True, text=True, check=True).stdout.strip() for c in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}-dirty" if status else commit

@@ -1,0 +1,208 @@
+"""Training on Ray Train: workers run ``mulan_core.training.fit`` and report to MLflow and Ray.
+
+A run is named by what goes into it (data, model, training numbers). Started again after a kill it
+goes on from its last checkpoint, in the same MLflow run; started again after its end it returns at
+once what it made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
+from mulan_core.config import Config, from_mapping, to_mapping
+from mulan_core.data.batches import TrainingBatches
+from mulan_core.errors import UserError
+from mulan_core.model import MuLanModel
+from mulan_core.processor import MuLanProcessor
+from mulan_core.training import fit
+
+STATE_FILE = "state.pt"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run."""
+
+    run_id: str
+    model: Path
+    steps: int
+
+
+def run_key(config: Config, data_hash: str) -> str:
+    """Name a training run by everything that decides its outcome."""
+    parts = {"model": to_mapping(config.model), "train": to_mapping(config.train), "data": data_hash}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def train(
+    config: Config,
+    prepared: Path,
+    *,
+    data_hash: str,
+    mlflow_uri: str,
+    storage: Path,
+    name: str = "train",
+    tags: dict[str, str] | None = None,
+    callbacks: list[Any] | None = None,
+) -> Trained:
+    """Train a model, or go on with a run that was cut off, or return one that is done.
+
+    Args:
+        config: the numbers.
+        prepared: the prepared folder; every worker must see it.
+        data_hash: DVC's hash of that folder.
+        mlflow_uri: where metrics go.
+        storage: folder for checkpoints; every worker must see it.
+        name: first part of the run's name in MLflow.
+        tags: more tags for the MLflow run (git commit, flow run).
+        callbacks: for Ray Train, such as the one that reports to Ray Tune.
+
+    Raises:
+        UserError: what the workers said, if training failed.
+    """
+    key = run_key(config, data_hash)
+    with tracking(mlflow_uri):
+        run = find_run({"mulan.train_key": key, "mulan.kind": name})
+        with mlflow.start_run(
+            run_id=run.info.run_id if run else None, run_name=None if run else f"{name}-{key}"
+        ) as run:
+            run_id = run.info.run_id
+            mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})
+            log_config(config)
+            trainer = ray.train.torch.TorchTrainer(
+                train_worker,
+                train_loop_config={
+                    "config": to_mapping(config),
+                    "prepared": str(prepared),
+                    "mlflow_uri": mlflow_uri,
+                    "run_id": run_id,
+                },
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=config.train.num_workers,
+                    use_gpu=config.train.use_gpu,
+                    resources_per_worker={"CPU": 1} | ({"GPU": 1} if config.train.use_gpu else {}),
+                ),
+                run_config=ray.train.RunConfig(
+                    name=f"{name}-{key}",
+                    storage_path=str(storage),
+                    failure_config=ray.train.FailureConfig(max_failures=2),
+                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                    callbacks=callbacks or [],
+                ),
+            )
+            result = _fit(trainer)
+            checkpoint = Path(result.checkpoint.path)
+            mlflow.set_tag("mulan.checkpoint", str(checkpoint))
+    return Trained(run_id=run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+
+
+def _fit(trainer: DataParallelTrainer) -> ray.train.Result:
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise UserError(f"training failed: {_cause(error)}") from error
+    if result.checkpoint is None:
+        raise UserError("training ended without a checkpoint; see Ray's messages above")
+    return result
+
+
+def _cause(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", None) or {}
+    first: BaseException = next(iter(failures.values()), error)
+    while getattr(first, "cause", None) or first.__cause__:
+        first = getattr(first, "cause", None) or first.__cause__  # type: ignore[assignment]
+    return str(first).strip().splitlines()[-1] if str(first).strip() else type(first).__name__
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Run in each Ray Train worker: build, restore, fit, report."""
+    config = from_mapping(Config, settings["config"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    train_config = replace(config.train, num_workers=world)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    model = MuLanModel.from_config(config.model, seed=config.train.seed)
+    processor = MuLanProcessor.from_config(config.model)
+    batches = TrainingBatches(
+        Path(settings["prepared"]),
+        train_config,
+        lambda texts: processor(text=texts),
+        frontend=config.model.frontend,
+        rank=rank,
+    )
+    client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
+    metrics: dict[str, float] = {}
+
+    def report(step: int, values: dict[str, float]) -> None:
+        metrics.update(values)
+        if client:
+            log_point(client, settings["run_id"], step, values)
+
+    def save(step: int, state: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if rank == 0:
+                torch.save(state, Path(folder) / STATE_FILE)
+                model.save_pretrained(Path(folder) / MODEL_FOLDER)
+                processor.save_pretrained(Path(folder) / MODEL_FOLDER)
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            # Every worker reports: it is a barrier, so no worker runs ahead of a checkpoint.
+            ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
+
+    fit(
+        model,
+        batches.from_step,
+        config=train_config,
+        report=report,
+        save=save,
+        state=_restore(),
+        wrap=ray.train.torch.prepare_model,
+    )
+
+
+def _restore() -> dict[str, Any] | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, weights_only=True, map_location="cpu")
+    return state
+
+
+def log_point(client: mlflow.MlflowClient, run_id: str, step: int, values: dict[str, float]) -> None:
+    """Write one metric point; a tracking server that is away must not stop training."""
+    from mlflow.entities import Metric
+    from mlflow.utils.time import get_current_time_millis
+
+    now = get_current_time_millis()
+    with suppress(mlflow.exceptions.MlflowException):
+        client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+
+
+def latest_point(mlflow_uri: str, key: str) -> tuple[int, dict[str, float]] | None:
+    """Read the newest step and metrics of a run that is training; None before its first point."""
+    with suppress(mlflow.exceptions.MlflowException):
+        client = mlflow.MlflowClient(mlflow_uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        runs = client.search_runs([experiment.experiment_id], f"tags.`mulan.train_key` = '{key}'", max_results=1)
+        if runs and "loss" in runs[0].data.metrics:
+            history = client.get_metric_history(runs[0].info.run_id, "loss")
+            return max(point.step for point in history), runs[0].data.metrics
+    return None

@@ -1,0 +1,43 @@
+"""The flow ``train``: one training run on Ray Train, live in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, runtime
+
+from flows.progress import bar, polled
+from flows.session import open_session
+from flows.steps import train as steps
+from flows.steps.tracking import git_commit, lineage_tags
+from flows.workspace import PROJECT
+
+
+@flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.")
+def train(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
+    """Train on the prepared data of a workspace; see ``prepare`` for the arguments."""
+    with open_session(manifest, playlists, params) as session, session.stage("train"):
+        config, uri = session.workspace.config, session.settings.mlflow_uri
+        data_hash = session.workspace.data_hash
+        key = steps.run_key(config, data_hash)
+        with bar("train", total=config.train.steps) as update:
+
+            def poll() -> None:
+                point = steps.latest_point(uri, key)
+                if point:
+                    step, metrics = point
+                    update(
+                        step,
+                        note=f"loss {metrics['loss']:.2f}  tau {metrics['tau']:.3f}  {metrics['clips_per_s']:.0f} clips/s",
+                    )
+
+            with polled(poll):
+                trained = steps.train(
+                    config,
+                    session.workspace.prepared,
+                    data_hash=data_hash,
+                    mlflow_uri=uri,
+                    storage=session.settings.home / "ray_results",
+                    tags=lineage_tags(git_commit(PROJECT), runtime.flow_run.id),
+                )
+        return {"run_id": trained.run_id, "model": str(trained.model), "steps": trained.steps}

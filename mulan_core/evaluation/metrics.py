@@ -1,0 +1,276 @@
+"""Ranking metrics: ROC-AUC, average precision, recall at k, their chance levels and their intervals.
+
+Shape letters: N items that are ranked, Q queries, D embedding size, B resamples, R relevant items of a query,
+G groups of equal scores.
+
+Ties never depend on the order of the items. ROC-AUC is the Mann-Whitney statistic with mid-ranks: a tied pair
+counts half. Average precision has one threshold per distinct score, as scikit-learn's
+``average_precision_score``: items with equal scores enter together. Recall at k is its expectation when equal
+scores are ordered at random. Scores must be finite. Without a positive, or without a negative, a ranking says
+nothing: the metrics are NaN and the caller counts them as skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mulan_core.errors import UserError
+
+Floats = NDArray[np.float64]
+
+BUCKETS = 4096
+"""Coarse score classes per query in ``ranking_metrics``; only items that share one with a relevant item are sorted."""
+
+
+def roc_auc(scores_N: ArrayLike, positives_N: ArrayLike) -> float:
+    """Probability that a positive scores above a negative, ties counted half; NaN without either kind.
+
+    >>> roc_auc([0.9, 0.5, 0.5, 0.1], [True, True, False, False])
+    0.875
+    """
+    scores, positives = _checked(scores_N, positives_N)
+    return float(weighted_curves(scores, positives, np.ones((1, scores.size)))[0][0])
+
+
+def average_precision(scores_N: ArrayLike, positives_N: ArrayLike) -> float:
+    """Mean precision over the positives, one threshold per distinct score; NaN without positive or negative.
+
+    >>> average_precision([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    0.8333333333333333
+    """
+    scores, positives = _checked(scores_N, positives_N)
+    return float(weighted_curves(scores, positives, np.ones((1, scores.size)))[1][0])
+
+
+def weighted_curves(
+    scores_N: NDArray[np.floating], positives_N: NDArray[np.bool_], weights_BN: Floats
+) -> tuple[Floats, Floats]:
+    """ROC-AUC and average precision of one ranking under B weightings of its items at once.
+
+    One sort serves all weightings; a bootstrap resample is the weighting that counts how often an item was drawn.
+
+    Returns:
+        auc_B and ap_B; NaN where a weighting leaves no positive or no negative.
+    """
+    order = np.argsort(-scores_N, kind="stable")
+    ordered = scores_N[order]
+    starts_G = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    weights = weights_BN[:, order]
+    positive_BG = np.add.reduceat(weights * positives_N[order], starts_G, axis=1)
+    all_BG = np.add.reduceat(weights, starts_G, axis=1)
+    positive_from_BG, all_from_BG = np.cumsum(positive_BG, axis=1), np.cumsum(all_BG, axis=1)
+    num_positive, num_negative = positive_from_BG[:, -1], all_from_BG[:, -1] - positive_from_BG[:, -1]
+    negative_BG = all_BG - positive_BG
+    negative_below_BG = num_negative[:, None] - np.cumsum(negative_BG, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        auc_B = (positive_BG * (negative_below_BG + negative_BG / 2)).sum(axis=1) / (num_positive * num_negative)
+        precision_BG = np.where(all_from_BG > 0, positive_from_BG / all_from_BG, 0.0)
+        ap_B = (positive_BG * precision_BG).sum(axis=1) / num_positive
+    void = (num_positive <= 0) | (num_negative <= 0)
+    return np.where(void, np.nan, auc_B), np.where(void, np.nan, ap_B)
+
+
+@dataclass(frozen=True)
+class RankingMetrics:
+    """One value per query (shape Q), NaN for a skipped query (nothing relevant, or everything)."""
+
+    auc: Floats
+    """ROC-AUC."""
+    ap: Floats
+    """Average precision."""
+    recall_at_k: dict[int, Floats]
+    """k -> share of the relevant items within the first k."""
+    best_rank: Floats
+    """Mid-rank of the best relevant item, from 1."""
+    num_relevant: NDArray[np.int64]
+    """Distinct relevant items."""
+
+    @property
+    def skipped(self) -> NDArray[np.bool_]:
+        """Queries without a number."""
+        return np.isnan(self.auc)
+
+    @property
+    def num_skipped(self) -> int:
+        """How many queries have no number."""
+        return int(self.skipped.sum())
+
+
+def ranking_metrics(
+    queries_QD: NDArray[np.floating],
+    candidates_ND: NDArray[np.floating],
+    relevant: Sequence[ArrayLike],
+    *,
+    chunk: int = 128,
+    ks: tuple[int, ...] = (1, 5, 10),
+) -> RankingMetrics:
+    """Rank all candidates for each query by dot product and score the ranking.
+
+    Streams over chunks of queries, so memory is ``chunk * N`` scores, and never sorts the N scores of a query: a
+    histogram counts the candidates above each relevant one, and only candidates in a relevant item's bucket are
+    compared exactly. Scores have the precision of the inputs.
+
+    Args:
+        queries_QD: query vectors.
+        candidates_ND: vectors of what is ranked.
+        relevant: per query, the indices into ``candidates_ND`` that answer it; repeats count once.
+        chunk: queries scored at once.
+        ks: cut-offs of recall.
+
+    Raises:
+        UserError: on shapes that do not fit, an index out of range, or scores that are not finite.
+    """
+    _check_ranking(queries_QD, candidates_ND, relevant, chunk)
+    num_queries = len(queries_QD)
+    result = RankingMetrics(
+        auc=np.full(num_queries, np.nan),
+        ap=np.full(num_queries, np.nan),
+        recall_at_k={k: np.full(num_queries, np.nan) for k in ks},
+        best_rank=np.full(num_queries, np.nan),
+        num_relevant=np.zeros(num_queries, dtype=np.int64),
+    )
+    num_items = len(candidates_ND)
+    for first in range(0, num_queries, chunk):
+        scores_qN = queries_QD[first : first + chunk] @ candidates_ND.T
+        if not np.isfinite(scores_qN).all():
+            raise UserError(f"scores of queries {first} to {first + len(scores_qN) - 1} are not finite")
+        for q, row_N in enumerate(scores_qN, start=first):
+            indices_R = np.unique(np.asarray(relevant[q], dtype=np.int64))
+            result.num_relevant[q] = indices_R.size
+            if not 0 < indices_R.size < num_items:
+                continue
+            at_R = np.sort(row_N[indices_R])[::-1]
+            _fill(result, q, at_R, count_above(row_N, at_R), num_items)
+    return result
+
+
+def count_above(row_N: NDArray[np.floating], at_R: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Items of ``row_N`` strictly above, and equal to, each value of ``at_R`` in descending order.
+
+    Bucketing is monotone under rounding, so the counts are exact whatever the buckets are; N log N is never paid.
+    """
+    low, high = row_N.min(), row_N.max()
+    at_R = np.sort(at_R)[::-1]
+    if low == high:
+        return np.zeros(at_R.size), np.full(at_R.size, float(row_N.size))
+    with np.errstate(over="ignore"):
+        scale = row_N.dtype.type(BUCKETS - 1) / (high - low)
+    if not 0 < scale < np.inf:  # the spread or its inverse overflows: no buckets, still exact
+        ordered = np.sort(row_N)
+        right, left = np.searchsorted(ordered, at_R, side="right"), np.searchsorted(ordered, at_R, side="left")
+        return (row_N.size - right).astype(np.float64), (right - left).astype(np.float64)
+    bucket_N = ((row_N - low) * scale).astype(np.int16)
+    bucket_R = ((at_R - low) * scale).astype(np.int16)
+    sizes = np.bincount(bucket_N, minlength=BUCKETS)
+    above_bucket = sizes[::-1].cumsum()[::-1] - sizes
+    wanted = np.zeros(BUCKETS, dtype=bool)
+    wanted[bucket_R] = True
+    near = np.sort(row_N[wanted[bucket_N]])
+    # Among ``near``, everything above a value is either in its own bucket or in a higher wanted one; the histogram
+    # knows the size of those, and of the buckets that nobody wanted.
+    near_above_bucket = np.where(wanted, sizes, 0)[::-1].cumsum()[::-1] - np.where(wanted, sizes, 0)
+    right, left = np.searchsorted(near, at_R, side="right"), np.searchsorted(near, at_R, side="left")
+    above_R = above_bucket[bucket_R] + (near.size - right) - near_above_bucket[bucket_R]
+    return above_R.astype(np.float64), (right - left).astype(np.float64)
+
+
+def _fill(
+    result: RankingMetrics, q: int, at_R: NDArray[np.floating], counts: tuple[Floats, Floats], num_items: int
+) -> None:
+    """Metrics of query ``q`` from the descending scores of its relevant items and the counts above and equal."""
+    above_R, equal_R = counts
+    num = at_R.size
+    relevant_above_R = np.searchsorted(-at_R, -at_R, side="left")
+    relevant_from_R = np.searchsorted(-at_R, -at_R, side="right")
+    negatives_above = above_R - relevant_above_R
+    negatives_equal = equal_R - (relevant_from_R - relevant_above_R)
+    wrong = (negatives_above + negatives_equal / 2).sum()
+    result.auc[q] = 1.0 - wrong / (num * (num_items - num))
+    result.ap[q] = np.mean(relevant_from_R / (above_R + equal_R))
+    for k, values_Q in result.recall_at_k.items():
+        values_Q[q] = np.mean(np.clip((k - above_R) / equal_R, 0.0, 1.0))
+    result.best_rank[q] = above_R[0] + (equal_R[0] + 1) / 2
+
+
+def expected_average_precision(num_relevant: int, num_items: int) -> float:
+    """Exact mean of the average precision over all orders of N items, R of them relevant.
+
+    ``(H_N + (R - 1) / (N - 1) * (N - H_N)) / N`` with the harmonic number H_N. Rank k is relevant with
+    probability R / N, and then (k - 1)(R - 1) / (N - 1) relevant items are expected above it. For large N it tends
+    to the prevalence R / N; for small N it is clearly above it.
+
+    >>> expected_average_precision(1, 2)
+    0.75
+    """
+    if num_items < 1 or not 0 < num_relevant <= num_items:
+        raise UserError(f"need 1 <= num_relevant <= num_items, got {num_relevant} and {num_items}")
+    if num_items == 1:
+        return 1.0
+    harmonic = float(np.sum(1.0 / np.arange(1, num_items + 1)))
+    return (harmonic + (num_relevant - 1) / (num_items - 1) * (num_items - harmonic)) / num_items
+
+
+def bootstrap_weights(num_items: int, *, resamples: int, seed: int) -> Floats:
+    """How often each item is drawn in each of B resamples with replacement: weights_BN, rows sum to N."""
+    rng = np.random.default_rng(seed)
+    drawn_BN = rng.integers(num_items, size=(resamples, num_items))
+    flat = drawn_BN + num_items * np.arange(resamples)[:, None]
+    return np.bincount(flat.ravel(), minlength=resamples * num_items).reshape(resamples, num_items).astype(np.float64)
+
+
+def percentile_interval(
+    values_B: Floats, *, level: float = 0.95, centre: float | None = None
+) -> tuple[float, float] | None:
+    """Percentile interval of resampled values, leaving out NaN; None when fewer than half are numbers.
+
+    With ``centre``, the resampled values of a metric in [0, 1] are first shifted so that their mean is there. Average
+    precision needs it: a resample repeats items, repeats tie, and so its mean lies above the sample's value.
+    """
+    kept = values_B[~np.isnan(values_B)]
+    if kept.size == 0 or 2 * kept.size < values_B.size:
+        return None
+    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    if centre is not None:
+        low, high = np.clip([low + centre - kept.mean(), high + centre - kept.mean()], 0.0, 1.0)
+    return float(low), float(high)
+
+
+def bootstrap_mean(
+    values_N: ArrayLike, *, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of the mean of ``values_N`` over resampled items; None without two items."""
+    values = np.asarray(values_N, dtype=np.float64)
+    if values.size < 2 or resamples < 1:
+        return None
+    means_B = bootstrap_weights(values.size, resamples=resamples, seed=seed) @ values / values.size
+    return percentile_interval(means_B, level=level)
+
+
+def _checked(scores_N: ArrayLike, positives_N: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    scores, positives = np.asarray(scores_N), np.asarray(positives_N)
+    if scores.ndim != 1 or scores.shape != positives.shape or scores.size == 0:
+        raise UserError(f"need scores and positives of one equal length, got {scores.shape} and {positives.shape}")
+    if not np.isfinite(scores).all():
+        raise UserError("scores must be finite numbers")
+    if positives.dtype != bool and not np.isin(positives, (0, 1)).all():
+        raise UserError("positives must be true or false")
+    return scores.astype(np.float64), positives.astype(bool)
+
+
+def _check_ranking(
+    queries_QD: NDArray[np.floating], candidates_ND: NDArray[np.floating], relevant: Sequence[ArrayLike], chunk: int
+) -> None:
+    if queries_QD.ndim != 2 or candidates_ND.ndim != 2 or queries_QD.shape[1] != candidates_ND.shape[1]:
+        raise UserError(f"queries {queries_QD.shape} and candidates {candidates_ND.shape} must be (Q, D) and (N, D)")
+    if len(relevant) != len(queries_QD):
+        raise UserError(f"{len(queries_QD)} queries but {len(relevant)} lists of relevant items")
+    if len(candidates_ND) == 0 or chunk < 1:
+        raise UserError(f"need at least one candidate and chunk >= 1, got {len(candidates_ND)} and {chunk}")
+    for q, indices in enumerate(relevant):
+        found = np.asarray(indices)
+        if found.size and (found.min() < 0 or found.max() >= len(candidates_ND)):
+            raise UserError(f"query {q}: a relevant index is outside 0..{len(candidates_ND) - 1}")

@@ -1,0 +1,258 @@
+"""An evaluation report for readers: JSON, Markdown, pictures, and the paper's ablation tables.
+
+A report is the dict of ``mulan_core.evaluation.suite.evaluate``; its fields are described in docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mulan_core.evaluation.plots import classes_png, metric_label, overview_png, retrieval_png
+
+NO_VALUE = "-"
+
+SECTIONS: tuple[tuple[str, str], ...] = (
+    ("tagging/", "Zero-shot tagging"),
+    ("tagging/held_out/", "Zero-shot tagging, held-out combinations alone"),
+    ("probe/", "Linear probe on the frozen vectors"),
+    ("retrieval/title/", "Search by playlist title"),
+    ("retrieval/description/", "Search by playlist description"),
+    ("retrieval/text/", "Search by a track's own text"),
+    ("triplets/", "Text triplets (text tower alone)"),
+)
+"""Start of a metric's name, heading, in order of appearance. The longest start that fits counts."""
+
+ROWS: dict[str, str] = {
+    "aset": "ASET",
+    "aset+sf": "ASET + SF",
+    "aset+sf+lf": "ASET + SF + LF",
+    "all": "all (ASET + SF + LF + PL)",
+    "unfiltered": "all, SF/LF unfiltered",
+}
+"""Ablation rows as configured -> as printed."""
+
+PAPER: dict[str, dict[str, float]] = {
+    row: dict(
+        zip(("genre", "title_auc", "title_map", "description_auc", "description_map", "triplets"), values, strict=True)
+    )
+    for row, values in {
+        "aset": (0.886, 0.626, 0.005, 0.688, 0.009, 0.693),
+        "aset+sf": (0.839, 0.913, 0.089, 0.867, 0.060, 0.910),
+        "aset+sf+lf": (0.839, 0.917, 0.101, 0.892, 0.077, 0.935),
+        "all": (0.840, 0.931, 0.104, 0.901, 0.084, 0.945),
+        "unfiltered": (0.845, 0.933, 0.111, 0.897, 0.081, 0.949),
+    }.items()
+}
+"""The paper's M-Resnet-50 rows: Table 4(b) Gen-25 AUC-ROC, Table 5, Table 6 (playlist)."""
+
+TABLES: tuple[tuple[str, tuple[tuple[str, str, str | None], ...]], ...] = (
+    (
+        "Tagging (layout of Table 4(b); AUC-ROC)",
+        (
+            ("genre", "tagging/genre/roc_auc", "genre"),
+            ("instrument", "tagging/instrument/roc_auc", None),
+            ("mood", "tagging/mood/roc_auc", None),
+            ("probe genre", "probe/genre/roc_auc", None),
+            ("probe instrument", "probe/instrument/roc_auc", None),
+        ),
+    ),
+    (
+        "Playlist retrieval (layout of Table 5)",
+        (
+            ("title AUC", "retrieval/title/auc", "title_auc"),
+            ("title mAP", "retrieval/title/map", "title_map"),
+            ("descr. AUC", "retrieval/description/auc", "description_auc"),
+            ("descr. mAP", "retrieval/description/map", "description_map"),
+        ),
+    ),
+    ("Playlist triplets (layout of Table 6)", (("accuracy", "triplets/playlist/accuracy", "triplets"),)),
+)
+"""Heading and columns (name, metric, the paper's column of the same protocol) of the ablation's tables."""
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """The report as JSON; refuses NaN, which is not JSON."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(report: Mapping[str, Any], *, worst: int = 5) -> str:
+    """The report as Markdown: what was measured, every metric beside chance, the weakest classes, the queries.
+
+    Args:
+        report: an evaluation report.
+        worst: how many of the weakest queries of each set to show; all classes are shown.
+    """
+    parts = ["# Evaluation", _set_lines(report), _metric_tables(report), _class_table(report)]
+    parts += [_query_table(report, name, worst) for name in ("title", "description")]
+    if report["notes"]:
+        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report["notes"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write report.json, report.md and the pictures; returns the paths. Old pictures of the folder are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"overview": overview_png, "classes": classes_png, "retrieval": retrieval_png}
+    written = []
+    shown = []
+    for name, draw in pictures.items():
+        path = folder / f"{name}.png"
+        data = draw(report)
+        if data is None:
+            path.unlink(missing_ok=True)
+            continue
+        path.write_bytes(data)
+        written.append(path)
+        shown.append(f"![{name}]({name}.png)")
+    json_path, markdown_path = folder / "report.json", folder / "report.md"
+    json_path.write_text(to_json(report), encoding="utf-8")
+    markdown_path.write_text(to_markdown(report) + "\n" + "\n\n".join(shown) + "\n", encoding="utf-8")
+    return [json_path, markdown_path, *written]
+
+
+def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The ablation over text sources as Markdown, in the layout of the paper's Tables 4(b), 5 and 6.
+
+    Args:
+        rows: one mapping per run: ``name`` (a key of ``ROWS`` or free text), ``metrics`` and, if known,
+            ``intervals`` as in a report. A missing metric is shown as missing.
+
+    The paper's values stand beside ours where it measured the same protocol; they come from other data, so what
+    compares is the order of the rows, not the values. The best of our rows is bold.
+    """
+    blocks = []
+    for heading, all_columns in TABLES:
+        columns = [column for column in all_columns if any(column[1] in row["metrics"] for row in rows)]
+        if not columns:
+            continue
+        paper = [(name, key) for name, _, key in columns if key is not None]
+        header = ["trained on", *(name for name, _, _ in columns), *(f"*paper: {_paper_name(n)}*" for n, _ in paper)]
+        best = {metric: max(row["metrics"].get(metric, float("-inf")) for row in rows) for _, metric, _ in columns}
+        body = []
+        for row in rows:
+            cells = [ROWS.get(row["name"], row["name"])]
+            cells += [_ablation_cell(row, metric, best[metric]) for _, metric, _ in columns]
+            values = PAPER.get(row["name"], {})
+            cells += [f"*{values[key]:.3f}*" if key in values else NO_VALUE for _, key in paper]
+            body.append(cells)
+        blocks.append(f"### {heading}\n\n" + _table(header, body))
+    if not blocks:
+        return "No row has a metric.\n"
+    blocks.append(
+        "In brackets: 95 % bootstrap interval. Bold: best of our rows. Columns marked *paper* are values printed in "
+        "the MuLan paper (M-Resnet-50) for the same protocol on its own data and candidates: compare the order of the "
+        "rows, not the values. The paper has no probe, instrument or mood column for these rows."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _paper_name(name: str) -> str:
+    return "Gen-25" if name == "genre" else name
+
+
+def _ablation_cell(row: Mapping[str, Any], metric: str, best: float) -> str:
+    value = row["metrics"].get(metric)
+    if value is None:
+        return NO_VALUE
+    shown = f"**{value:.3f}**" if value == best else f"{value:.3f}"
+    interval = row.get("intervals", {}).get(metric)
+    return f"{shown} ({interval[0]:.3f}-{interval[1]:.3f})" if interval else shown
+
+
+def _set_lines(report: Mapping[str, Any]) -> str:
+    about = report["set"]
+    fields = {key: value for key, value in about.items() if isinstance(value, (str, int, float)) and key != "hash"}
+    lines = [f"- {key.replace('_', ' ')}: {value}" for key, value in fields.items()]
+    lines.append(f"- set hash: `{about['hash'][:16]}`")
+    lines.append("- counts: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in about["counts"].items()))
+    protocol = about["protocol"]
+    lines.append(f"- label template: `{protocol['template']}`")
+    lines.append(f"- windows: every {protocol['hop_s']:g} s; {protocol['window_policy']}")
+    lines.append(f"- intervals: 95 %, {protocol['bootstrap']} bootstrap resamples, seed {protocol['seed']}")
+    return "\n".join(lines)
+
+
+def _metric_tables(report: Mapping[str, Any]) -> str:
+    grouped: dict[str, list[str]] = {start: [] for start, _ in SECTIONS}
+    for name in report["metrics"]:
+        start = max((start for start in grouped if name.startswith(start)), key=len, default=None)
+        if start is not None:
+            grouped[start].append(name)
+    tables = []
+    for start, heading in SECTIONS:
+        rows = [
+            [
+                metric_label(name.removeprefix(start)),
+                f"**{report['metrics'][name]:.3f}**",
+                _interval(report["intervals"].get(name)),
+                _number(report["chance"].get(name)),
+            ]
+            for name in grouped[start]
+        ]
+        if rows:
+            tables.append(f"## {heading}\n\n" + _table(["metric", "value", "95 % interval", "chance"], rows))
+    return "\n\n".join(tables)
+
+
+def _class_table(report: Mapping[str, Any]) -> str:
+    rows = sorted(
+        (row for row in report["per_class"] if row["tracks"] == "test"), key=lambda row: (row["facet"], -row["roc_auc"])
+    )
+    if not rows:
+        return ""
+    body = [
+        [
+            row["facet"],
+            row["text"],
+            str(row["positives"]),
+            f"{row['roc_auc']:.3f}",
+            _interval(row["roc_auc_interval"]),
+            f"{row['pr_auc']:.3f}",
+            f"{row['chance_pr_auc']:.3f}",
+            _number(row.get("probe_roc_auc")),
+        ]
+        for row in rows
+    ]
+    header = ["facet", "class", "tracks", "ROC-AUC", "95 % interval", "PR-AUC", "chance PR-AUC", "probe ROC-AUC"]
+    return "## Classes\n\nChance ROC-AUC is 0.5.\n\n" + _table(header, body)
+
+
+def _query_table(report: Mapping[str, Any], query_set: str, worst: int) -> str:
+    rows = sorted((row for row in report["per_query"] if row["query_set"] == query_set), key=lambda row: row["ap"])
+    if not rows:
+        return ""
+    body = [
+        [
+            row["query"],
+            str(row["relevant"]),
+            f"{row['auc']:.3f}",
+            f"{row['ap']:.3f}",
+            f"{row['best_rank']:g}",
+            " ".join(f"**{hit['track_id']}**" if hit["relevant"] else hit["track_id"] for hit in row["top"]),
+        ]
+        for row in [*rows[:worst], *(rows[max(worst, len(rows) - worst) :])]
+    ]
+    header = ["query", "tracks", "AUC", "AP", "best rank", "first hits (right ones bold)"]
+    shown = f"the {worst} weakest and the {worst} strongest of {len(rows)}" if len(rows) > 2 * worst else "all"
+    return f"## Queries by {query_set} ({shown})\n\n" + _table(header, body)
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else NO_VALUE
+
+
+def _number(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:.3f}"
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; texts of users cannot break its cells."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

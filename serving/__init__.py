@@ -1,0 +1,1 @@
+"""The endpoint: Ray Serve application, vector store, release and search page."""

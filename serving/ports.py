@@ -1,0 +1,49 @@
+"""TCP ports: find a free one, or say in one sentence that a wanted one is taken."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from mulan_core.errors import UserError
+
+
+def check_port_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be bound.
+
+    The servers we start bind with SO_REUSEPORT, so a second one would not fail but take half of the
+    first one's connections; hence the check before.
+
+    Raises:
+        UserError: if something listens there, or the address is not of this machine.
+    """
+    try:
+        with _bind(host, port):
+            return
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"port {port} on {host} is taken; stop what listens there, or choose another port"
+            ) from error
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    except OverflowError as error:
+        raise UserError(f"{port} is not a port; ports are 0 to 65535") from error
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with _bind(host, 0) as bound:
+        return int(bound.getsockname()[1])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        # A port whose last connections are still winding down is free; one with a listener is not.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound

@@ -1,0 +1,50 @@
+"""The YAML files and their errors."""
+
+from pathlib import Path
+
+import pytest
+
+from mulan_core.config import Config, from_mapping, load_config, to_mapping
+from mulan_core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "configs/own.yaml", "configs/resnet50.yaml", "configs/ast.yaml"])
+def test_shipped_files_are_valid_and_survive_a_round_trip(name):
+    config = load_config(ROOT / name)
+    assert from_mapping(Config, to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"trian": {}}, "unknown key 'trian'; known here: catalogue, corpus, prepare"),
+        ({"train": {"stepz": 1}}, "unknown key 'train.stepz'"),
+        ({"train": {"steps": "many"}}, "train.steps is 'many' (str); it must be a int"),
+        ({"train": {"use_gpu": 1}}, "train.use_gpu is 1 (int); it must be a bool"),
+        ({"train": {"loss": "l2"}}, "train.loss is 'l2'; it must be one of mulan, averaged, infonce, siglip"),
+        ({"train": {"source_weights": {"xx": 1.0}}}, "unknown source 'xx'"),
+        ({"train": {"source_weights": {"sf": 0}}}, "one above 0"),
+        ({"train": {"batch_size": 7}}, "does not divide by num_workers 2"),
+        ({"model": {"audio": {"depths": [1, "a"]}}}, "model.audio.depths[1] is 'a'"),
+        ({"model": {"tau_min": 0.5}}, "tau_min <= tau_init"),
+        ({"model": {"frontend": {"fmax_hz": 9000}}}, "above half the sample rate"),
+        ({"model": {"frontend": {"sample_rate_hz": 22050, "fft_size": 1024}}}, "differs from"),
+        ({"model": {"audio": {"kind": "ast"}}}, "ast takes cls or cls_dist"),
+        ("text", "must hold keys and values"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(values, sentence):
+    with pytest.raises(UserError, match="^[^\n]*$") as error:
+        from_mapping(Config, values)
+    assert sentence in str(error.value)
+
+
+def test_file_errors_name_the_file(tmp_path):
+    with pytest.raises(UserError, match="cannot read the configuration .*missing.yaml"):
+        load_config(tmp_path / "missing.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,\n")
+    with pytest.raises(UserError, match="broken.yaml is not valid YAML"):
+        load_config(broken)

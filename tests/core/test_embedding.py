@@ -1,0 +1,100 @@
+"""Vectors of tracks and texts: unit, and the same whatever else is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+from model_fixtures import SMALL_AST, SMALL_RESNET, processor, tiny_model
+
+from mulan_core.audio.windows import cut_windows
+from mulan_core.embedding import embed_texts, embed_tracks
+
+
+@pytest.fixture(scope="module", params=[SMALL_RESNET, SMALL_AST], ids=["resnet", "ast"])
+def model(request):
+    return tiny_model(request.param)
+
+
+def tracks(*seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(0.1 * rng.standard_normal(int(16_000 * s))).astype(np.float32) for s in seconds]
+
+
+def embed(model, waves, batch_size=4, hop_s=2.0):
+    return embed_tracks(model, processor(), waves, hop_s=hop_s, batch_size=batch_size)
+
+
+def test_unit_vectors_one_a_track(model):
+    vectors = embed(model, tracks(0.7, 2.0, 5.3))
+    assert vectors.shape == (3, 128)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_equals_the_renormalised_mean_of_unit_window_vectors(model):
+    (wave,) = tracks(5.3)
+    windows = torch.from_numpy(cut_windows(wave, window_samples=32_000, hop_samples=16_000))
+    assert len(windows) == 5
+    with torch.no_grad():
+        mean = model.get_audio_features(windows).mean(0)
+    assert np.allclose(embed(model, [wave], hop_s=1.0)[0], mean / mean.norm(), atol=1e-6)
+
+
+def test_the_same_wave_gives_the_same_vector(model):
+    waves = tracks(3.0)
+    assert np.array_equal(embed(model, waves), embed(model, waves))
+
+
+def test_batch_mates_and_batch_size_do_not_matter(model):
+    waves = tracks(0.7, 2.0, 5.3, 9.1)
+    together = embed(model, waves)
+    for track, wave in enumerate(waves):
+        assert np.allclose(embed(model, [wave])[0], together[track], atol=1e-5)
+    for batch_size in (1, 3, 100):
+        assert np.allclose(embed(model, waves, batch_size), together, atol=1e-5)
+    assert np.allclose(embed(model, waves[::-1])[::-1], together, atol=1e-5)
+
+
+def test_a_clip_played_twice_gives_the_vector_of_the_clip(model):
+    (wave,) = tracks(2.0)
+    assert np.allclose(embed(model, [wave, np.tile(wave, 2)])[1], embed(model, [wave])[0], atol=1e-5)
+
+
+def test_zeros_behind_a_short_track_do_not_matter(model):
+    (wave,) = tracks(0.7)
+    assert np.allclose(embed(model, [np.pad(wave, (0, 9_000))]), embed(model, [wave]), atol=1e-5)
+
+
+def test_different_audio_gives_different_vectors(model):
+    noise, tone = tracks(2.0)[0], np.sin(np.arange(32_000) * 0.2).astype(np.float32)
+    first, second = embed(model, [noise, tone])
+    assert not np.allclose(first, second, atol=1e-2)
+
+
+def test_texts_do_not_depend_on_order_batch_or_padding(model):
+    texts = ["techno", "a rainy night in the city with one sad piano", "sad piano", ""]
+    together = embed_texts(model, processor(), texts, batch_size=4)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    for item, text in enumerate(texts):
+        alone = embed_texts(model, processor(), [text], batch_size=1)[0]
+        assert np.allclose(alone, together[item], atol=1e-5), text
+    assert np.allclose(embed_texts(model, processor(), texts[::-1], batch_size=2)[::-1], together, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_left_as_it_was_and_statistics_are_untouched(training):
+    model = tiny_model(trainable_layers=1).train(training)
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    embed(model, tracks(2.0, 3.0))
+    embed_texts(model, processor(), ["techno"], batch_size=2)
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_nothing_in_nothing_out_and_empty_audio_is_refused(model):
+    assert embed(model, []).shape == (0, 128)
+    assert embed_texts(model, processor(), [], batch_size=2).shape == (0, 128)
+    with pytest.raises(ValueError, match="empty"):
+        embed(model, [np.zeros(0, np.float32)])
+    with pytest.raises(ValueError, match="hop"):
+        embed(model, tracks(3.0), hop_s=2.5)

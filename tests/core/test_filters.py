@@ -1,0 +1,198 @@
+"""Text filters: each rule on sentences, and recall and drop rate on real descriptions and on chatter."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from mulan_core.text.filters import REASONS, drop_reason, filter_texts
+from mulan_core.text.lexicon import DESCRIBING, GENERIC, MUSIC
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+DESCRIPTIONS = [
+    "Hip-hop features rap with an electronic backing.",
+    "The melody is so nostalgic and unforgettable.",
+    "A slow blues with a crying electric guitar and a walking bass.",
+    "Warm strings in the background, a lonely trumpet in front.",
+    "Fast-paced techno with a pounding kick drum at 140 bpm.",
+    "Guitar-led indie rock with a shouted chorus.",
+    "It starts quietly on solo piano and builds into a full orchestral climax.",
+    "Soothing music for meditation, with bells and a soft drone.",
+    "The singer's husky voice floats over brushed drums.",
+    "Cheerful ukulele and whistling, good for a family film.",
+    "A cappella choir, reverberant, probably in a church.",
+    "Distorted riffs and double-kick drumming, fierce and loud.",
+]
+
+CHATTER = [
+    "first!!",
+    "who is still listening in 2024?",
+    "anyone else here after the movie?",
+    "I miss my grandmother so much",
+    "this song got me through my divorce, thank you",
+    "LOL the guy at 2:31",
+    "subscribe to my channel and win a phone",
+    "greetings from Argentina, love you all",
+    "please upload the next episode",
+    "what is the name of this song",
+    "my brother showed me this last year",
+    "best song ever!!!",
+    "can't believe this has only 300 views",
+    "Follow us on Instagram and Facebook",
+    "Buy the album on iTunes now",
+    "All rights reserved. Unauthorized copying prohibited.",
+    "Filmed in 4K on location in Iceland",
+    "Thanks for watching, please like and share",
+    "I was born in the wrong generation",
+    "the algorithm brought me here",
+    "rest in peace legend",
+    "he looks so young in this video",
+    "Tickets for the tour go on sale on Friday",
+    "does anyone know where I can buy that jacket?",
+    "https://example.com/free-stuff",
+    "mail me at someone@example.org for business",
+    "2:14 that's the part",
+    "omg omg I'm crying",
+    "like if you agree",
+    "she deserves more recognition",
+    "my teacher made us watch this",
+    "Good morning everyone, have a nice day",
+    "who came here from the advert",
+    "this comment section is a mess",
+    "I dare you to read this twice",
+    "Download link in the description below",
+    "Happy new year to all my followers",
+    "the ending of the film made no sense",
+    "never gonna forget that summer",
+    "Licensed to the label by its owner",
+    "so good, on repeat since yesterday",
+    "wow just wow",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("  \u200b ", "empty"),
+        ("#", "empty"),
+        ("http://tunes.example/55", "url"),
+        ("www.label.com", "url"),
+        ("@dj_someone", "url"),
+        ("2019", "number"),
+        ("03:45", "number"),
+        ("Track 07", "number"),
+        ("320kbps", "number"),
+        ("IMG_2041.mp4", "number"),
+        ("official video", "boilerplate"),
+        ("Official Music Video HD", "boilerplate"),
+        ("subscribe", "boilerplate"),
+        ("free download", "boilerplate"),
+        ("!!!", "not_about_music"),
+        ("x", "too_short"),
+        ("one two three four five six seven eight nine", "too_long"),
+        ("Glass Harbour", "name"),
+        ("glass harbour - the paper foxes", "name"),
+        ("The Paper Foxes: Glass Harbour", "name"),
+    ],
+)
+def test_short_form_is_dropped_for_its_reason(text: str, reason: str) -> None:
+    assert drop_reason("sf", text, title="Glass Harbour", artist="The Paper Foxes") == reason
+    assert reason in REASONS
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["jazz", "80s", "1990s", "120 bpm", "#lofi", "sad piano", "C minor", "R&B", "hip hop", "música andina", "演歌"],
+)
+def test_short_form_that_describes_is_kept(text: str) -> None:
+    assert drop_reason("sf", text, title="Glass Harbour", artist="The Paper Foxes") is None
+
+
+def test_a_title_made_of_music_words_is_no_name() -> None:
+    assert drop_reason("sf", "Sad Piano", title="Sad Piano") is None
+    assert drop_reason("sf", "Glass Harbour") is None
+
+
+@pytest.mark.parametrize("text", DESCRIPTIONS)
+def test_descriptions_are_kept(text: str) -> None:
+    assert drop_reason("lf", text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("so sad", "too_short"),
+        ("slow piano " * 101, "too_long"),
+        ("calm piano at https://tunes.example/1", "url"),
+        ("Gentle piano. Subscribe for more.", "boilerplate"),
+        ("the weather is nice in Berlin", "not_about_music"),
+        ("I love this song so much, lol", "not_about_music"),
+    ],
+)
+def test_long_form_is_dropped_for_its_reason(text: str, reason: str) -> None:
+    assert drop_reason("lf", text) == reason
+
+
+def test_one_descriptive_sentence_among_others_is_enough() -> None:
+    assert drop_reason("lf", "I wrote this for a friend of mine. Slow piano over a soft pad, dark and dreamy.") is None
+
+
+@pytest.mark.parametrize("source", ["pl", "aset"])
+def test_playlist_titles_and_labels_are_dropped_only_when_empty(source: str) -> None:
+    assert drop_reason(source, "official video 2019 http://x.com") is None
+    assert drop_reason(source, "  ") == "empty"
+
+
+def test_duplicates_go_within_a_track_and_source_only() -> None:
+    texts = [
+        ("sf", "Jazz"),
+        ("sf", "jazz "),
+        ("pl", "Jazz"),
+        ("pl", "Jazz"),
+        ("aset", "Jazz"),
+        ("sf", "2019"),
+        ("sf", "2019"),
+    ]
+    judged = filter_texts([{"source": source, "text": text} for source, text in texts])
+    assert [row["drop"] for row in judged] == [None, "duplicate", None, None, None, "number", "number"]
+    assert [(row["source"], row["text"]) for row in judged] == texts
+    assert filter_texts([]) == []
+
+
+def test_the_filter_judges_the_drop_of_every_text_alone() -> None:
+    texts = [{"source": "lf", "text": text} for text in DESCRIPTIONS + CHATTER]
+    alone = [drop_reason("lf", text["text"]) for text in texts]
+    assert [row["drop"] for row in filter_texts(texts)] == alone
+
+
+def test_vocabulary_sets_are_disjoint_and_lower_case() -> None:
+    assert not (MUSIC & DESCRIBING or MUSIC & GENERIC or DESCRIBING & GENERIC)
+    assert all(word == word.lower() for word in MUSIC | DESCRIBING | GENERIC)
+
+
+def test_chatter_is_dropped() -> None:
+    kept = [line for line in CHATTER if drop_reason("lf", line) is None]
+    assert 1 - len(kept) / len(CHATTER) > 0.9, kept
+
+
+def test_recall_on_real_catalogue_descriptions() -> None:
+    path = DATA / "incompetech" / "incompetech_songs.jsonl"
+    if not path.exists():
+        pytest.skip(f"no real descriptions at {path}")
+    rows = [json.loads(line)["description"] or "" for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = [text for text in rows if len(text.split()) >= 6]
+    assert sum(drop_reason("lf", text) is None for text in texts) / len(texts) > 0.8
+
+
+def test_recall_on_real_captions_and_aspects() -> None:
+    path = DATA / "musiccaps" / "musiccaps-public.csv"
+    if not path.exists():
+        pytest.skip(f"no real captions at {path}")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[:1500]
+    assert sum(drop_reason("lf", row["caption"]) is None for row in rows) / len(rows) > 0.95
+    aspects = [aspect.strip(" '\"[]") for row in rows[:300] for aspect in row["aspect_list"].split("', '")]
+    assert sum(drop_reason("sf", aspect) is None for aspect in aspects) / len(aspects) > 0.95

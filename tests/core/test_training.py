@@ -1,0 +1,150 @@
+"""The loop: it learns, it resumes exactly, it raises alarms, it refuses to go on with rubbish."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from model_fixtures import model_config, processor, tiny_model
+from prepared_fixtures import write_prepared
+
+from mulan_core.config import TrainConfig
+from mulan_core.data.batches import TrainingBatches
+from mulan_core.errors import UserError
+from mulan_core.losses import chance_level
+from mulan_core.training import (
+    build_optimizer,
+    effective_rank,
+    fit,
+    learning_rate,
+    mean_pairwise_cosine,
+    uses_bf16,
+)
+
+CONFIG = TrainConfig(
+    steps=6,
+    batch_size=6,
+    num_workers=1,
+    audio_lr=2e-3,
+    text_lr=2e-4,
+    warmup_steps=2,
+    checkpoint_every=3,
+    log_every=1,
+    precision="fp32",
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return write_prepared(tmp_path_factory.mktemp("prepared"))
+
+
+def batches_of(prepared, config=CONFIG, rank=0):
+    frontend = model_config().frontend
+    return TrainingBatches(prepared, config, lambda texts: processor()(text=texts), frontend=frontend, rank=rank)
+
+
+def run(prepared, config=CONFIG, state=None, model=None):
+    points, states = [], {}
+    fit(
+        model or tiny_model(),
+        batches_of(prepared, config).from_step,
+        config=config,
+        report=lambda step, values: points.append((step, values)),
+        save=lambda step, state: states.update({step: torch_copy(state)}),
+        state=state,
+    )
+    return points, states
+
+
+def torch_copy(state):
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_loss_falls_below_chance(prepared):
+    points, _ = run(prepared, replace(CONFIG, steps=40, log_every=10))
+    assert points[-1][1]["loss"] < chance_level(6) - 0.5
+    assert points[-1][1]["alarm/at_chance"] == 0.0
+
+
+def test_a_run_cut_off_and_resumed_repeats_the_uncut_one(prepared):
+    points, states = run(prepared)
+    resumed, _ = run(prepared, state=states[3], model=tiny_model(seed=9))
+    assert [step for step, _ in resumed] == [4, 5, 6]
+    for (_, uncut), (_, again) in zip(points[3:], resumed, strict=True):
+        assert again["loss"] == pytest.approx(uncut["loss"], abs=1e-6)
+        assert again["tau"] == pytest.approx(uncut["tau"], abs=1e-7)
+
+
+def test_workers_share_the_global_batch(prepared):
+    whole = batches_of(prepared).at(5)
+    halves = [batches_of(prepared, replace(CONFIG, num_workers=2), rank=rank).at(5) for rank in (0, 1)]
+    assert torch.equal(whole.waveforms_BT, torch.cat([half.waveforms_BT for half in halves]))
+    assert torch.equal(whole.spec_masks_B4, torch.cat([half.spec_masks_B4 for half in halves]))
+    assert whole.sources == halves[0].sources + halves[1].sources
+
+
+def test_the_cache_of_decoded_clips_does_not_change_a_batch(prepared):
+    small = batches_of(prepared, replace(CONFIG, decoded_cache_mb=0))
+    large = batches_of(prepared)
+    for step in (0, 1, 0):
+        assert torch.equal(small.at(step).waveforms_BT, large.at(step).waveforms_BT)
+    assert len(small._cache) == 0 < len(large._cache)
+
+
+def test_tau_stays_in_its_range_and_the_alarm_says_so(prepared):
+    model = tiny_model()
+    with torch.no_grad():
+        model.log_tau.fill_(-20.0)
+    model.clamp_tau_()
+    points, _ = run(prepared, replace(CONFIG, steps=2, audio_lr=1e-9), model=model)
+    assert points[-1][1]["tau"] == pytest.approx(model.tau_min, rel=1e-3)
+    assert points[-1][1]["alarm/tau_at_bound"] == 1.0
+
+
+def test_non_finite_steps_are_skipped_counted_and_end_the_run(prepared):
+    model = tiny_model()
+    with torch.no_grad():
+        model.audio_tower.projection.weight[0, 0] = float("nan")
+    before = {name: value.clone() for name, value in model.text_tower.state_dict().items()}
+    with pytest.raises(UserError, match="3 steps in a row had a non-finite loss"):
+        run(prepared, replace(CONFIG, max_bad_steps=3), model=model)
+    for name, value in model.text_tower.state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} changed in a step that should have been skipped"
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [learning_rate(step, peak=1.0, warmup_steps=5, steps=50) for step in range(50)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a >= b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert 0.01 <= rates[-1] < 0.02
+
+
+def test_groups_cover_every_trainable_parameter_once_and_spare_vectors_from_decay():
+    model = tiny_model(trainable_layers=1)
+    groups = build_optimizer(model, CONFIG).param_groups
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    for group in groups:
+        assert all((p.ndim < 2) == (group["weight_decay"] == 0.0) for p in group["params"])
+    text = {id(p) for p in model.text_tower.encoder.parameters() if p.requires_grad}
+    assert {id(p) for g in groups if g["name"].startswith("text") for p in g["params"]} == text
+
+
+def test_spread_of_vectors():
+    same = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
+    assert mean_pairwise_cosine(same) == pytest.approx(1.0, abs=1e-5)
+    assert effective_rank(same) == pytest.approx(1.0, abs=1e-3)
+    assert mean_pairwise_cosine(torch.eye(4)) == pytest.approx(0.0, abs=1e-6)
+    assert effective_rank(torch.eye(4)) == pytest.approx(4.0, rel=1e-4)
+
+
+def test_precision_follows_the_choice_and_auto_the_hardware():
+    cpu = torch.device("cpu")
+    assert uses_bf16("bf16", cpu)
+    assert not uses_bf16("fp32", cpu)
+    assert uses_bf16("auto", cpu) == torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -1,0 +1,220 @@
+"""The store's contract, against Lite inside this process and against a Lite server; exact search is the reference."""
+
+import numpy as np
+import pytest
+
+from serving.errors import StoreError, StoreUnavailableError
+from serving.filters import TrackFilter
+from serving.milvus import MilvusServer
+from serving.store import LIVE_ALIAS, TrackStore, collection_name
+
+DIM, COUNT = 16, 300
+PROPERTIES = {"model_version": "3", "data_hash": "0123456789abcdef", "preprocessing_hash": "feed"}
+NASTY = 'genre:R&B "quoted" \\ back\' 音楽'
+
+
+@pytest.fixture(scope="module", params=["in process", "server"])
+def store(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("milvus")
+    if request.param == "in process":
+        store = TrackStore(str(folder / "lite.db"))
+        yield store
+        store.close()
+    else:
+        with MilvusServer(folder / "data") as server:
+            store = TrackStore(server.uri)
+            yield store
+            store.close()
+
+
+def unit_vectors(count=COUNT, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def row(i, vector, **changes):
+    labels = ["genre:Jazz" if i % 3 else "genre:Reggae", *([NASTY] if i % 50 == 0 else [])]
+    fields = {"title": f"Straße {i}", "artist": f"artist {i % 5}", "dataset": "even" if i % 2 == 0 else "odd"}
+    return {"track_id": f"t{i}", "vector": vector, "labels": labels, "media_path": f"/m/{i}.ogg", **fields, **changes}
+
+
+def build(store, name, vectors, *, rows=None, hnsw_from=10_000, recall_floor=0.95):
+    rows = rows or [row(i, v) for i, v in enumerate(vectors)]
+    batches = [rows[i : i + 64] for i in range(0, len(rows), 64)]
+    return store.build(
+        name, iter(batches), dim=DIM, properties=PROPERTIES, hnsw_from=hnsw_from, recall_floor=recall_floor
+    )
+
+
+@pytest.fixture(scope="module")
+def name(store):
+    name = collection_name("3", PROPERTIES["data_hash"])
+    build(store, name, unit_vectors())
+    return name
+
+
+def ids(hits):
+    return [hit.track.track_id for hit in hits]
+
+
+def test_names():
+    assert collection_name("3", "0123456789abcdef") == "tracks_3_01234567"
+    assert collection_name("v1.2-rc", "ab/cd") == "tracks_v1_2_rc_ab_cd"
+
+
+def test_search_is_exact_search(store, name):
+    vectors, queries = unit_vectors(), unit_vectors(5, seed=1)
+    expected = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    found = store.search(queries, 10, collection=name)
+    assert [ids(hits) for hits in found] == [[f"t{i}" for i in of_query] for of_query in expected]
+    scores = [[hit.score for hit in hits] for hits in found]
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, expected, 1), atol=1e-5)
+
+
+def test_track_comes_back_as_it_was(store, name):
+    track, vector = store.get(["t50", "nobody"], collection=name)["t50"]
+    assert (track.title, track.artist, track.dataset) == ("Straße 50", "artist 0", "even")
+    assert track.labels == ("genre:Jazz", NASTY)
+    assert track.media_path == "/m/50.ogg"
+    np.testing.assert_allclose(vector, unit_vectors()[50], atol=1e-6)
+    assert store.get(["nobody"], collection=name) == {}
+
+
+def test_a_strange_id_is_only_a_string(store, name):
+    assert store.get(['t1" or track_id != "'], collection=name) == {}
+
+
+def test_properties_count_and_labels_round_trip(store, name):
+    info = store.describe(name)
+    assert info.properties == PROPERTIES
+    assert (info.name, info.dim, info.count, info.is_loaded) == (name, DIM, COUNT, True)
+    assert info.labels == ("genre:Jazz", "genre:Reggae", NASTY)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "passes"),
+    [
+        (TrackFilter(labels=["genre:Reggae"]), lambda i: i % 3 == 0),
+        (TrackFilter(labels=["genre:Reggae", NASTY]), lambda i: i % 3 == 0 and i % 50 == 0),
+        (TrackFilter(dataset="odd", artist="artist 3"), lambda i: i % 2 == 1 and i % 5 == 3),
+        (TrackFilter(labels=["genre:Polka"]), lambda i: False),
+    ],
+)
+def test_filters(store, name, narrow, passes):
+    vectors, query = unit_vectors(), unit_vectors(1, seed=2)
+    order = [int(i) for i in np.argsort(-(query @ vectors.T)[0]) if passes(i)]
+    assert ids(store.search(query, 8, collection=name, narrow=narrow)[0]) == [f"t{i}" for i in order[:8]]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        '") or track_id != ("',
+        '"',
+        "\\",
+        '\\" or 1 == 1 or \\"',
+        '") || array_contains(labels, "genre:Jazz',
+        "' or ''='",
+        "{x}",
+        "%",
+        "genre:%",
+    ],
+)
+def test_filter_text_is_never_code(store, name, attack):
+    for narrow in (TrackFilter(labels=[attack]), TrackFilter(dataset=attack), TrackFilter(artist=attack)):
+        assert store.search(unit_vectors(1), 10, collection=name, narrow=narrow) == [[]]
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "a\0b", "x" * 513])
+def test_filter_values_are_checked(value):
+    with pytest.raises(ValueError, match="dataset"):
+        TrackFilter(dataset=value)
+
+
+def test_excluded_tracks_are_replaced_by_the_next(store, name):
+    query = unit_vectors(1, seed=3)
+    full = ids(store.search(query, 6, collection=name)[0])
+    assert ids(store.search(query, 5, collection=name, exclude=[full[0]])[0]) == full[1:]
+
+
+def test_hnsw_is_built_from_a_size_on(store):
+    result = build(store, "tracks_hnsw", unit_vectors(), hnsw_from=COUNT)
+    assert (result.index_type, result.count) == ("HNSW", COUNT)
+    assert result.recall_at_10 >= 0.95
+    assert build(store, "tracks_flat", unit_vectors(), hnsw_from=COUNT + 1).index_type == "FLAT"
+    store.drop("tracks_hnsw")
+    store.drop("tracks_flat")
+
+
+def test_equal_vectors_do_not_count_against_recall(store):
+    vectors = np.repeat(unit_vectors(3), 20, axis=0)
+    assert build(store, "tracks_equal", vectors).recall_at_10 == 1.0
+    store.drop("tracks_equal")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row(0, unit_vectors()[0] * 2)], "unit vector"),
+        ([row(0, unit_vectors()[0] * np.nan)], "unit vector"),
+        ([row(0, unit_vectors()[0][:-1])], "unit vector"),
+        ([row(0, unit_vectors()[0], track_id="x" * 600)], "512 bytes"),
+        ([row(0, unit_vectors()[0]), row(0, unit_vectors()[1])], "twice"),
+    ],
+)
+def test_a_bad_row_leaves_nothing_behind(store, rows, words):
+    with pytest.raises(StoreError, match=words):
+        build(store, "tracks_bad", None, rows=rows)
+    assert not store.has("tracks_bad")
+
+
+def test_recall_under_the_floor_is_refused(store):
+    with pytest.raises(StoreError, match="under the floor"):
+        build(store, "tracks_low", unit_vectors(), recall_floor=1.01)
+    assert "tracks_low" not in store.list_collections()
+
+
+def test_an_empty_catalogue_is_refused(store):
+    with pytest.raises(StoreError, match="nothing to index"):
+        store.build("tracks_none", iter([]), dim=DIM, properties={}, hnsw_from=10, recall_floor=0.9)
+    assert not store.has("tracks_none")
+
+
+def test_long_texts_are_cut_to_what_fits(store):
+    long = row(0, unit_vectors()[0], title="ü" * 3000, labels=["x" * 600, "genre:Jazz"], media_path="p" * 5000)
+    build(store, "tracks_long", None, rows=[long])
+    track, _ = store.get(["t0"], collection="tracks_long")["t0"]
+    assert track.title == "ü" * 1024
+    assert track.labels == ("genre:Jazz",)
+    assert track.media_path == ""
+    store.drop("tracks_long")
+
+
+def test_switching_the_alias(store, name):
+    build(store, "tracks_other", unit_vectors(40, seed=9))
+    store.switch_alias(name)
+    assert store.live_collection() == name
+    assert store.describe(LIVE_ALIAS).name == name
+    store.switch_alias("tracks_other")
+    assert store.describe(LIVE_ALIAS).count == 40
+    with pytest.raises(StoreError, match="live"):
+        store.drop("tracks_other")
+    with pytest.raises(StoreError):
+        store.switch_alias("tracks_nowhere")
+    assert store.live_collection() == "tracks_other"
+    store.switch_alias(name)
+    store.drop("tracks_other")
+
+
+def test_a_second_build_replaces_the_first(store):
+    build(store, "tracks_again", unit_vectors(20))
+    build(store, "tracks_again", unit_vectors(30))
+    assert store.count("tracks_again") == 30
+    store.drop("tracks_again")
+
+
+def test_unknown_collection_is_one_sentence(store):
+    with pytest.raises(StoreError, match="tracks_nowhere") as caught:
+        store.describe("tracks_nowhere")
+    assert not isinstance(caught.value, StoreUnavailableError)
+    assert "\n" not in str(caught.value)
