@@ -41,7 +41,7 @@ def ablate(
             steps.row_config(config, name)  # an unknown row is said before the first one trains
         with tracking(uri), mlflow.start_run(run_name="ablation") as parent:
             mlflow.set_tags(lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {"mulan.data_hash": data_hash})
-            log_config(config)
+            log_config(config, parent)
         trained = steps.run_rows(
             config,
             names,
@@ -72,7 +72,9 @@ def ablate(
                 run_id=row["run_id"],
                 mlflow_uri=uri,
             )
-            results.append({"name": row["row"], "run_id": row["run_id"]} | {k: report[k] for k in ("metrics", "intervals")})
+            results.append(
+                {"name": row["row"], "run_id": row["run_id"]} | {k: report[k] for k in ("metrics", "intervals")}
+            )
         table = ablation_table(results)
         with tracking(uri), mlflow.start_run(run_id=parent.info.run_id):
             mlflow.log_text(table, "ablation.md")

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.settings import read_settings
 from mulan_core.errors import UserError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def main() -> None:
     """Run the command; the console script's entry."""
     signal.signal(signal.SIGTERM, _terminate)
+    read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
         app(standalone_mode=False)
     except UserError as error:
@@ -82,7 +84,7 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, str | None]:
+def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
     named = {"manifest": manifest, "playlists": playlists, "params": params}
     return {name: str(path) if path else None for name, path in named.items()}
 
@@ -242,7 +244,12 @@ def ablate(
 
 
 @app.command()
-def serve(port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None) -> None:
+def serve(
+    manifest: Manifest = None,
+    params: Params = None,
+    port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind. Default: params.yaml, loopback.")] = None,
+) -> None:
     """Serve the champion release until Ctrl-C; flows started elsewhere join this process's Ray and Milvus.
 
     Example: mulan serve
@@ -251,13 +258,15 @@ def serve(port: Annotated[int | None, typer.Option(help="Port of the endpoint.")
     from flows.serve import serve as flow
     from flows.session import open_session
     from flows.steps.registry import champion_version
+    from serving.ports import check_port_free
 
-    with open_session(port=port, join=False) as session:
+    with open_session(**_arguments(manifest, None, params), port=port, host=host, join=False) as session:
+        check_port_free(session.host, session.port)
         if champion_version(mlflow_uri=session.settings.mlflow_uri) is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
         else:
-            flow()
-            print_addresses(session)
+            served = flow()
+            print_addresses(served["url"], session)
         wait_for_interrupt()
 
 
@@ -333,7 +342,6 @@ def release_list(as_json: AsJson = False) -> None:
 
     Example: mulan release list
     """
-    from flows.settings import read_settings
     from flows.steps.registry import list_versions
 
     versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
@@ -358,8 +366,6 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
     Example: mulan ui --port 5001
     """
     from serving.ports import check_port_free
-
-    from flows.settings import read_settings
 
     settings = read_settings()
     if not settings.mlflow_uri.startswith("sqlite:"):
@@ -397,9 +403,8 @@ def stage_prepare() -> None:
 
 
 def _client(url: str | None) -> Any:
-    from serving.client import MulanClient
-
     from flows.serve import endpoint_url
+    from serving.client import MulanClient
 
     return MulanClient(url or endpoint_url())
 

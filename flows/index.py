@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from serving.release import preprocessing_hash
 
 from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.embed import Vectors
-from flows.steps.index import build_index
-from mulan_core.errors import UserError
+from flows.steps.index import build_index, find_media_root
+from serving.release import preprocessing_hash
 
 
 @flow(name="index", description="Build and prove the candidate's collection, then promote model and index together.")
@@ -25,7 +25,11 @@ def index(manifest: str | None = None, playlists: str | None = None, params: str
         with bar("embed") as update:
             vectors = session.vectors(trained.model, progress=update)
         built = build_collection(session, vectors, version, preprocessing_hash(trained.model))
-        registry.tag_version(version, {"mulan.collection": built["collection"]}, mlflow_uri=uri)
+        root = find_media_root(session.workspace.prepared)
+        tags = {"mulan.collection": built["collection"], "mulan.media_root": root}
+        if built["built"]:
+            tags["mulan.recall_at_10"] = f"{built['recall_at_10']:.4f}"
+        registry.tag_version(version, tags, mlflow_uri=uri)
         registry.promote(version, mlflow_uri=uri)
         session.store.switch_alias(built["collection"])
         return built | {"version": version}
@@ -43,6 +47,6 @@ def build_collection(session: Session, vectors: Vectors, version: str, preproces
         data_hash=session.workspace.data_hash,
         preprocessing_hash=preprocessing,
     )
-    if result.count != sum(len(ids) for ids, _ in vectors.values()):
-        raise UserError(f"collection {name} holds {result.count} tracks of {sum(len(i) for i, _ in vectors.values())}")
-    return {"collection": name, "count": result.count, "recall_at_10": result.recall_at_10, "type": result.index_type}
+    if result is None:
+        return {"collection": name, "count": session.store.describe(name).count, "built": False}
+    return {"collection": name, "built": True} | asdict(result)

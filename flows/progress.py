@@ -27,7 +27,9 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
         task = progress.add_task(title, total=total, note="")
 
         def update(done: int, total: int | None = None, note: str = "") -> None:
-            progress.update(task, completed=done, **({"total": total} if total else {}), note=note)
+            progress.update(task, completed=done, note=note)
+            if total is not None:
+                progress.update(task, total=total)
 
         yield update
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
-from serving.release import preprocessing_hash
 
 from flows.session import Session, open_session
 from flows.steps import registry
@@ -15,6 +14,7 @@ from flows.steps.tracking import git_commit, lineage_tags
 from flows.steps.train import Trained
 from flows.workspace import PROJECT
 from mulan_core.gate import Decision
+from serving.release import preprocessing_hash
 
 
 @flow(name="register", description="Hold the candidate against the gate and register it.")

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serving.store import TrackStore
-
 from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
 from flows.steps.embed import Vectors, embed_prepared
@@ -20,6 +18,7 @@ from flows.steps.tracking import check_tracking, find_run, tracking
 from flows.steps.train import MODEL_FOLDER, Trained, run_key
 from flows.workspace import Workspace, open_workspace
 from mulan_core.errors import UserError
+from serving.store import TrackStore
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
 
@@ -31,6 +30,8 @@ class Session:
     settings: Settings
     workspace: Workspace
     stack: Stack
+    host: str
+    """Address that the endpoint binds."""
     port: int
     """Port of the endpoint."""
     stages: dict[str, float] = field(default_factory=dict)
@@ -85,6 +86,7 @@ def open_session(
     params: str | None = None,
     *,
     size: int | None = None,
+    host: str | None = None,
     port: int | None = None,
     join: bool = True,
 ) -> Iterator[Session]:
@@ -92,7 +94,7 @@ def open_session(
 
     Args:
         manifest, playlists, params, size: which workspace; see ``open_workspace``.
-        port: of the endpoint, instead of the configured one.
+        host, port: of the endpoint, instead of the configured ones.
         join: use the stack of another process of the same home; False makes that an error.
 
     Raises:
@@ -108,8 +110,11 @@ def open_session(
     os.environ["MULAN_HOME"] = str(settings.home)
     check_tracking(settings.mlflow_uri)
     workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
+    serve = workspace.config.serve
     with open_stack(settings, join=join) as stack:
-        session = Session(settings=settings, workspace=workspace, stack=stack, port=port or workspace.config.serve.port)
+        session = Session(
+            settings=settings, workspace=workspace, stack=stack, host=host or serve.host, port=port or serve.port
+        )
         session.store.ping()
         token = _current.set(session)
         try:

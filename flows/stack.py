@@ -13,15 +13,15 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import psutil
-from serving.milvus import MilvusServer
 
 from flows.settings import Settings
 from mulan_core.errors import UserError
+from serving.milvus import MilvusServer
 
 RAY_CPUS_LEAST = 6
 """Logical CPUs of a private Ray: two trainers, the endpoint and data tasks must fit on a laptop of two cores."""
@@ -63,7 +63,7 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
             yield running
             return
         cleanup.callback(settings.stack_file.unlink, missing_ok=True)
-        cleanup.callback(_reap_children)
+        cleanup.callback(_reap_ray)
         milvus_uri = settings.milvus_uri
         if milvus_uri is None:
             server = MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log")
@@ -104,7 +104,7 @@ def _start_ray(address: str | None) -> str:
     private = address is None
     options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
     try:
-        context = ray.init(
+        ray.init(
             address=address or "local",
             include_dashboard=False if private else None,
             log_to_driver=False,
@@ -114,7 +114,7 @@ def _start_ray(address: str | None) -> str:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}") from error
     quiet_ray_data()
-    return str(context.address_info["gcs_address"])
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @contextmanager
@@ -144,12 +144,18 @@ def _stop_ray() -> None:
     ray.shutdown()
 
 
-def _reap_children() -> None:
-    """End every process that was started below this one and is still there."""
-    children = psutil.Process().children(recursive=True)
+def _reap_ray() -> None:
+    """End what Ray leaves behind; ``ray.shutdown`` does not wait for its processes."""
+    children = [child for child in psutil.Process().children(recursive=True) if _is_of_ray(child)]
     _, alive = psutil.wait_procs(children, timeout=5)
     for child in alive:
         child.terminate()
     _, alive = psutil.wait_procs(alive, timeout=5)
     for child in alive:
         child.kill()
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any("/ray/" in part or part.startswith("ray::") for part in process.cmdline())
+    return False

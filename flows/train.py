@@ -26,10 +26,8 @@ def train(manifest: str | None = None, playlists: str | None = None, params: str
                 point = steps.latest_point(uri, key)
                 if point:
                     step, metrics = point
-                    update(
-                        step,
-                        note=f"loss {metrics['loss']:.2f}  tau {metrics['tau']:.3f}  {metrics['clips_per_s']:.0f} clips/s",
-                    )
+                    speed = f"{metrics['clips_per_s']:.0f} clips/s"
+                    update(step, note=f"loss {metrics['loss']:.2f}  tau {metrics['tau']:.3f}  {speed}")
 
             with polled(poll):
                 trained = steps.train(

@@ -68,7 +68,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         done = int(state["step"])
     if config.channels_last:
-        nn.Module.to(model, memory_format=torch.channels_last)
+        nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = wrap(model)
     device = next(model.parameters()).device
     bf16 = uses_bf16(config.precision, device)
@@ -126,7 +126,8 @@ def build_optimizer(model: MuLanModel, config: TrainConfig) -> torch.optim.AdamW
 
     Biases, norms and the temperature (everything with fewer than two dimensions) get no weight decay.
     """
-    rest, text = ([], []), ([], [])
+    rest: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    text: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     pretrained = {id(p) for p in model.text_tower.encoder.parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -1,8 +1,34 @@
-"""Errors of the endpoint: what the parts raise, and the one JSON shape in which all of them are answered."""
+"""Errors of the endpoint: what the parts raise, and the one JSON shape in which all of them are answered.
+
+{"error": {"code": "not_found", "message": "there is no track x9", "request_id": "4f0c..."}}
+"""
 
 from __future__ import annotations
 
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from mulan_core.audio.decode import AudioError
 from mulan_core.errors import UserError
+
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    500: "internal",
+    503: "unavailable",
+}
+RETRY_AFTER = {"Retry-After": "2"}
+
+logger = logging.getLogger("mulan.serving")
 
 
 class StoreError(UserError):
@@ -11,3 +37,63 @@ class StoreError(UserError):
 
 class StoreUnavailableError(StoreError):
     """Milvus does not answer; it may again later."""
+
+
+class ApiError(Exception):
+    """An answer other than 200."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers or {}
+        self.code = code or CODES[status]
+
+
+def answer(error: ApiError, request_id: str) -> JSONResponse:
+    """The error as a response."""
+    body = {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
+def invalid(error: ValidationError | RequestValidationError) -> ApiError:
+    """What is wrong with a request's values, in words; 400 where it is not even JSON."""
+    found = error.errors()
+    words = "; ".join(_words(item["loc"], item["msg"]) for item in found[:5])
+    return ApiError(400 if any(item["type"] == "json_invalid" for item in found) else 422, words)
+
+
+def _words(where: tuple[int | str, ...], message: str) -> str:
+    place = ".".join(str(part) for part in where if part != "body")
+    message = message.removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def install_handlers(api: FastAPI) -> None:
+    """Answer everything that a request can raise in the one shape."""
+
+    async def handle(request: Request, error: Exception) -> JSONResponse:
+        return answer(_as_api_error(error), getattr(request.state, "request_id", "none"))
+
+    for kind in (ApiError, HTTPException, RequestValidationError, UserError, Exception):
+        api.add_exception_handler(kind, handle)
+
+
+def _as_api_error(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException):
+        status = error.status_code if error.status_code in CODES else 400
+        return ApiError(status, error.detail, headers=dict(error.headers or {}))
+    if isinstance(error, RequestValidationError):
+        return invalid(error)
+    if isinstance(error, StoreUnavailableError):
+        return ApiError(503, str(error), headers=RETRY_AFTER)
+    if isinstance(error, StoreError):
+        return ApiError(503, str(error), code="store_failed", headers=RETRY_AFTER)
+    if isinstance(error, AudioError):
+        return ApiError(422, str(error), code=f"audio_{error.reason}")
+    if isinstance(error, UserError):
+        return ApiError(422, str(error))
+    logger.error("a request failed", exc_info=error)
+    return ApiError(500, "the endpoint failed on this request; its log has the reason under the request id")

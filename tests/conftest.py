@@ -2,12 +2,10 @@
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import torch
 
 from flows.settings import read_settings
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 read_settings()  # quiet defaults, before Ray, Prefect and MLflow are imported
-
-import torch
-
 torch.set_num_threads(1)

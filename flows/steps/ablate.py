@@ -80,7 +80,11 @@ def run_rows(
     results = tuner.fit()
     if results.errors:
         raise UserError(f"an ablation row failed: {str(results.errors[0]).strip().splitlines()[-1]}")
-    by_row = {result.metrics["row"]: result.metrics for result in results if result.metrics}
+    by_row = {
+        result.metrics["row"]: result.metrics
+        for result in map(results.__getitem__, range(len(results)))
+        if result.metrics
+    }
     return [{"row": row, "run_id": by_row[row]["run_id"], "model": Path(by_row[row]["model"])} for row in rows]
 
 

@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
-from mulan_core.audio.decode import AudioError, check_wave, decode_audio
-from mulan_core.text.filters import filter_texts
 
+from mulan_core.audio.decode import AudioError, check_wave, decode_audio
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.tracks import SPLITS, locate, read_manifest
 from mulan_core.errors import UserError
+from mulan_core.text.filters import filter_texts
 
 FLAC_BYTES_PER_SAMPLE = 1.3
 """What 16-bit music takes in FLAC, to plan the size of shards."""
@@ -145,9 +145,9 @@ def _read_bytes(uri: str) -> bytes:
         with fsspec.open(uri, "rb") as file:
             data: bytes = file.read()
     except FileNotFoundError as error:
-        raise AudioError(f"there is no file {uri}", reason="missing") from error
+        raise AudioError("missing", f"there is no file {uri}") from error
     except (OSError, ValueError, ImportError) as error:
-        raise AudioError(f"cannot open {uri}: {error}", reason="missing") from error
+        raise AudioError("missing", f"cannot open {uri}: {error}") from error
     return data
 
 

@@ -41,7 +41,7 @@ def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri:
         except MlflowException:
             version = None
         if version is not None:
-            champion = read_report(version.run_id, mlflow_uri=mlflow_uri)
+            champion = read_report(str(version.run_id), mlflow_uri=mlflow_uri)
         decision = decide_promotion(report, champion, rules)
         client.set_tag(run_id, "mulan.gate", "passed" if decision.promote else "refused")
         client.set_tag(run_id, "mulan.gate_reasons", "\n".join(decision.reasons))
@@ -101,6 +101,12 @@ def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
     with tracking(mlflow_uri) as client:
         for name, value in tags.items():
             client.set_model_version_tag(MODEL_NAME, version, name, value)
+
+
+def media_root(version: str, *, mlflow_uri: str) -> str | None:
+    """The folder under which a version's tracks may be played; None where they are not local files."""
+    with tracking(mlflow_uri) as client:
+        return client.get_model_version(MODEL_NAME, version).tags.get("mulan.media_root") or None
 
 
 def promote(version: str, *, mlflow_uri: str) -> None:

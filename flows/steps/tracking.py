@@ -59,15 +59,14 @@ def find_run(tags: dict[str, str]) -> Run | None:
     return found[0] if found else None
 
 
-def log_config(config: Config) -> None:
-    """Log every number of the run once, flattened to ``section.key``."""
+def log_config(config: Config, run: Run) -> None:
+    """Log every number of the active run once, flattened to ``section.key``."""
     flat = {
         f"{section}.{key}": value
         for section in ("prepare", "model", "train", "evaluate")
         for key, value in _flatten(to_mapping(getattr(config, section))).items()
     }
-    logged = mlflow.active_run().data.params
-    mlflow.log_params({key: value for key, value in flat.items() if key not in logged})
+    mlflow.log_params({key: value for key, value in flat.items() if key not in run.data.params})
 
 
 def lineage_tags(commit: str, flow_run_id: str | None) -> dict[str, str]:

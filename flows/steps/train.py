@@ -20,7 +20,6 @@ import mlflow
 import ray.train
 import ray.train.torch
 import torch
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.config import Config, from_mapping, to_mapping
@@ -83,7 +82,7 @@ def train(
         ) as run:
             run_id = run.info.run_id
             mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})
-            log_config(config)
+            log_config(config, run)
             trainer = ray.train.torch.TorchTrainer(
                 train_worker,
                 train_loop_config={
@@ -105,20 +104,19 @@ def train(
                     callbacks=callbacks or [],
                 ),
             )
-            result = _fit(trainer)
-            checkpoint = Path(result.checkpoint.path)
+            checkpoint = Path(_fit(trainer).path)
             mlflow.set_tag("mulan.checkpoint", str(checkpoint))
     return Trained(run_id=run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
 
 
-def _fit(trainer: DataParallelTrainer) -> ray.train.Result:
+def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Checkpoint:
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise UserError(f"training failed: {_cause(error)}") from error
     if result.checkpoint is None:
         raise UserError("training ended without a checkpoint; see Ray's messages above")
-    return result
+    return result.checkpoint
 
 
 def _cause(error: BaseException) -> str:
@@ -141,7 +139,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     batches = TrainingBatches(
         Path(settings["prepared"]),
         train_config,
-        lambda texts: processor(text=texts),
+        lambda texts: dict(processor(text=texts)),
         frontend=config.model.frontend,
         rank=rank,
     )

@@ -77,7 +77,7 @@ def read_manifest(path: str | Path) -> pa.Table:
         raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(columns)}")
     extra = [name for name in columns if name not in SCHEMA.names and name != "text"]
     checked = [_check_row(row, number, path) for number, row in enumerate(rows, start=1)]
-    _check_unique([row["track_id"] for row in checked], path)
+    _check_unique([str(row["track_id"]) for row in checked], path)
     table = pa.Table.from_pylist(checked, schema=SCHEMA)
     for name in extra:
         try:
@@ -109,7 +109,7 @@ def read_playlists(path: str | Path) -> pa.Table:
                 "split": split,
             }
         )
-    _check_unique([row["playlist_id"] for row in rows], path)
+    _check_unique([str(row["playlist_id"]) for row in rows], path)
     return pa.Table.from_pylist(rows, schema=PLAYLIST_SCHEMA)
 
 

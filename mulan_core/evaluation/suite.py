@@ -74,8 +74,9 @@ def evaluate(
         + [row[field] for field, rows in query_sets.items() for row in rows],
         embed_texts,
     )
+    described = _describe_set(audio, labels, queries, held_out=held_out, own_texts=own_texts or {}, config=config)
     report: dict[str, Any] = {
-        "set": {**(set_info or {}), **_describe_set(audio, labels, queries, held_out, own_texts, config)},
+        "set": {**(set_info or {}), **described},
         "metrics": {},
         "intervals": {},
         "chance": {},
@@ -315,8 +316,9 @@ def _describe_set(
     audio: Mapping[str, Split],
     labels: Mapping[str, Sequence[str]],
     queries: list[dict[str, Any]],
+    *,
     held_out: Collection[str],
-    own_texts: Mapping[str, str] | None,
+    own_texts: Mapping[str, str],
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """What was measured on: counts, protocol, and a hash of everything that makes two reports comparable.
@@ -337,7 +339,7 @@ def _describe_set(
         "tracks": {track_id: sorted(labels.get(track_id) or ()) for track_id in sorted(test_ids)},
         "held_out": apart,
         "playlists": sorted(queries, key=lambda row: str(row["playlist_id"])),
-        "own_texts": {track_id: text for track_id, text in sorted((own_texts or {}).items())},
+        "own_texts": dict(own_texts),
         "protocol": protocol,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -10,7 +10,7 @@ from mulan_core.data import shards
 
 RATE = 16_000
 PITCHES = {"low": 220.0, "middle": 880.0, "high": 3520.0}
-SHAPES = {"smooth": lambda phase: np.sin(phase), "buzzing": lambda phase: np.sign(np.sin(phase))}
+SHAPES = {"smooth": np.sin, "buzzing": lambda phase: np.sign(np.sin(phase))}
 
 
 def tone(pitch, shape, seed, seconds=2.5):

@@ -36,15 +36,15 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(values, sentence):
-    with pytest.raises(UserError, match="^[^\n]*$") as error:
+    with pytest.raises(UserError, match=r"^[^\n]*$") as error:
         from_mapping(Config, values)
     assert sentence in str(error.value)
 
 
 def test_file_errors_name_the_file(tmp_path):
-    with pytest.raises(UserError, match="cannot read the configuration .*missing.yaml"):
+    with pytest.raises(UserError, match=r"cannot read the configuration .*missing\.yaml"):
         load_config(tmp_path / "missing.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1,\n")
-    with pytest.raises(UserError, match="broken.yaml is not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
         load_config(broken)

@@ -242,7 +242,7 @@ def _manner(instrument: Instrument, key: int, length: float, score: Score) -> li
     drone strings, an accordion plays in thirds.
     """
     below = _chord_tones_below(key, score)
-    fifth = _fold(score.spec.tonic + 7, instrument.low - 12, instrument.low - 1)
+    fifth = _fold(score.spec.tonic + 7, instrument.low - 5, instrument.low + 6)
     match instrument.manner:
         case "octaves":
             return [(key, 0, length, 1), (key - 12, 0, length, 0.9)]

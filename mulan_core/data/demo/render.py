@@ -17,9 +17,10 @@ from mulan_core.data.demo.spec import TrackSpec, generator
 from mulan_core.data.demo.styles import MOODS
 
 RATE_HZ = 16_000
-_LEVEL_DB = {"lead": 0.0, "comp": -8.0, "pad": -12.0, "bass": -9.0, "drums": -7.0}
+_LEVEL_DB = {"lead": 0.0, "comp": -7.0, "pad": -12.0, "bass": -7.0, "drums": -3.5}
 _FRAME = 1600
 _REVERB_S = 1.6
+_SILENT_PEAK = 1e-3
 
 
 def render(
@@ -28,7 +29,7 @@ def render(
     """Audio of a track.
 
     Returns:
-        float32 mono at 16 kHz, exactly ``seconds`` long, peak between 0.5 and 0.95.
+        float32 mono at 16 kHz, exactly ``seconds`` long, peak between 0.5 and 0.95; all zeros where nothing sounds.
     """
     rng = generator(spec.seed, "mix", spec.index, attempt)
     style, mood = GENRES[spec.genre], MOODS[spec.mood]
@@ -54,8 +55,10 @@ def render(
     wave_T = _shape(
         wave_T, tilt_db=mood.tilt_db + float(rng.uniform(-1, 1)), reverb=reverb, seed=int(rng.integers(2**31))
     )
-    noise_db = float(rng.uniform(-55, -38))
-    peak = max(float(np.abs(wave_T).max()), 1e-6)
+    peak = float(np.abs(wave_T).max())
+    if peak < _SILENT_PEAK:
+        return np.zeros_like(wave_T)  # noise alone is no music: the caller's check for silence must see it
+    noise_db = float(rng.uniform(-58, -44))
     wave_T = wave_T / peak + rng.standard_normal(len(wave_T), dtype=np.float32) * np.float32(10 ** (noise_db / 20))
     gain = float(rng.uniform(0.5, 0.95)) / float(np.abs(wave_T).max())
     return (wave_T * np.float32(gain)).astype(np.float32)

@@ -181,6 +181,12 @@ NOISE_TAGS = (
 
 JUNK_COMMENTS = (
     "first!!",
+    # Musical words, but nothing about this music: a filter that looks for words alone falls for these.
+    "my guitar teacher sent us here, hi class of {year}",
+    "selling my old trumpet, mail to info@{site}",
+    "this song was in the ad with the dog",
+    "who else came here from the piano tutorial?",
+    "my dad plays drums in a band, check us out at {site}",
     "who is here in {year}?",
     "check my channel http://{site}",
     "like if you agree",

@@ -1,0 +1,78 @@
+"""``mulan demo``: the whole flow on the demo corpus, three searches, the addresses, then it serves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from rich.console import Console
+from rich.panel import Panel
+
+from flows.reporting import show_evaluation, show_hits, show_stages
+from flows.session import Session, open_session
+from mulan_core.errors import UserError
+from serving.client import MulanClient
+from serving.ports import check_port_free
+
+QUERIES = ("calm piano", "fast aggressive heavy metal with electric guitar", "happy reggae")
+
+console = Console()
+
+
+def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
+    """Run the flow and serve until Ctrl-C, or with ``leave`` until the check queries are answered.
+
+    Raises:
+        UserError: if another demo runs, the port is taken, or a check query comes back empty.
+    """
+    from flows.end_to_end import end_to_end
+
+    with open_session(size=size, port=port, join=False) as session:
+        # Said now: after minutes of training it would be late.
+        check_port_free(session.host, session.port)
+        result = end_to_end()
+        show_evaluation(result["evaluate"])
+        gate = result["register"]
+        console.print(f"gate: version {gate['version']} {'passed' if gate['passed'] else 'refused'}", highlight=False)
+        for reason in gate["reasons"]:
+            console.print(f"  {reason}", highlight=False)
+        if not gate["passed"]:
+            raise UserError("the gate refused the demo's model, so there is nothing new to serve (reasons above)")
+        client = MulanClient(result["serve"]["url"])
+        for query in QUERIES:
+            answer = client.search_text(query, k=5)
+            if not answer["hits"]:
+                raise UserError(f"the check query {query!r} found nothing at {result['serve']['url']}")
+            show_hits(query, answer)
+        show_stages(result["stages"])
+        print_addresses(result["serve"]["url"], session)
+        if not leave:
+            wait_for_interrupt()
+
+
+def print_addresses(url: str, session: Session) -> None:
+    """Print where everything is."""
+    home = session.settings.home
+    console.print(
+        Panel(
+            f"search page   {url}/\n"
+            f"API docs      {url}/docs\n"
+            f'from a shell  mulan search "calm piano"\n'
+            f"experiments   mulan ui\n"
+            f"flow runs     PREFECT_HOME={home / 'prefect'} prefect server start",
+            title="MuLan is serving",
+            expand=False,
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def wait_for_interrupt() -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    console.print("Ctrl-C stops it", highlight=False)
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    while not stop.wait(1.0):
+        pass

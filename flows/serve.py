@@ -1,0 +1,54 @@
+"""The flow ``serve``: deploy the champion release on the running stack and ask it once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.session import Session, open_session
+from flows.settings import read_settings
+from flows.steps.registry import media_root
+from mulan_core.config import Config, load_config
+from mulan_core.errors import UserError
+from serving.client import MulanClient
+from serving.deployment import build_app, deploy
+from serving.release import check_release, resolve_release
+
+
+@flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
+def serve(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
+    """Deploy the champion release; see ``prepare`` for the arguments."""
+    with open_session(manifest, playlists, params) as session, session.stage("serve"):
+        url = deploy_release(session)
+        answer = MulanClient(url).search_text("music", k=1)
+        if not answer["hits"]:
+            raise UserError(f"the endpoint at {url} is ready but finds no track; see `mulan release show`")
+        return {"url": url, "release": answer["release"]}
+
+
+@task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
+def deploy_release(session: Session) -> str:
+    """Resolve, check and deploy; Serve replaces the old release only when the new one answers."""
+    config = session.workspace.config.serve
+    release = resolve_release(mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
+    check_release(release, session.store)
+    app = build_app(
+        release.to_dict(),
+        config,
+        milvus_uri=session.stack.milvus_uri,
+        milvus_token=session.settings.milvus_token,
+        media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
+    )
+    return deploy(app, host=session.host, port=session.port)
+
+
+def endpoint_url() -> str:
+    """Where ``mulan search`` asks: MULAN_URL, the running stack's endpoint, or the configured port."""
+    settings = read_settings()
+    if settings.url:
+        return settings.url
+    config = load_config("params.yaml") if Path("params.yaml").is_file() else Config()
+    return f"http://{config.serve.host}:{config.serve.port}"

@@ -1,0 +1,155 @@
+"""The API on Ray Serve: one deployment, so one hop; started, waited for and taken down."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.schema import LoggingConfig
+
+from mulan_core.config import ServeConfig
+from mulan_core.errors import UserError
+from serving.app import create_api
+from serving.ports import check_port_free
+from serving.release import Release, check_release
+from serving.service import Service
+from serving.store import TrackStore
+
+APP_NAME = "mulan"
+_SLACK = 64
+"""Room in Serve's own limit for probes, pages and plays beside the queries that ``Guard`` counts."""
+
+
+@serve.deployment
+@serve.ingress()
+class MulanApp:
+    """A replica: one release in memory behind the API."""
+
+    def __init__(
+        self,
+        release: dict[str, Any],
+        config: ServeConfig,
+        *,
+        milvus_uri: str,
+        milvus_token: str | None,
+        media_root: str | None,
+        num_threads: int,
+    ) -> None:
+        self._config = config
+        self._service = Service(
+            Release.from_dict(release),
+            TrackStore(milvus_uri, milvus_token),
+            media_root=media_root,
+            max_audio_s=config.max_audio_s,
+            num_threads=num_threads,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray asks for the ASGI application once the replica is constructed."""
+        return create_api(self._service, self._config)
+
+
+def build_app(
+    release: dict[str, Any],
+    serve_config: ServeConfig,
+    *,
+    milvus_uri: str,
+    milvus_token: str | None = None,
+    media_root: str | Path | None = None,
+    num_threads: int = 1,
+) -> serve.Application:
+    """The application of a release, to be given to ``deploy``.
+
+    Args:
+        release: ``Release.to_dict()``.
+        serve_config: limits and number of replicas.
+        milvus_uri, milvus_token: where the collection is.
+        media_root: folder under which tracks may be played; None plays none.
+        num_threads: of torch in each replica, and CPUs that Ray reserves for it.
+
+    Raises:
+        UserError: if the release does not fit together or Milvus is away. Replicas look again, but by then
+            it is too late: Serve takes an application down whose new replicas fail, old release and all.
+    """
+    check_release(Release.from_dict(release), TrackStore(milvus_uri, milvus_token))
+    waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
+    deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
+        num_replicas=serve_config.num_replicas,
+        max_ongoing_requests=waiting + _SLACK,
+        ray_actor_options={"num_cpus": num_threads},
+        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
+        graceful_shutdown_timeout_s=10,
+    )
+    root = str(Path(media_root).absolute()) if media_root else None
+    return deployment.bind(
+        release,
+        serve_config,
+        milvus_uri=milvus_uri,
+        milvus_token=milvus_token,
+        media_root=root,
+        num_threads=num_threads,
+    )
+
+
+def deploy(
+    app: serve.Application, *, host: str, port: int, name: str = APP_NAME, ready_timeout_s: float = 120.0
+) -> str:
+    """Start Serve if need be, run the application, and wait until a search would work.
+
+    Deploying over a running application replaces it without a gap: the old replicas answer until the new are up.
+
+    Returns:
+        The endpoint's URL.
+
+    Raises:
+        UserError: if the port is taken, or the release is refused, with the reason.
+    """
+    if not serve.status().proxies:
+        check_port_free(host, port)
+        quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
+        serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+    try:
+        serve.run(app, name=name, route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        raise UserError(_why_refused(name, error)) from error
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
+    _wait_ready(url, ready_timeout_s)
+    return url
+
+
+def undeploy() -> None:
+    """Stop the endpoint and Serve; does nothing where none runs."""
+    serve.shutdown()
+
+
+def _wait_ready(url: str, timeout_s: float) -> None:
+    """Ask our own probe: Serve calls itself healthy when an application has failed."""
+    deadline, reason = time.monotonic() + timeout_s, "no answer"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(f"{url}/readyz", timeout=10)
+            if response.status_code == 200 and response.json().get("status") == "ready":
+                return
+            reason = response.text[:300]
+        except (httpx.HTTPError, ValueError) as error:
+            reason = str(error)
+        time.sleep(0.1)
+    raise UserError(f"the endpoint {url} did not become ready within {timeout_s:.0f} s: {reason}")
+
+
+def _why_refused(name: str, error: RuntimeError) -> str:
+    """The sentence behind a failed deployment: Serve keeps the replica's traceback as its message."""
+    application = serve.status().applications.get(name)
+    messages = [str(error)]
+    if application is not None:
+        messages += [application.message, *(deployment.message for deployment in application.deployments.values())]
+    for message in messages:
+        found = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
+        if found:
+            return str(found[-1])
+    return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}"

@@ -1,0 +1,62 @@
+"""Numbers of one replica for Prometheus, in its text format at /metrics.
+
+prometheus_client comes with ``ray[serve]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from serving.release import Release
+
+_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10)
+
+
+class Metrics:
+    """What a replica has done since it started."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # else every series comes twice, once as the time it began
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "mulan_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "mulan_request_seconds", "Time to answer.", ["route"], registry=self._registry, buckets=_BUCKETS_S
+        )
+        self._stages = Histogram(
+            "mulan_stage_seconds", "Time in a stage.", ["stage"], registry=self._registry, buckets=_BUCKETS_S
+        )
+        self._release = Gauge(
+            "mulan_release_info", "The release served.", ["model_version", "collection"], registry=self._registry
+        )
+        self.waiting = Gauge("mulan_waiting_requests", "Requests waiting for their turn.", registry=self._registry)
+
+    def name_release(self, release: Release) -> None:
+        """Say what is served."""
+        self._release.labels(release.model_version, release.collection).set(1)
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        method = method if method in ("GET", "HEAD", "POST", "DELETE") else "other"
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_stages(self, timing_ms: Mapping[str, float]) -> None:
+        """Count the stages of one answer; ``total`` is counted by its route."""
+        for stage, ms in timing_ms.items():
+            if stage != "total":
+                self._stages.labels(stage).observe(ms / 1000)
+
+    def text(self) -> bytes:
+        """All numbers in Prometheus's text format."""
+        return generate_latest(self._registry)

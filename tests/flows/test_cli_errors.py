@@ -1,0 +1,78 @@
+"""Every mistake is one sentence and a non-zero exit, through the real command."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MULAN = Path(sys.executable).parent / "mulan"
+
+
+def mulan(*arguments, home, cwd=ROOT, **environment):
+    env = {**os.environ, "MULAN_HOME": str(home), **environment}
+    return subprocess.run([MULAN, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+def refused(done, sentence, code=2):
+    """One line on stderr from ``mulan``, no traceback, and the exit code."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("mulan:")]
+    assert done.returncode == code, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert sentence in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_missing_and_empty_manifests(tmp_path):
+    refused(mulan("run", "--manifest", "no.csv", home=tmp_path), "there is no file no.csv")
+    (tmp_path / "empty.csv").write_text("uri,text\n")
+    refused(mulan("run", "--manifest", str(tmp_path / "empty.csv"), home=tmp_path), "has no rows")
+    (tmp_path / "typed.jsonl").write_text('{"uri": 3, "text": "x"}')
+    refused(mulan("prepare", "--manifest", str(tmp_path / "typed.jsonl"), home=tmp_path), "row 1, column 'uri'")
+
+
+def test_unknown_configuration_key(tmp_path):
+    (tmp_path / "params.yaml").write_text("train: {stepz: 3}\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    refused(mulan("train", home=tmp_path, cwd=tmp_path), "unknown key 'train.stepz'")
+
+
+def test_a_folder_that_is_no_workspace(tmp_path):
+    refused(mulan("train", home=tmp_path, cwd=tmp_path), "give --manifest YOUR_FILE")
+
+
+def test_dead_addresses(tmp_path, closed_port):
+    dead = f"http://127.0.0.1:{closed_port}"
+    refused(mulan("train", home=tmp_path, MLFLOW_TRACKING_URI=dead), "MLflow does not answer at")
+    refused(mulan("train", home=tmp_path, MULAN_MILVUS_URI=dead), "Milvus")
+    refused(mulan("search", "piano", "--url", dead, home=tmp_path), "no MuLan endpoint answers")
+
+
+def test_unusable_files_for_tag(tmp_path):
+    refused(mulan("tag", "no.mp3", home=tmp_path), "there is no file no.mp3")
+
+
+def test_usage_errors_exit_with_2(tmp_path):
+    done = mulan("search", home=tmp_path)
+    assert done.returncode == 2
+    assert "Missing argument" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "prepare", "train", "ablate", "evaluate", "index", "serve", "search"]
+)
+def test_help_has_an_example(tmp_path, command):
+    done = mulan(command, "--help", home=tmp_path)
+    assert done.returncode == 0
+    assert f"Example: mulan {command}" in done.stdout

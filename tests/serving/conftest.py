@@ -1,0 +1,117 @@
+"""A small catalogue for the endpoint: a saved model, audio files, and a release whose parts fit together."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from mulan_core.audio.decode import decode_audio
+from mulan_core.config import AudioTowerConfig, FrontendConfig, ModelConfig, ServeConfig, TextTowerConfig
+from mulan_core.embedding import embed_tracks
+from mulan_core.model import MuLanModel
+from mulan_core.processor import MuLanProcessor
+from serving.milvus import MilvusServer
+from serving.release import Release, preprocessing_hash
+from serving.store import TrackStore, collection_name
+
+MODEL = ModelConfig(
+    frontend=FrontendConfig(window_s=2.0),
+    audio=AudioTowerConfig(layer_type="basic", embedding_size=8, hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1)),
+    text=TextTowerConfig(pretrained="demo-minilm", max_tokens=32, pooling="mean"),
+)
+DATA_HASH = "feedbeef" * 4
+SERVE = ServeConfig(max_body_mb=1, max_audio_s=20, max_ongoing_requests=2, max_queued_requests=4)
+NUM_TRACKS = 12
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the tests know of the catalogue."""
+
+    folder: Path
+    vectors: dict[str, np.ndarray]
+    rows: dict[str, dict]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    MuLanModel.from_config(MODEL).save_pretrained(folder)
+    MuLanProcessor.from_config(MODEL).save_pretrained(folder)
+    return folder
+
+
+def tone(seed, seconds=3.0, rate_hz=16_000):
+    """A chord with noise, different for each seed."""
+    random = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    wave = sum(np.sin(2 * math.pi * f * t) for f in random.uniform(80, 4000, 4)) / 8
+    return (wave + random.normal(0, 0.05, len(t))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def catalogue(model_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    model, processor = MuLanModel.from_pretrained(model_folder), MuLanProcessor.from_pretrained(model_folder)
+    rows = {}
+    for i in range(NUM_TRACKS):
+        track_id = "folder/söng 0?&" if i == 0 else f"song-{i}"
+        path = folder / f"{i}.ogg"
+        soundfile.write(path, tone(i), 16_000)
+        rows[track_id] = {
+            "track_id": track_id,
+            "title": f'Title <b>{i}</b> "é"',
+            "artist": "Nobody",
+            "dataset": "even" if i % 2 == 0 else "odd",
+            "labels": ["genre:Jazz" if i % 3 else "genre:Reggae", "mood:Calm"],
+            "media_path": str(path),
+        }
+    (folder / "notes.txt").write_text("no audio")
+    rows["song-9"]["media_path"] = str(folder / "notes.txt")
+    rows["song-10"]["media_path"] = "/etc/passwd"
+    rows["song-11"]["media_path"] = str(folder / ".." / "secret.ogg")
+    waves = [decode_audio(folder / f"{i}.ogg")[0] for i in range(NUM_TRACKS)]
+    vectors = embed_tracks(model, processor, waves, hop_s=2.0, batch_size=8)
+    return Catalogue(folder, dict(zip(rows, vectors, strict=True)), rows)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory):
+    with MilvusServer(tmp_path_factory.mktemp("milvus") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def store(milvus):
+    store = TrackStore(milvus.uri)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def release(store, catalogue, model_folder):
+    name = collection_name("7", DATA_HASH)
+    properties = {
+        "model_version": "7",
+        "data_hash": DATA_HASH,
+        "preprocessing_hash": preprocessing_hash(model_folder),
+    }
+    rows = [row | {"vector": catalogue.vectors[track_id]} for track_id, row in catalogue.rows.items()]
+    store.build(name, iter([rows]), dim=128, properties=properties, hnsw_from=10_000, recall_floor=0.95)
+    return Release(
+        model_version="7",
+        preprocessing_hash=properties["preprocessing_hash"],
+        collection=name,
+        data_hash=DATA_HASH,
+        model_path=str(model_folder),
+        created_at="2026-11-24T00:00:00+00:00",
+    )
