@@ -13,9 +13,7 @@ console = Console()
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print every metric of a report beside chance, with its 95 % interval."""
     test = report["set"]
-    table = Table(
-        "metric", title=f"Evaluation: {test['dataset']}, {test['split']} split, {test['counts']['tracks']} tracks"
-    )
+    table = Table("metric", title=f"Evaluation: {test['name']}, {test['counts']['test_tracks']} tracks")
     for heading in ("value", "95 % interval", "chance"):
         table.add_column(heading, justify="right")
     for name, value in report["metrics"].items():

@@ -23,7 +23,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Ray reads the working folder's code; its warnings about defaults to come are not the user's business.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -35,6 +36,8 @@ QUIET = {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
     "GRPC_VERBOSITY": "ERROR",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_LOG_TO_DRIVER_EVENT_LEVEL": "ERROR",
 }
 
 

@@ -102,7 +102,10 @@ def _start_ray(address: str | None) -> str:
     import ray
 
     private = address is None
-    options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
+    options: dict[str, Any] = {}
+    if private:
+        # Nothing of a private cluster listens beyond this machine.
+        options = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1), "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(
             address=address or "local",

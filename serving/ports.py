@@ -17,6 +17,8 @@ def check_port_free(host: str, port: int) -> None:
     Raises:
         UserError: if something listens there, or the address is not of this machine.
     """
+    if not 0 < port < 2**16:  # getaddrinfo would quietly take it modulo 65536
+        raise UserError(f"{port} is not a port; ports are 1 to 65535")
     try:
         with _bind(host, port):
             return
@@ -26,8 +28,6 @@ def check_port_free(host: str, port: int) -> None:
                 f"port {port} on {host} is taken; stop what listens there, or choose another port"
             ) from error
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    except OverflowError as error:
-        raise UserError(f"{port} is not a port; ports are 0 to 65535") from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:

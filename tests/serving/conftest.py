@@ -1,40 +1,17 @@
 """A small catalogue for the endpoint: a saved model, audio files, and a release whose parts fit together."""
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import pytest
 import soundfile
 import torch
+from serving_fixtures import DATA_HASH, MODEL, NUM_TRACKS, Catalogue, tone
 
 from mulan_core.audio.decode import decode_audio
-from mulan_core.config import AudioTowerConfig, FrontendConfig, ModelConfig, ServeConfig, TextTowerConfig
 from mulan_core.embedding import embed_tracks
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
 from serving.milvus import MilvusServer
 from serving.release import Release, preprocessing_hash
 from serving.store import TrackStore, collection_name
-
-MODEL = ModelConfig(
-    frontend=FrontendConfig(window_s=2.0),
-    audio=AudioTowerConfig(layer_type="basic", embedding_size=8, hidden_sizes=(8, 16, 24, 32), depths=(1, 1, 1, 1)),
-    text=TextTowerConfig(pretrained="demo-minilm", max_tokens=32, pooling="mean"),
-)
-DATA_HASH = "feedbeef" * 4
-SERVE = ServeConfig(max_body_mb=1, max_audio_s=20, max_ongoing_requests=2, max_queued_requests=4)
-NUM_TRACKS = 12
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """What the tests know of the catalogue."""
-
-    folder: Path
-    vectors: dict[str, np.ndarray]
-    rows: dict[str, dict]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,14 +25,6 @@ def model_folder(tmp_path_factory):
     MuLanModel.from_config(MODEL).save_pretrained(folder)
     MuLanProcessor.from_config(MODEL).save_pretrained(folder)
     return folder
-
-
-def tone(seed, seconds=3.0, rate_hz=16_000):
-    """A chord with noise, different for each seed."""
-    random = np.random.default_rng(seed)
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    wave = sum(np.sin(2 * math.pi * f * t) for f in random.uniform(80, 4000, 4)) / 8
-    return (wave + random.normal(0, 0.05, len(t))).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 Train and valid playlists hold 5 to 20 tracks drawn from a group, and their titles become the tracks' ``pl``
 texts; part of the tracks is in none, as in the paper. Test playlists are the queries of the evaluation:
-they hold every test track with the attributes (so nothing relevant is left out) and are at least four.
+they hold every test track with the attributes, so that nothing relevant is left out, and are four tracks at
+least and a twentieth of the split at most.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mulan_core.data.demo.texts import fix_articles
 PL_SHARE = 0.7
 """Part of the train and valid tracks that anyone puts into a playlist."""
 MIN_TEST_TRACKS = 4
+MAX_TEST_SHARE = 0.05
+"""A group of more than this part of the test tracks makes no test playlist."""
 _MIN_TRACKS, _MAX_TRACKS = 5, 20
 _WORDS = {"genre": words.GENRES, "instrument": words.INSTRUMENTS, "mood": words.MOODS, "pace": words.PACES}
 _PER_GROUP = {1: 3, 2: 1}  # playlists of each train group, by its number of attributes
@@ -81,7 +84,8 @@ def make_playlists(specs: list[TrackSpec], seed: int) -> list[Playlist]:
         rng = generator(seed, "playlists", split)
         if split != "test":
             members = [s for s in members if generator(seed, "listed", s.index).random() < PL_SHARE]
-        playlists += _split_playlists(split, _groups(members), rng)
+        max_test_tracks = max(MIN_TEST_TRACKS, round(MAX_TEST_SHARE * len(members)))
+        playlists += _split_playlists(split, _groups(members), max_test_tracks, rng)
     return playlists
 
 
@@ -99,14 +103,16 @@ def _groups(specs: list[TrackSpec]) -> dict[Group, list[str]]:
     return dict(sorted(groups.items()))
 
 
-def _split_playlists(split: str, groups: dict[Group, list[str]], rng: np.random.Generator) -> list[Playlist]:
+def _split_playlists(
+    split: str, groups: dict[Group, list[str]], max_test_tracks: int, rng: np.random.Generator
+) -> list[Playlist]:
     playlists: list[Playlist] = []
     seen: set[str] = set()
     used: set[tuple[str, ...]] = set()
     for attributes, track_ids in groups.items():
         if split == "test":
-            # Two attributes, as listeners ask; a group of more than 20 is no playlist but half the catalogue.
-            is_query = len(attributes) == 2 and MIN_TEST_TRACKS <= len(track_ids) <= _MAX_TRACKS
+            # Two attributes, as listeners ask. What much of the catalogue has is hardly a query.
+            is_query = len(attributes) == 2 and MIN_TEST_TRACKS <= len(track_ids) <= max_test_tracks
             drawn = [tuple(track_ids)] if is_query and tuple(track_ids) not in used else []
         else:
             drawn = [_draw(track_ids, rng) for _ in range(_PER_GROUP[len(attributes)])]

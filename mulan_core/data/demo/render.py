@@ -17,7 +17,7 @@ from mulan_core.data.demo.spec import TrackSpec, generator
 from mulan_core.data.demo.styles import MOODS
 
 RATE_HZ = 16_000
-_LEVEL_DB = {"lead": 0.0, "comp": -7.0, "pad": -12.0, "bass": -7.0, "drums": -3.5}
+_LEVEL_DB = {"lead": 0.0, "comp": -5.0, "pad": -9.5, "bass": -8.0, "drums": -4.0}
 _FRAME = 1600
 _REVERB_S = 1.6
 _SILENT_PEAK = 1e-3
