@@ -15,7 +15,7 @@ from mulan_core.config import Config, load_config
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
-from serving.release import check_release, resolve_release
+from serving.release import resolve_release
 
 
 @flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
@@ -34,7 +34,6 @@ def deploy_release(session: Session) -> str:
     """Resolve, check and deploy; Serve replaces the old release only when the new one answers."""
     config = session.workspace.config.serve
     release = resolve_release(mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
-    check_release(release, session.store)
     app = build_app(
         release.to_dict(),
         config,

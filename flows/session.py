@@ -15,7 +15,7 @@ from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
 from flows.steps.embed import Vectors, embed_prepared
 from flows.steps.tracking import check_tracking, find_run, tracking
-from flows.steps.train import MODEL_FOLDER, Trained, run_key
+from flows.steps.train import MODEL_FOLDER, Trained, finished, run_key
 from flows.workspace import Workspace, open_workspace
 from mulan_core.errors import UserError
 from serving.store import TrackStore
@@ -60,10 +60,10 @@ class Session:
         config, uri = self.workspace.config, self.settings.mlflow_uri
         with tracking(uri):
             run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
-        model = Path(run.data.tags.get("mulan.checkpoint", "")) / MODEL_FOLDER if run else Path()
-        if run is None or not model.is_dir():
+        checkpoint = finished(run) if run else None
+        if run is None or checkpoint is None:
             raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
-        return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
+        return Trained(run_id=run.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
 
     def vectors(self, model: Path, progress: Any = None) -> Vectors:
         """Track vectors of the prepared data under a model; computed once."""

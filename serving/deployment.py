@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -12,11 +13,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from mulan_core.config import ServeConfig
+from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
 from serving.app import create_api
 from serving.ports import check_port_free
-from serving.release import Release, check_release
+from serving.release import Release, check_release, resolve_release
 from serving.service import Service
 from serving.store import TrackStore
 
@@ -93,6 +94,28 @@ def build_app(
         milvus_token=milvus_token,
         media_root=root,
         num_threads=num_threads,
+    )
+
+
+def app_from_environment(args: dict[str, Any]) -> serve.Application:
+    """The application of the champion release, for a Serve configuration file such as a RayService's.
+
+    Args:
+        args: fields of ``ServeConfig`` that differ from their defaults.
+
+    Reads MLFLOW_TRACKING_URI, MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN and MULAN_HOME (models are cached there).
+
+    Raises:
+        UserError: if an address is missing or no champion can be served.
+    """
+    config = from_mapping(ServeConfig, args)
+    try:
+        mlflow_uri, milvus_uri = os.environ["MLFLOW_TRACKING_URI"], os.environ["MULAN_MILVUS_URI"]
+    except KeyError as error:
+        raise UserError(f"set {error.args[0]} to serve the champion release") from error
+    release = resolve_release(mlflow_uri=mlflow_uri, cache=Path(os.environ.get("MULAN_HOME", ".mulan")) / "models")
+    return build_app(
+        release.to_dict(), config, milvus_uri=milvus_uri, milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None
     )
 
 

@@ -20,6 +20,7 @@ import mlflow
 import ray.train
 import ray.train.torch
 import torch
+from mlflow.entities import Run
 
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.config import Config, from_mapping, to_mapping
@@ -76,10 +77,11 @@ def train(
     """
     key = run_key(config, data_hash)
     with tracking(mlflow_uri):
-        run = find_run({"mulan.train_key": key, "mulan.kind": name})
-        with mlflow.start_run(
-            run_id=run.info.run_id if run else None, run_name=None if run else f"{name}-{key}"
-        ) as run:
+        known = find_run({"mulan.train_key": key, "mulan.kind": name})
+        if known and (checkpoint := finished(known)):
+            return Trained(run_id=known.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+        which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
+        with mlflow.start_run(**which) as run:
             run_id = run.info.run_id
             mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})
             log_config(config, run)
@@ -107,6 +109,12 @@ def train(
             checkpoint = Path(_fit(trainer).path)
             mlflow.set_tag("mulan.checkpoint", str(checkpoint))
     return Trained(run_id=run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+
+
+def finished(run: Run) -> Path | None:
+    """The last checkpoint of a run that came to its end; None for one that was cut off or whose files are gone."""
+    checkpoint = Path(run.data.tags.get("mulan.checkpoint", "/nowhere"))
+    return checkpoint if (checkpoint / MODEL_FOLDER).is_dir() else None
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Checkpoint:

@@ -15,6 +15,9 @@ from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig
 from mulan_core.errors import UserError
 from mulan_core.towers.warm_start import load_weights
 
+NUM_LENGTH_GROUPS = 4
+"""Groups of like length that a batch of texts is encoded in; more groups pad less but feed smaller products."""
+
 
 class TextTower(nn.Module):
     """A transformers encoder projected to D, of which only the upper layers may train.
@@ -36,18 +39,16 @@ class TextTower(nn.Module):
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Token ids and mask (1 = token, 0 = padding), both (B, L), to (B, D).
 
-        Texts of one training batch differ in length by ten times (tags beside descriptions), so the short
-        and the long half are encoded apart, each padded to its own longest: same numbers, half the work.
+        Texts of one training batch differ in length by ten times (tags beside descriptions), so they are
+        encoded in groups of like length, each padded to its own longest: same numbers, half the work.
         """
         lengths_B = attention_mask_BL.sum(dim=1)
-        halves = torch.argsort(lengths_B, stable=True).chunk(2)
-        if len(halves) < 2 or lengths_B[halves[0]].max() == lengths_B.max():
-            return self._encode(input_ids_BL, attention_mask_BL)
+        order_B = torch.argsort(lengths_B, stable=True)
         parts = []
-        for rows in halves:
+        for rows in order_B.chunk(NUM_LENGTH_GROUPS):
             longest = int(lengths_B[rows].max())
             parts.append(self._encode(input_ids_BL[rows, :longest], attention_mask_BL[rows, :longest]))
-        return torch.cat(parts)[torch.argsort(torch.cat(halves))]
+        return torch.cat(parts)[torch.argsort(order_B)]
 
     def _encode(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         hidden_BLH = self.encoder(input_ids=input_ids_BL, attention_mask=attention_mask_BL).last_hidden_state

@@ -18,7 +18,7 @@ SPECS = draw_specs(600, seed=7)
 
 
 def test_the_splits_have_their_shares() -> None:
-    assert Counter(s.split for s in SPECS) == {"train": 444, "valid": 36, "test": 120}
+    assert Counter(s.split for s in SPECS) == {"train": 348, "valid": 24, "test": 228}
     assert sum(s.held_out for s in SPECS) == 48
 
 

@@ -218,3 +218,18 @@ def test_the_gate_reads_the_suite_s_reports(report: dict[str, Any]) -> None:
     assert {reason.split(" ")[1] for reason in decision.reasons} == {
         name for name in report["metrics"] if name.startswith(("retrieval", "triplets"))
     }
+
+
+def test_a_track_is_found_by_its_own_text_where_there_is_nothing_else():
+    arguments = catalogue(noise=1.0)
+    bare = {"audio": arguments["audio"], "embed_texts": embed_texts, "labels": {}, "playlists": []}
+    own_texts = {
+        t: " ".join(label.split(":")[1] for label in arguments["labels"][t]) for t in arguments["audio"]["test"][0]
+    }
+    report = evaluate(**bare, own_texts=own_texts, config=CONFIG)
+    assert report["metrics"].keys() == {f"retrieval/text/{name}" for name in ("auc", "map", "recall_at_10")}
+    assert report["metrics"]["retrieval/text/auc"] > 0.9
+    assert report["set"]["counts"]["text_queries"] == len(set(own_texts.values()))
+    rules = GateConfig(floors={"retrieval/text/auc": 0.9})
+    assert decide_promotion(report, None, rules).promote
+    assert not decide_promotion(evaluate(**bare, config=CONFIG), None, rules).promote

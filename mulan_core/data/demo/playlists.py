@@ -21,7 +21,7 @@ from mulan_core.data.demo.texts import fix_articles
 PL_SHARE = 0.7
 """Part of the train and valid tracks that anyone puts into a playlist."""
 MIN_TEST_TRACKS = 4
-MAX_TEST_SHARE = 0.05
+MAX_TEST_SHARE = 0.03
 """A group of more than this part of the test tracks makes no test playlist."""
 _MIN_TRACKS, _MAX_TRACKS = 5, 20
 _WORDS = {"genre": words.GENRES, "instrument": words.INSTRUMENTS, "mood": words.MOODS, "pace": words.PACES}

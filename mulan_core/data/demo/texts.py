@@ -83,14 +83,13 @@ def _short_texts(spec: TrackSpec, rng: np.random.Generator) -> list[str]:
     tags = [
         genre[0],
         _pick(rng, genre),
-        _pick(rng, lead),
         _pick(rng, mood),
         f"{_pick(rng, mood)} {_pick(rng, genre)}",
         f"{_pick(rng, mood)} {_pick(rng, lead)}",
         f"{_pick(rng, genre)} {_pick(rng, lead)}",
+        *(_pick(rng, words.INSTRUMENTS[name]) for name in spec.instruments),
     ]
     optional = [
-        _pick(rng, words.INSTRUMENTS[spec.comp]),
         _pick(rng, pace),
         f"{_pick(rng, pace)} {genre[0]}",
         f"{spec.tempo_bpm} bpm",
@@ -101,8 +100,6 @@ def _short_texts(spec: TrackSpec, rng: np.random.Generator) -> list[str]:
         names.album,
         f"{names.artist} - {names.title}",
     ]
-    if spec.pad:
-        optional.append(_pick(rng, words.INSTRUMENTS[spec.pad]))
     tags += [tag for tag in optional if rng.random() < 0.5]
     tags = list(dict.fromkeys(tags))
     noise = [_noise_tag(rng) for _ in range(round(len(tags) * float(rng.uniform(0.3, 0.7))))]

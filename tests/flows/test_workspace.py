@@ -1,0 +1,96 @@
+"""Workspaces: the checkout, another demo size, an own catalogue."""
+
+import json
+import os
+
+import pytest
+import yaml
+
+from flows.steps.ablate import ROWS, row_config
+from flows.workspace import open_workspace
+from mulan_core.config import Config, load_config
+from mulan_core.data.tracks import read_manifest
+from mulan_core.errors import UserError
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"one")
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"uri": "a.wav", "text": "calm"}))
+    return path
+
+
+def catalogue_of(workspace):
+    return read_manifest(workspace.folder / workspace.config.catalogue / "manifest.parquet").to_pylist()
+
+
+def test_an_own_manifest_gets_a_dvc_project_with_absolute_uris(tmp_path, manifest):
+    workspace = open_workspace(tmp_path / "home", manifest=manifest)
+    assert (workspace.folder / ".dvc").is_dir()
+    assert catalogue_of(workspace)[0]["uri"] == str(tmp_path / "a.wav")
+    assert yaml.safe_load((workspace.folder / "dvc.yaml").read_text())["stages"].keys() == {"prepare"}
+    assert open_workspace(tmp_path / "home", manifest=manifest).folder == workspace.folder
+
+
+def test_a_changed_file_changes_what_dvc_sees(tmp_path, manifest):
+    before = catalogue_of(open_workspace(tmp_path / "home", manifest=manifest))
+    assert catalogue_of(open_workspace(tmp_path / "home", manifest=manifest)) == before
+    (tmp_path / "a.wav").write_bytes(b"another")
+    assert catalogue_of(open_workspace(tmp_path / "home", manifest=manifest)) != before
+
+
+def test_manifests_of_one_name_in_two_folders_do_not_meet(tmp_path, manifest):
+    other = tmp_path / "other" / manifest.name
+    other.parent.mkdir()
+    other.write_text(manifest.read_text())
+    home = tmp_path / "home"
+    assert open_workspace(home, manifest=manifest).folder != open_workspace(home, manifest=other).folder
+
+
+def test_another_demo_size_leaves_the_checkout_alone(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("corpus: {size: 10}\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(tmp_path)
+    assert open_workspace(tmp_path / "home").folder == tmp_path
+    assert open_workspace(tmp_path / "home", size=10).folder == tmp_path
+    larger = open_workspace(tmp_path / "home", size=20)
+    assert larger.config.corpus.size == 20
+    assert load_config(tmp_path / "params.yaml").corpus.size == 10
+
+
+def test_nothing_prepared_says_what_to_do(tmp_path, manifest):
+    with pytest.raises(UserError, match="run `mulan prepare` first"):
+        _ = open_workspace(tmp_path / "home", manifest=manifest).data_hash
+
+
+def test_options_without_a_manifest_are_refused_instead_of_ignored(tmp_path):
+    with pytest.raises(UserError, match="go with --manifest"):
+        open_workspace(tmp_path, playlists="p.jsonl")
+
+
+def test_ablation_rows_differ_in_text_alone():
+    base = Config()
+    for row, sources in ROWS.items():
+        config = row_config(base, row)
+        drawn = {source for source, weight in config.train.source_weights.items() if weight > 0}
+        assert drawn == set(sources)
+        assert config.train.use_filtered_text == (row != "unfiltered")
+        assert config.train.steps == base.ablate.steps
+        assert (config.model, config.evaluate, config.train.seed) == (base.model, base.evaluate, base.train.seed)
+    with pytest.raises(UserError, match="there is no ablation row 'pl'"):
+        row_config(base, "pl")
+
+
+def test_settings_read_the_environment_alone(tmp_path, monkeypatch):
+    from flows.settings import read_settings
+
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path / "h"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    monkeypatch.setenv("MULAN_MILVUS_URI", "http://milvus:19530")
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    settings = read_settings()
+    assert settings.home == tmp_path / "h"
+    assert settings.mlflow_uri == "http://tracking:5000"
+    assert settings.milvus_uri == "http://milvus:19530"
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "h" / "prefect")
