@@ -23,8 +23,8 @@ from flows.settings import Settings
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
-RAY_CPUS_LEAST = 6
-"""Logical CPUs of a private Ray: two trainers, the endpoint and data tasks must fit on a laptop of two cores."""
+RAY_CPUS_LEAST = 4
+"""Logical CPUs of a private Ray: two trainers, a Tune trial and the endpoint must fit on a laptop of two cores."""
 
 
 @dataclass(frozen=True)

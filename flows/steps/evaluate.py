@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import mlflow
 import pyarrow.parquet as pq
 
-from flows.steps.embed import Vectors
+from flows.steps.embed import Vectors, weights_hash
 from flows.steps.tracking import tracking
-from mulan_core.config import EvaluateConfig
+from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
 from mulan_core.embedding import embed_texts
 from mulan_core.evaluation.report import write_report
@@ -32,11 +34,16 @@ def evaluate_model(
     run_id: str,
     mlflow_uri: str,
 ) -> dict[str, Any]:
-    """Run the suite on a prepared folder's test split and log it on the training run.
+    """Run the suite on a prepared folder's test split and log it on the training run, once.
 
     Returns:
-        The report (mulan_core.evaluation.suite).
+        The report (mulan_core.evaluation.suite); the logged one where model, data and numbers are the same.
     """
+    parts = {"weights": weights_hash(model_path), "data": data_hash, "evaluate": to_mapping(config)}
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+    with tracking(mlflow_uri) as client:
+        if client.get_run(run_id).data.tags.get("mulan.evaluation_key") == key:
+            return read_report(run_id, mlflow_uri=mlflow_uri)
     rows = pq.read_table(prepared / shards.MANIFEST).to_pylist()
     playlists = prepared / shards.PLAYLISTS
     model, processor = MuLanModel.from_pretrained(model_path), MuLanProcessor.from_pretrained(model_path)
@@ -57,7 +64,11 @@ def evaluate_model(
             "model": run_id,
         },
     )
-    log_report(report, run_id=run_id, mlflow_uri=mlflow_uri)
+    with tracking(mlflow_uri), mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
+        write_report(report, Path(folder))
+        mlflow.log_artifacts(folder, REPORT_FOLDER)
+        mlflow.log_metrics(report["metrics"])
+        mlflow.set_tag("mulan.evaluation_key", key)
     return report
 
 
@@ -65,14 +76,6 @@ def _own_text(row: dict[str, Any]) -> str:
     """A track's longest kept text of its own: it says most about the music. Playlist titles are not its own."""
     own = [text["text"] for text in row["texts"] if text["drop"] is None and text["source"] != "pl"]
     return max(own, key=len, default="")
-
-
-def log_report(report: dict[str, Any], *, run_id: str, mlflow_uri: str) -> None:
-    """Put a report's metrics and its JSON, Markdown and pictures on an MLflow run."""
-    with tracking(mlflow_uri), mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
-        write_report(report, Path(folder))
-        mlflow.log_artifacts(folder, REPORT_FOLDER)
-        mlflow.log_metrics(report["metrics"])
 
 
 def read_report(run_id: str, *, mlflow_uri: str) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""The house: what the files promise about themselves, and what may be imported where."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(p for package in ("mulan_core", "serving", "flows") for p in (ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_opens_by_saying_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no opening docstring"
+
+
+def test_every_number_is_explained():
+    """A field of a config dataclass is followed by its text."""
+    for node in ast.walk(ast.parse((ROOT / "mulan_core" / "config.py").read_text())):
+        if isinstance(node, ast.ClassDef):
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign):
+                    said = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                    assert said, f"{node.name}.{field.target.id} has no text"
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+def test_pages_link_to_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_the_file_map_names_what_is_there():
+    table = (ROOT / "README.md").read_text().split("## Where things are")[1].split("\n## ")[0]
+    core = ROOT / "mulan_core"
+    for row in table.splitlines():
+        for name in re.findall(r"`([\w./]+)`", row.partition("|")[2].partition("|")[0]):
+            assert (ROOT / name).exists() or (core / name).exists(), f"README's map names {name}"
+
+
+def test_the_model_needs_torch_transformers_and_numpy_alone():
+    """On a bare GPU box the model, the loss and the loop must import and run."""
+    program = """
+import sys
+ALLOWED = {"mulan_core", "torch", "transformers", "numpy", "yaml", *sys.stdlib_module_names}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        frame = sys._getframe(1)
+        while "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        # transformers takes what it finds; what matters is what our own files ask for
+        if "mulan_core" in frame.f_code.co_filename and name.split(".")[0] not in ALLOWED:
+            raise ImportError(f"{frame.f_code.co_filename} imports {name}")
+sys.meta_path.insert(0, Refuse())
+import torch
+from transformers import BertConfig
+from mulan_core import MuLanModel, MuLanProcessor
+from mulan_core.config import AudioTowerConfig, FrontendConfig, ModelConfig
+import mulan_core.training
+from mulan_core.losses import contrastive_loss
+config = ModelConfig(frontend=FrontendConfig(window_s=1.0),
+    audio=AudioTowerConfig(layer_type="basic", embedding_size=8, hidden_sizes=(8, 16), depths=(1, 1)))
+text = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
+model = MuLanModel.from_config(config, text_config=text)
+audio, words = model(torch.randn(3, 16000), torch.randint(0, 99, (3, 5)), torch.ones(3, 5, dtype=torch.long))
+contrastive_loss(audio, words, model.tau).backward()
+print("ran")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "ran", done.stderr[-2000:]
+
+
+def test_the_lock_names_every_direct_dependency():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
+    lock = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+    for requirement in wanted:
+        name = re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
+        assert re.search(rf"^{re.escape(name)}==", lock, re.M), f"constraints.txt does not pin {name}"
