@@ -68,10 +68,13 @@ def _unit(vectors_ND: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _inference(model: MuLanModel) -> Iterator[None]:
+    # Walking the modules costs a millisecond, which a search would pay twice.
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train()

@@ -18,12 +18,16 @@ from mulan_core.towers.warm_start import load_weights
 NUM_LENGTH_GROUPS = 4
 """Groups of like length that a batch of texts is encoded in; more groups pad less but feed smaller products."""
 
+MAX_REMEMBERED = 50_000
+"""Texts a frozen encoder remembers in training, some 75 MB; then it begins anew."""
+
 
 class TextTower(nn.Module):
     """A transformers encoder projected to D, of which only the upper layers may train.
 
     The frozen part (embeddings and lower layers) takes no gradient, so autograd keeps no graph of it, and
-    it stays in evaluation mode: its dropout is off even while the rest trains.
+    it stays in evaluation mode: its dropout is off even while the rest trains. Where the whole encoder is
+    frozen, training encodes each distinct text once and remembers what the projection needs of it.
     """
 
     def __init__(
@@ -34,10 +38,30 @@ class TextTower(nn.Module):
         self.trainable_layers = trainable_layers
         self.encoder = AutoModel.from_config(encoder_config, **_without_pooler(encoder_config))
         self.projection = nn.Linear(encoder_config.hidden_size, embedding_dim)
+        self._remembered: dict[tuple[int, ...], Tensor] = {}
         self.freeze()
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
-        """Token ids and mask (1 = token, 0 = padding), both (B, L), to (B, D).
+        """Token ids and mask (1 = token, 0 = padding, on the right), both (B, L), to (B, D)."""
+        remembers = self.training and self.trainable_layers == 0
+        pool = self._pool_remembered if remembers else self._pool_grouped
+        return self.projection(pool(input_ids_BL, attention_mask_BL))
+
+    def _pool_remembered(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Encode the texts that were not met before; tags recur over a catalogue, so most were."""
+        lengths = attention_mask_BL.sum(dim=1).tolist()
+        keys = [tuple(ids[:length]) for ids, length in zip(input_ids_BL.tolist(), lengths, strict=True)]
+        new = list({key: row for row, key in enumerate(keys) if key not in self._remembered}.values())
+        if new:
+            if len(self._remembered) + len(new) > MAX_REMEMBERED:
+                self._remembered.clear()
+                new = list({key: row for row, key in enumerate(keys)}.values())
+            pooled_NH = self._pool_grouped(input_ids_BL[new], attention_mask_BL[new]).float().cpu()
+            self._remembered.update(zip([keys[row] for row in new], pooled_NH, strict=True))
+        return torch.stack([self._remembered[key] for key in keys]).to(input_ids_BL.device)
+
+    def _pool_grouped(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+        """Encode and pool: (B, L) to (B, H).
 
         Texts of one training batch differ in length by ten times (tags beside descriptions), so they are
         encoded in groups of like length, each padded to its own longest: same numbers, half the work.
@@ -47,15 +71,15 @@ class TextTower(nn.Module):
         parts = []
         for rows in order_B.chunk(NUM_LENGTH_GROUPS):
             longest = int(lengths_B[rows].max())
-            parts.append(self._encode(input_ids_BL[rows, :longest], attention_mask_BL[rows, :longest]))
+            parts.append(self._pool(input_ids_BL[rows, :longest], attention_mask_BL[rows, :longest]))
         return torch.cat(parts)[torch.argsort(order_B)]
 
-    def _encode(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
+    def _pool(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         hidden_BLH = self.encoder(input_ids=input_ids_BL, attention_mask=attention_mask_BL).last_hidden_state
         if self.pooling == "cls":
-            return self.projection(hidden_BLH[:, 0])
+            return hidden_BLH[:, 0]
         mask_BL1 = attention_mask_BL.unsqueeze(-1).to(hidden_BLH.dtype)
-        return self.projection((hidden_BLH * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1))
+        return (hidden_BLH * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)
 
     def freeze(self) -> None:
         """Turn off the gradients of the part that does not train; the constructor calls it."""
@@ -65,6 +89,7 @@ class TextTower(nn.Module):
     def train(self, mode: bool = True) -> TextTower:
         """As in torch, but the frozen part stays in evaluation mode."""
         super().train(mode)
+        self._remembered.clear()  # weights may have been loaded since
         for module in self._frozen():
             module.eval()
         return self

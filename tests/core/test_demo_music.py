@@ -19,7 +19,7 @@ SPECS = draw_specs(600, seed=7)
 
 def test_the_splits_have_their_shares() -> None:
     assert Counter(s.split for s in SPECS) == {"train": 348, "valid": 24, "test": 228}
-    assert sum(s.held_out for s in SPECS) == 48
+    assert sum(s.held_out for s in SPECS) == 84
 
 
 def test_held_out_pairs_stay_out_of_train_and_valid() -> None:

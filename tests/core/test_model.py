@@ -27,7 +27,7 @@ def test_both_sides_are_unit_vectors_in_float32():
 
 
 @pytest.mark.parametrize("audio", [SMALL_RESNET, SMALL_AST])
-def test_a_reloaded_model_gives_bit_equal_features(audio, tmp_path):
+def test_a_reloaded_model_is_bit_equal_and_gives_the_same_features(audio, tmp_path):
     model = tiny_model(audio, trainable_layers=2)
     with torch.no_grad():
         model.log_tau.fill_(math.log(0.03))
@@ -35,9 +35,13 @@ def test_a_reloaded_model_gives_bit_equal_features(audio, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     again = MuLanModel.from_pretrained(tmp_path)
     assert not again.training
-    for mine, theirs in zip(model(**inputs()), again(**inputs()), strict=True):
-        assert torch.equal(mine, theirs)
+    mine, theirs = model.state_dict(), again.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert torch.equal(model.frontend.bank_FK, again.frontend.bank_FK)
+    # Equal weights may lie at differently aligned addresses, where kernels add in another order.
+    for ours, reloaded in zip(model(**inputs()), again(**inputs()), strict=True):
+        torch.testing.assert_close(ours, reloaded, rtol=0, atol=1e-6)
     assert again.tau.item() == pytest.approx(0.03)
     assert again.config.model == model.config.model
     trains = [{name for name, p in m.named_parameters() if p.requires_grad} for m in (model, again)]

@@ -189,6 +189,27 @@ def test_the_frozen_part_has_no_dropout_and_no_graph():
     assert not torch.equal(tower(IDS, MASK), tower(IDS, MASK))  # the rest still drops out
 
 
+def test_a_frozen_encoder_remembers_texts_without_changing_a_number(monkeypatch):
+    tower = text_tower(trainable_layers=0)
+    calls = []
+    tower.encoder.register_forward_hook(lambda *call: calls.append(1))
+    plain = tower.eval()(IDS, MASK)
+    tower.train()
+    first, num_calls = tower(IDS, MASK), len(calls)
+    again = tower(IDS.flip(0), MASK.flip(0)).flip(0)
+    assert len(calls) == num_calls, "texts met before were encoded again"
+    torch.testing.assert_close(first, plain, rtol=1e-5, atol=1e-6)
+    assert torch.equal(first, again)
+    first.sum().backward()
+    assert tower.projection.weight.grad is not None
+    with torch.no_grad():
+        tower.encoder.embeddings.word_embeddings.weight.add_(1.0)
+    tower.train()
+    assert not torch.allclose(tower(IDS, MASK), first)
+    monkeypatch.setattr("mulan_core.towers.text.MAX_REMEMBERED", 1)
+    torch.testing.assert_close(tower(IDS, MASK), tower.eval()(IDS, MASK), rtol=1e-5, atol=1e-6)
+
+
 def test_a_wrong_number_of_layers_is_refused():
     with pytest.raises(UserError, match="the encoder has 3 layers"):
         text_tower(trainable_layers=4)
