@@ -33,6 +33,8 @@ class Stack:
 
     milvus_uri: str
     ray_address: str
+    ray_auth_mode: str
+    """``token`` where Ray turned on authentication by itself, as it does for a private cluster."""
     pid: int
     started: str
 
@@ -59,6 +61,8 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
                     "stop it first (Ctrl-C), or set MULAN_HOME to another folder"
                 )
             cleanup.callback(_stop_ray)
+            if running.ray_auth_mode == "token":
+                _send_ray_token()
             _start_ray(running.ray_address)
             yield running
             return
@@ -73,6 +77,7 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
         stack = Stack(
             milvus_uri=milvus_uri,
             ray_address=ray_address,
+            ray_auth_mode=os.environ.get("RAY_AUTH_MODE", ""),
             pid=os.getpid(),
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
         )
@@ -102,10 +107,7 @@ def _start_ray(address: str | None) -> str:
     import ray
 
     private = address is None
-    options: dict[str, Any] = {}
-    if private:
-        # Nothing of a private cluster listens beyond this machine.
-        options = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1), "_node_ip_address": "127.0.0.1"}
+    options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
     try:
         ray.init(
             address=address or "local",
@@ -128,6 +130,17 @@ def ray_for_stage() -> Iterator[None]:
         yield
     finally:
         _stop_ray()
+
+
+def _send_ray_token() -> None:
+    """Authenticate as the owner did.
+
+    Ray does so by itself for a cluster that it starts, not for one that it joins; and it has read its
+    configuration by now, so setting the variable alone would come too late.
+    """
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
+
+    _enable_token_auth()
 
 
 def quiet_ray_data() -> None:
