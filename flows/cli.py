@@ -31,7 +31,7 @@ stage = typer.Typer(help="Stages as DVC calls them.", no_args_is_help=True)
 release = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(release, name="release")
-console = Console()
+console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
     Path | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from serving.ports import check_port_free
 
 QUERIES = ("calm piano", "fast aggressive heavy metal with electric guitar", "happy reggae")
 
-console = Console()
+console = Console(file=sys.__stdout__)
 
 
 def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+console = Console(file=sys.__stdout__)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

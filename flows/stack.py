@@ -11,9 +11,10 @@ import fcntl
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -52,6 +53,8 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
+        # Ray prints its warnings to stdout, where ``--json`` promises an object and nothing else.
+        cleanup.enter_context(redirect_stdout(sys.stderr))
         lock = cleanup.enter_context((settings.home / "stack.lock").open("w"))
         if not _try_lock(lock):
             running = _running(settings)
