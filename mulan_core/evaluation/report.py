@@ -69,6 +69,7 @@ TABLES: tuple[tuple[str, tuple[tuple[str, str, str | None], ...]], ...] = (
         ),
     ),
     ("Playlist triplets (layout of Table 6)", (("accuracy", "triplets/playlist/accuracy", "triplets"),)),
+    ("Search by a track's own text", (("AUC", "retrieval/text/auc", None), ("mAP", "retrieval/text/map", None))),
 )
 """Heading and columns (name, metric, the paper's column of the same protocol) of the ablation's tables."""
 
