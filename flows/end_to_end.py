@@ -34,7 +34,7 @@ def end_to_end(
         gate refused the candidate: the release that served before goes on serving.
     """
     with open_session(manifest, playlists, params) as session:
-        arguments = {"manifest": manifest, "playlists": playlists, "params": params}
+        arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
         result: dict[str, Any] = {"prepare": prepare(**arguments), "train": train(**arguments)}
         result["evaluate"] = evaluate(**arguments)
         result["register"] = register(**arguments)

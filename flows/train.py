@@ -14,12 +14,22 @@ from flows.workspace import PROJECT
 
 
 @flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.")
-def train(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
-    """Train on the prepared data of a workspace; see ``prepare`` for the arguments."""
+def train(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    task: steps.TaskName = "contrastive",
+) -> dict[str, Any]:
+    """Train on the prepared data of a workspace; see ``prepare`` for the first arguments.
+
+    Args:
+        task: ``contrastive``; or ``audioset``, the audio tower alone as a classifier of the tracks' labels, whose
+            folder ``model.audio.pretrained`` then takes as a warm start.
+    """
     with open_session(manifest, playlists, params) as session, session.stage("train"):
         config, uri = session.workspace.config, session.settings.mlflow_uri
         data_hash = session.workspace.data_hash
-        key = steps.run_key(config, data_hash)
+        key = steps.run_key(config, data_hash, task)
         with bar("train", total=config.train.steps) as update:
 
             def poll() -> None:
@@ -27,7 +37,8 @@ def train(manifest: str | None = None, playlists: str | None = None, params: str
                 if point:
                     step, metrics = point
                     speed = f"{metrics['clips_per_s']:.0f} clips/s"
-                    update(step, note=f"loss {metrics['loss']:.2f}  tau {metrics['tau']:.3f}  {speed}")
+                    tau = f"  tau {metrics['tau']:.3f}" if "tau" in metrics else ""
+                    update(step, note=f"loss {metrics['loss']:.2f}{tau}  {speed}")
 
             with polled(poll):
                 trained = steps.train(
@@ -36,6 +47,8 @@ def train(manifest: str | None = None, playlists: str | None = None, params: str
                     data_hash=data_hash,
                     mlflow_uri=uri,
                     storage=session.settings.home / "ray_results",
+                    task=task,
+                    name="train" if task == "contrastive" else task,
                     tags=lineage_tags(git_commit(PROJECT), runtime.flow_run.id),
                 )
         return {"run_id": trained.run_id, "model": str(trained.model), "steps": trained.steps}

@@ -1,10 +1,14 @@
 """The training loop: one function that knows nothing of Ray, MLflow or files.
 
-What it needs comes as arguments: ``report`` takes metrics, ``save`` takes the state. A Ray worker
-hands in Ray's functions, a test hands in ``list.append``.
+What it needs comes as arguments: the task knows model and loss, ``report`` takes metrics, ``save`` takes the
+state. A Ray worker hands in Ray's functions, a test hands in ``list.append``.
 
 Every random number of a step follows from (seed, step): dropout here, with the rank, and text, crop
 and SpecAugment in the batches. So the state of a run is the weights, the optimiser and one integer.
+
+Workers. Each computes the gradient of its share; gradients are averaged in few large messages after the
+backward pass, which costs the overlap that DistributedDataParallel has and buys that a tower may run any number
+of times a step (gradient caching). Everything after that is the same on all workers.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +26,8 @@ from torch import Tensor, nn
 
 from mulan_core.config import TrainConfig
 from mulan_core.errors import UserError
-from mulan_core.losses import chance_level, distributed_contrastive_loss
-from mulan_core.model import MuLanModel
+from mulan_core.gradcache import average_over_workers
+from mulan_core.tasks import Task
 
 if TYPE_CHECKING:  # the loop itself needs torch alone, not the shards' readers
     from mulan_core.data.batches import Batch
@@ -30,71 +35,70 @@ if TYPE_CHECKING:  # the loop itself needs torch alone, not the shards' readers
 Report = Callable[[int, dict[str, float]], None]
 Save = Callable[[int, dict[str, Any]], None]
 
-COLLAPSE_COSINE = 0.95
-"""A batch whose audio vectors have this mean pairwise cosine is called collapsed."""
-
 
 def fit(
-    model: MuLanModel,
+    task: Task,
     batches: Callable[[int], Iterable[Batch]],
     *,
     config: TrainConfig,
     report: Report,
     save: Save,
     state: Mapping[str, Any] | None = None,
-    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    device: torch.device | None = None,
 ) -> int:
     """Train to ``config.steps`` optimiser steps.
 
     Args:
-        model: the towers; trained in place.
+        task: holds the model, which is trained in place.
         batches: first step -> this worker's batches from there on.
-        config: the run's numbers. ``batch_size`` counts pairs over all workers.
+        config: the run's numbers. ``batch_size`` counts examples over all workers.
         report: called every ``log_every`` steps and at the last with (step, metrics).
-        save: called every ``checkpoint_every`` steps and at the last with (steps done, state).
+        save: called every ``checkpoint_every`` steps and at the last with (steps done, state). While it runs the
+            model holds the weights to keep: their moving average, where ``ema_decay`` asks for one.
         state: what ``save`` was given, to go on from there.
-        wrap: puts the model on its device and under data parallelism (its gradient is the workers' mean).
+        device: where to train; None stays where the model is.
 
     Returns:
         The number of steps done.
 
     Raises:
-        UserError: after ``max_bad_steps`` steps in a row with a non-finite loss or gradient.
+        UserError: after ``max_bad_steps`` steps in a row with a non-finite gradient.
     """
-    optimizer = build_optimizer(model, config)
+    model = task.model
+    if device is not None:
+        model.to(device)
+    if config.channels_last:
+        nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(task, config)
+    average = MovingAverage(model, config.ema_decay) if config.ema_decay is not None else None
     done = 0
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load(state["average"])
         done = int(state["step"])
-    if config.channels_last:
-        nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = wrap(model)
-    device = next(model.parameters()).device
-    bf16 = uses_bf16(config.precision, device)
+    _start_alike(model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    bf16 = uses_bf16(config.precision, parameters[0].device)
     meter = _Meter(config)
     bad_steps = 0
-    module.train()
+    task.train()
     for batch in batches(done):
         _seed_step(config.seed, batch.step)
         _set_learning_rates(optimizer, batch.step, config)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            audio_BD, text_BD = module(
-                batch.waveforms_BT.to(device),
-                batch.input_ids_BL.to(device),
-                batch.attention_mask_BL.to(device),
-                spec_masks=batch.spec_masks_B4,
-            )
-        loss = distributed_contrastive_loss(audio_BD, text_BD, model.tau, form=config.loss)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
-        if _all_agree(bool(torch.isfinite(loss) & torch.isfinite(grad_norm)), device):
+        loss = task.forward_backward(batch, bf16=bf16)
+        average_over_workers([p.grad for p in parameters if p.grad is not None])
+        grad_norm = nn.utils.clip_grad_norm_(parameters, config.clip_grad_norm)
+        # The gradient is the same on every worker by now, so all of them skip together.
+        if torch.isfinite(grad_norm):
             optimizer.step()
-            model.clamp_tau_()
+            task.after_step()
             bad_steps = 0
+            if average is not None:
+                average.update()
         else:
-            # The gradient is the same on every worker, so all of them skip together.
             bad_steps += 1
             meter.skipped += 1
             if bad_steps >= config.max_bad_steps:
@@ -103,13 +107,53 @@ def fit(
                     "gradient; lower train.audio_lr, or set train.precision to fp32"
                 )
         done = batch.step + 1
-        meter.add(batch, loss.detach())
+        meter.add(batch, loss)
         if done % config.log_every == 0 or done == config.steps:
             rates = {f"lr/{group['name']}": float(group["lr"]) for group in optimizer.param_groups}
-            report(done, meter.read(model, audio_BD.detach(), grad_norm) | rates)
+            report(done, meter.read(task, grad_norm) | rates)
         if done % config.checkpoint_every == 0 or done == config.steps:
-            save(done, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done})
+            kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            if average is None:
+                save(done, kept)
+            else:
+                with average.applied():
+                    save(done, kept | {"average": average.state()})
     return done
+
+
+class MovingAverage:
+    """An exponential moving average of the trainable weights; everything else is the model's own."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._live = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move by one step."""
+        torch._foreach_lerp_(list(self._average.values()), list(self._live.values()), 1 - self._decay)
+
+    def state(self) -> dict[str, Tensor]:
+        """Name -> average."""
+        return self._average
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved average."""
+        for name, value in self._average.items():
+            value.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the model hold the average for a while; a state dict taken before still holds the weights."""
+        live = {name: p.data for name, p in self._live.items()}
+        try:
+            for name, p in self._live.items():
+                p.data = self._average[name]
+            yield
+        finally:
+            for name, p in self._live.items():
+                p.data = live[name]
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
@@ -121,21 +165,18 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def build_optimizer(model: MuLanModel, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in four groups: pretrained text layers apart from the rest, each with and without decay.
+def build_optimizer(task: Task, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with a group for each of the task's rates, in two parts: with and without weight decay.
 
     Biases, norms and the temperature (everything with fewer than two dimensions) get no weight decay.
     """
-    rest: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    text: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    pretrained = {id(p) for p in model.text_tower.encoder.parameters()}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (text if id(parameter) in pretrained else rest)[parameter.ndim < 2].append(parameter)
     groups = [
         {"name": f"{name}{suffix}", "params": params, "peak": peak, "weight_decay": decay}
-        for name, peak, pair in (("audio", config.audio_lr, rest), ("text", config.text_lr, text))
-        for suffix, params, decay in zip(("", "_no_decay"), pair, (config.weight_decay, 0.0), strict=True)
+        for name, (peak, parameters) in task.rates().items()
+        for suffix, decay, params in (
+            ("", config.weight_decay, [p for p in parameters if p.ndim >= 2]),
+            ("_no_decay", 0.0, [p for p in parameters if p.ndim < 2]),
+        )
         if params
     ]
     return torch.optim.AdamW(groups, lr=config.audio_lr)
@@ -164,12 +205,12 @@ def _seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xC2B2AE3D27D4EB4F + rank * 0x165667B19E3779F9) % 2**63)
 
 
-def _all_agree(here: bool, device: torch.device) -> bool:
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return here
-    flag = torch.tensor(float(here), device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-    return bool(flag.item())
+@torch.no_grad()
+def _start_alike(model: nn.Module) -> None:
+    """Give every worker the weights of the first; after that equal gradients keep them equal."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor, src=0)
 
 
 class _Meter:
@@ -189,46 +230,16 @@ class _Meter:
         self._losses.append(loss)
         self._sources.update(batch.sources)
 
-    def read(self, model: MuLanModel, audio_BD: Tensor, grad_norm: Tensor) -> dict[str, float]:
-        loss = _mean_over_workers(torch.stack(self._losses).mean())
-        tau, cosine = float(model.tau.detach()), mean_pairwise_cosine(audio_BD)
-        chance = chance_level(self._config.batch_size, self._config.loss)
-        draws = max(1, sum(self._sources.values()))
+    def read(self, task: Task, grad_norm: Tensor) -> dict[str, float]:
+        loss = torch.stack(self._losses).mean()
+        average_over_workers([loss])
         metrics = {
-            "loss": loss,
-            "tau": tau,
+            "loss": float(loss),
             "grad_norm": float(grad_norm),
             "clips_per_s": len(self._losses) * self._config.batch_size / (time.perf_counter() - self._started),
-            "mean_pairwise_cosine": cosine,
-            "effective_rank": effective_rank(audio_BD),
-            "alarm/at_chance": float(loss > chance - 0.02),
-            "alarm/tau_at_bound": float(not model.tau_min * 1.001 < tau < 0.999),
-            "alarm/collapse": float(cosine > COLLAPSE_COSINE),
             "alarm/skipped_steps": float(self.skipped),
-        }
+        } | task.metrics(float(loss))
+        draws = max(1, sum(self._sources.values()))
         metrics |= {f"text_share/{source}": n / draws for source, n in sorted(self._sources.items())}
         self._restart()
         return metrics
-
-
-def _mean_over_workers(value: Tensor) -> float:
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return float(value)
-
-
-def mean_pairwise_cosine(vectors_BD: Tensor) -> float:
-    """Mean cosine between different unit vectors of a batch; near 1 when the tower has collapsed."""
-    count = len(vectors_BD)
-    total = vectors_BD.float().sum(dim=0).square().sum()
-    return float((total - count) / (count * (count - 1)))
-
-
-def effective_rank(vectors_BD: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values: how many dimensions are in use."""
-    if not torch.isfinite(vectors_BD).all():
-        return math.nan
-    values = torch.linalg.svdvals(vectors_BD.float())
-    shares = values / values.sum()
-    return float(torch.exp(-(shares * torch.log(shares.clamp_min(1e-12))).sum()))

@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlflow
 import ray.train
@@ -23,15 +24,21 @@ import torch
 from mlflow.entities import Run
 
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
-from mulan_core.config import Config, from_mapping, to_mapping
+from mulan_core.classifier import AudioClassifier
+from mulan_core.config import Config, ModelConfig, TrainConfig, from_mapping, to_mapping
 from mulan_core.data.batches import TrainingBatches
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
+from mulan_core.tasks import ClassifierTask, ContrastiveTask, Task
 from mulan_core.training import fit
 
 STATE_FILE = "state.pt"
 MODEL_FOLDER = "model"
+
+TaskName = Literal["contrastive", "audioset"]
+Built = tuple[Task, TrainingBatches, Callable[[Path], None]]
+"""A worker's task, its batches, and what writes the model's folder."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class Trained:
     steps: int
 
 
-def run_key(config: Config, data_hash: str) -> str:
+def run_key(config: Config, data_hash: str, task: TaskName = "contrastive") -> str:
     """Name a training run by everything that decides its outcome."""
-    parts = {"model": to_mapping(config.model), "train": to_mapping(config.train), "data": data_hash}
+    parts = {"task": task, "model": to_mapping(config.model), "train": to_mapping(config.train), "data": data_hash}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -56,6 +63,7 @@ def train(
     data_hash: str,
     mlflow_uri: str,
     storage: Path,
+    task: TaskName = "contrastive",
     name: str = "train",
     tags: dict[str, str] | None = None,
     callbacks: list[Any] | None = None,
@@ -68,6 +76,7 @@ def train(
         data_hash: DVC's hash of that folder.
         mlflow_uri: where metrics go.
         storage: folder for checkpoints; every worker must see it.
+        task: ``contrastive``, or ``audioset``: the audio tower alone as a classifier of the tracks' labels.
         name: first part of the run's name in MLflow.
         tags: more tags for the MLflow run (git commit, flow run).
         callbacks: for Ray Train, such as the one that reports to Ray Tune.
@@ -75,7 +84,7 @@ def train(
     Raises:
         UserError: what the workers said, if training failed.
     """
-    key = run_key(config, data_hash)
+    key = run_key(config, data_hash, task)
     with tracking(mlflow_uri):
         known = find_run({"mulan.train_key": key, "mulan.kind": name})
         if known and (checkpoint := finished(known)):
@@ -88,6 +97,7 @@ def train(
             trainer = ray.train.torch.TorchTrainer(
                 train_worker,
                 train_loop_config={
+                    "task": task,
                     "config": to_mapping(config),
                     "prepared": str(prepared),
                     "mlflow_uri": mlflow_uri,
@@ -142,15 +152,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     train_config = replace(config.train, num_workers=world)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    model = MuLanModel.from_config(config.model, seed=config.train.seed)
-    processor = MuLanProcessor.from_config(config.model)
-    batches = TrainingBatches(
-        Path(settings["prepared"]),
-        train_config,
-        lambda texts: dict(processor(text=texts)),
-        frontend=config.model.frontend,
-        rank=rank,
-    )
+    build = {"contrastive": _contrastive, "audioset": _classifier}[settings["task"]]
+    task, batches, save_model = build(config.model, train_config, Path(settings["prepared"]), rank)
     client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
     metrics: dict[str, float] = {}
 
@@ -164,21 +167,40 @@ def train_worker(settings: dict[str, Any]) -> None:
             checkpoint = None
             if rank == 0:
                 torch.save(state, Path(folder) / STATE_FILE)
-                model.save_pretrained(Path(folder) / MODEL_FOLDER)
-                processor.save_pretrained(Path(folder) / MODEL_FOLDER)
+                save_model(Path(folder) / MODEL_FOLDER)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
             # Every worker reports: it is a barrier, so no worker runs ahead of a checkpoint.
             ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
 
     fit(
-        model,
+        task,
         batches.from_step,
         config=train_config,
         report=report,
         save=save,
         state=_restore(),
-        wrap=ray.train.torch.prepare_model,
+        device=ray.train.torch.get_device(),
     )
+
+
+def _contrastive(model_config: ModelConfig, config: TrainConfig, prepared: Path, rank: int) -> Built:
+    model = MuLanModel.from_config(model_config, seed=config.seed)
+    processor = MuLanProcessor.from_config(model_config)
+
+    def save_model(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+    batches = TrainingBatches.of_pairs(
+        prepared, config, lambda texts: processor(text=texts), frontend=model_config.frontend, rank=rank
+    )
+    return ContrastiveTask(model, config), batches, save_model
+
+
+def _classifier(model_config: ModelConfig, config: TrainConfig, prepared: Path, rank: int) -> Built:
+    batches, labels = TrainingBatches.of_labels(prepared, config, frontend=model_config.frontend, rank=rank)
+    model = AudioClassifier.from_config(model_config, labels, seed=config.seed)
+    return ClassifierTask(model, config), batches, model.save_pretrained
 
 
 def _restore() -> dict[str, Any] | None:

@@ -79,7 +79,7 @@ class Sampler:
         return self._order
 
     def _draw(self, row: int, step: int) -> Draw:
-        rng = np.random.default_rng([self._seed, step, _number(self._track_ids[row])])
+        rng = np.random.default_rng([self._seed, step, number(self._track_ids[row])])
         by_source = self._texts[row]
         sources = list(by_source)
         odds = np.array([self._weights[s] for s in sources])
@@ -97,5 +97,6 @@ def texts_by_source(texts: Sequence[Mapping[str, str | None]], *, use_filtered: 
     return grouped
 
 
-def _number(track_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "big")
+def number(text: str) -> int:
+    """A number of 63 bits that stands for a text, the same everywhere."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

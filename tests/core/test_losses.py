@@ -1,4 +1,4 @@
-"""The losses against literal restatements, their closed-form gradient, and two processes against one."""
+"""The losses against literal restatements, their closed-form gradient against autograd, many processes against one."""
 
 import math
 
@@ -7,9 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mulan_core.losses import chance_level, contrastive_loss, distributed_contrastive_loss
-
-FORMS = ("mulan", "averaged", "infonce", "siglip")
+from mulan_core.losses import FORMS, chance_level, contrastive_loss
 
 
 def unit(batch, dims=16, seed=0, dtype=torch.float64):
@@ -18,15 +16,17 @@ def unit(batch, dims=16, seed=0, dtype=torch.float64):
     return x / x.norm(dim=1, keepdim=True)
 
 
-def literal(audio, text, tau, form):
-    """Double sums, as printed, no log space."""
+def literal(audio, text, tau, form, ids=None):
+    """Double sums, as printed, no log space; pairs that share an id are no negatives of each other."""
     size = len(audio)
     h = [[math.exp(float(audio[i] @ text[j]) / tau) for j in range(size)] for i in range(size)]
     losses = []
     for i in range(size):
-        row = sum(h[i][j] for j in range(size) if j != i)
-        column = sum(h[j][i] for j in range(size) if j != i)
-        if form == "mulan":
+        others = [j for j in range(size) if j != i and (ids is None or not (ids[i] == ids[j]).any())]
+        row, column = sum(h[i][j] for j in others), sum(h[j][i] for j in others)
+        if not others and form in ("mulan", "averaged"):
+            losses.append(0.0)
+        elif form == "mulan":
             losses.append(-math.log(h[i][i] / (row + column)))
         elif form == "averaged":
             losses.append(-math.log(h[i][i]) + 0.5 * (math.log(row) + math.log(column)))
@@ -34,9 +34,27 @@ def literal(audio, text, tau, form):
             losses.append(-0.5 * (math.log(h[i][i] / (row + h[i][i])) + math.log(h[i][i] / (column + h[i][i]))))
         else:
             prior = 1 / (size - 1)
-            chances = [h[i][j] * prior / (1 + h[i][j] * prior) for j in range(size)]
-            losses.append(-sum(math.log(p if j == i else 1 - p) for j, p in enumerate(chances)))
+            chance = [x * prior / (1 + x * prior) for x in h[i]]
+            losses.append(-math.log(chance[i]) - sum(math.log(1 - chance[j]) for j in others))
     return torch.tensor(losses, dtype=torch.float64)
+
+
+def by_autograd(audio, text, tau, form, ids=None):
+    """The same losses on the full matrix, differentiable."""
+    s = audio @ text.T / tau
+    own = torch.eye(len(s), dtype=torch.bool)
+    same = own if ids is None else (ids[:, None] == ids[None]).any(-1)
+    if form == "siglip":
+        s = s - math.log(len(s) - 1)
+        others = torch.nn.functional.softplus(s).masked_fill(same, 0).sum(1)
+        return torch.nn.functional.softplus(-s.diagonal()) + others
+    negatives = s.masked_fill(same & ~own if form == "infonce" else same, -torch.inf)
+    row, column = negatives.logsumexp(1), negatives.logsumexp(0)
+    return (torch.logaddexp(row, column) if form == "mulan" else (row + column) / 2) - s.diagonal()
+
+
+IDS = torch.tensor([[0, 5], [1, 6], [0, 7], [3, 6], [4, 9], [5, 10], [6, 11], [7, 5], [8, 12]])
+"""Nine pairs: 0 and 2 of one track, 1 and 3 of one text, 0 and 7 of one text."""
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -65,6 +83,49 @@ def test_gradient_equals_the_closed_form():
         assert torch.allclose(audio.grad, grad_s @ text / tau, atol=1e-12)
         assert torch.allclose(text.grad, grad_s.T @ audio / tau, atol=1e-12)
         assert torch.allclose(tau.grad, -(grad_s * s).sum() / tau, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("ids", [None, IDS], ids=["all", "duplicates masked"])
+@pytest.mark.parametrize("chunk_rows", [1, 2, 4, 9, 100, None])
+def test_losses_and_gradients_equal_autograd_whatever_the_chunks(form, ids, chunk_rows):
+    ways = {}
+    for name in ("closed form", "autograd"):
+        audio, text = unit(9).requires_grad_(), unit(9, seed=1).requires_grad_()
+        tau = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+        if name == "autograd":
+            losses = by_autograd(audio, text, tau, form, ids)
+        else:
+            losses = contrastive_loss(audio, text, tau, form=form, reduction="none", ids_b2=ids, chunk_rows=chunk_rows)
+        # An uneven upstream gradient tells apart what a mean would average away.
+        (losses * torch.linspace(-1, 2, 9, dtype=torch.float64)).sum().backward()
+        ways[name] = (losses.detach(), audio.grad, text.grad, tau.grad)
+    for ours, theirs in zip(*ways.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_duplicates_are_no_negatives(form):
+    audio, text = unit(9), unit(9, seed=1)
+    got = contrastive_loss(audio, text, 0.1, form=form, reduction="none", ids_b2=IDS)
+    assert torch.allclose(got, literal(audio, text, 0.1, form, IDS), atol=1e-12)
+    assert not torch.allclose(got, literal(audio, text, 0.1, form), atol=1e-3)
+    different = torch.arange(18).view(9, 2)
+    plain = contrastive_loss(audio, text, 0.1, form=form, reduction="none")
+    assert torch.equal(contrastive_loss(audio, text, 0.1, form=form, reduction="none", ids_b2=different), plain)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pairs_without_any_negative_count_as_nothing(form):
+    """A batch of one tag only: nothing to tell apart, nothing to learn, and no infinity."""
+    audio, text = unit(4).requires_grad_(), unit(4, seed=1).requires_grad_()
+    ids = torch.stack([torch.arange(4), torch.zeros(4, dtype=torch.long)], dim=1)
+    loss = contrastive_loss(audio, text, 0.1, form=form, ids_b2=ids)
+    loss.backward()
+    assert loss.item() == pytest.approx(literal(audio.detach(), text.detach(), 0.1, form, ids).mean().item(), abs=1e-12)
+    assert torch.isfinite(audio.grad).all()
+    if form != "siglip":
+        assert loss.item() == 0.0 and audio.grad.abs().max().item() < 1e-12
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -131,42 +192,79 @@ def test_refuses_what_cannot_be_compared():
         contrastive_loss(unit(3), unit(4), 0.1)
     with pytest.raises(ValueError, match="unknown loss form"):
         contrastive_loss(unit(3), unit(3), 0.1, form="clip")
+    with pytest.raises(ValueError, match="ids of shape"):
+        contrastive_loss(unit(3), unit(3), 0.1, ids_b2=torch.zeros(3))
+
+
+PAIRS_OF_A_WORKER = 4
+
+
+def _global_ids(world):
+    """Two pairs of one track on different workers, two of one text."""
+    ids = torch.arange(2 * PAIRS_OF_A_WORKER * world).view(-1, 2)
+    ids[-1, 0], ids[-2, 1] = ids[0, 0], ids[1, 1]
+    return ids
 
 
 def _worker(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world)
     results = {}
+    local = slice(rank * PAIRS_OF_A_WORKER, (rank + 1) * PAIRS_OF_A_WORKER)
     for form in FORMS:
-        local = slice(rank * 4, rank * 4 + 4)
-        audio = unit(4 * world, dtype=torch.float32)[local].clone().requires_grad_()
-        text = unit(4 * world, seed=1, dtype=torch.float32)[local].clone().requires_grad_()
-        tau = torch.tensor(0.1, requires_grad=True)
-        loss = distributed_contrastive_loss(audio, text, tau, form=form)
-        loss.backward()
-        results[form] = (loss.item(), audio.grad, text.grad, tau.grad.item())
+        for ids in (None, _global_ids(world)[local]):
+            audio = unit(PAIRS_OF_A_WORKER * world, dtype=torch.float32)[local].clone().requires_grad_()
+            text = unit(PAIRS_OF_A_WORKER * world, seed=1, dtype=torch.float32)[local].clone().requires_grad_()
+            tau = torch.tensor(0.1, requires_grad=True)
+            loss = contrastive_loss(audio, text, tau, form=form, ids_b2=ids, chunk_rows=3, distributed=True)
+            loss.backward()
+            results[form, ids is None] = (loss.item(), audio.grad, text.grad, tau.grad.item())
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path):
-    """Loss, gradients of the features and of the temperature; ranks' gradients averaged, as DDP does."""
-    world = 2
+@pytest.mark.parametrize("world", [2, 3])
+def test_many_processes_equal_one(world, tmp_path):
+    """Loss, gradients of the features and of the temperature; ranks' gradients averaged, as the loop does."""
     mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for form in FORMS:
-        audio = unit(4 * world, dtype=torch.float32).requires_grad_()
-        text = unit(4 * world, seed=1, dtype=torch.float32).requires_grad_()
-        tau = torch.tensor(0.1, requires_grad=True)
-        loss = contrastive_loss(audio, text, tau, form=form)
-        loss.backward()
-        losses, audio_grads, text_grads, tau_grads = zip(*(part[form] for part in parts), strict=True)
-        assert sum(losses) / world == pytest.approx(loss.item(), abs=1e-5), form
-        assert torch.allclose(torch.cat(audio_grads) / world, audio.grad, atol=1e-5), form
-        assert torch.allclose(torch.cat(text_grads) / world, text.grad, atol=1e-5), form
-        assert sum(tau_grads) / world == pytest.approx(tau.grad.item(), abs=1e-4 * abs(tau.grad.item())), form
+        for ids in (None, _global_ids(world)):
+            audio = unit(PAIRS_OF_A_WORKER * world, dtype=torch.float32).requires_grad_()
+            text = unit(PAIRS_OF_A_WORKER * world, seed=1, dtype=torch.float32).requires_grad_()
+            tau = torch.tensor(0.1, requires_grad=True)
+            loss = contrastive_loss(audio, text, tau, form=form, ids_b2=ids)
+            loss.backward()
+            of_ranks = [part[form, ids is None] for part in parts]
+            losses, audio_grads, text_grads, tau_grads = zip(*of_ranks, strict=True)
+            assert sum(losses) / world == pytest.approx(loss.item(), abs=1e-5), form
+            assert torch.allclose(torch.cat(audio_grads) / world, audio.grad, atol=1e-5), form
+            assert torch.allclose(torch.cat(text_grads) / world, text.grad, atol=1e-5), form
+            assert sum(tau_grads) / world == pytest.approx(tau.grad.item(), abs=1e-4 * abs(tau.grad.item())), form
 
 
 def test_without_a_group_the_distributed_loss_is_the_plain_one():
     audio, text = unit(6), unit(6, seed=1)
-    assert distributed_contrastive_loss(audio, text, 0.1) == contrastive_loss(audio, text, 0.1)
+    assert contrastive_loss(audio, text, 0.1, distributed=True) == contrastive_loss(audio, text, 0.1)
+
+
+def test_never_holds_the_full_matrix():
+    """The largest tensor of forward and backward is a chunk, not the square of the batch."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, kinds, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, (tuple, list)) else (result,):
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.untyped_storage().nbytes())
+            return result
+
+    batch, rows = 512, 16
+    audio, text = (unit(batch, seed=s, dtype=torch.float32).requires_grad_() for s in (0, 1))
+    with Watch():
+        contrastive_loss(audio, text, 0.1, chunk_rows=rows).backward()
+    assert 0 < largest <= 4 * rows * batch

@@ -6,21 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_fixtures import model_config, processor, tiny_model
+from model_fixtures import TINY_TEXT, model_config, processor, tiny_model
 from prepared_fixtures import write_prepared
 
+from mulan_core import MuLanModel
+from mulan_core.classifier import AudioClassifier
 from mulan_core.config import TrainConfig
 from mulan_core.data.batches import TrainingBatches
 from mulan_core.errors import UserError
 from mulan_core.losses import chance_level
-from mulan_core.training import (
-    build_optimizer,
-    effective_rank,
-    fit,
-    learning_rate,
-    mean_pairwise_cosine,
-    uses_bf16,
-)
+from mulan_core.tasks import ClassifierTask, ContrastiveTask, effective_rank, mean_pairwise_cosine
+from mulan_core.training import build_optimizer, fit, learning_rate, uses_bf16
 
 CONFIG = TrainConfig(
     steps=6,
@@ -42,13 +38,15 @@ def prepared(tmp_path_factory):
 
 def batches_of(prepared, config=CONFIG, rank=0):
     frontend = model_config().frontend
-    return TrainingBatches(prepared, config, lambda texts: processor()(text=texts), frontend=frontend, rank=rank)
+    return TrainingBatches.of_pairs(
+        prepared, config, lambda texts: processor()(text=texts), frontend=frontend, rank=rank
+    )
 
 
 def run(prepared, config=CONFIG, state=None, model=None):
     points, states = [], {}
     fit(
-        model or tiny_model(),
+        ContrastiveTask(model or tiny_model(), config),
         batches_of(prepared, config).from_step,
         config=config,
         report=lambda step, values: points.append((step, values)),
@@ -82,19 +80,39 @@ def test_a_run_cut_off_and_resumed_repeats_the_uncut_one(prepared):
         assert again["tau"] == pytest.approx(uncut["tau"], abs=1e-7)
 
 
-def test_workers_share_the_global_batch(prepared):
-    whole = batches_of(prepared).at(5)
-    halves = [batches_of(prepared, replace(CONFIG, num_workers=2), rank=rank).at(5) for rank in (0, 1)]
-    assert torch.equal(whole.waveforms_BT, torch.cat([half.waveforms_BT for half in halves]))
-    assert torch.equal(whole.spec_masks_B4, torch.cat([half.spec_masks_B4 for half in halves]))
-    assert whole.sources == halves[0].sources + halves[1].sources
+@pytest.mark.parametrize("workers", [2, 3, 6])
+def test_workers_share_the_global_batch(prepared, workers):
+    whole = batches_of(prepared, replace(CONFIG, batch_size=12)).at(5)
+    config = replace(CONFIG, batch_size=12, num_workers=workers)
+    parts = [batches_of(prepared, config, rank=rank).at(5) for rank in range(workers)]
+    for name in ("waveforms", "spec_masks", "ids"):
+        assert torch.equal(whole.inputs[name], torch.cat([part.inputs[name] for part in parts])), name
+    assert whole.sources == sum((part.sources for part in parts), ())
+
+
+def test_batches_from_any_step_on_are_bit_equal(prepared):
+    straight = list(batches_of(prepared).from_step(0))
+    for first in (1, 4):
+        for batch, again in zip(straight[first:], batches_of(prepared).from_step(first), strict=True):
+            assert batch.step == again.step
+            assert all(torch.equal(value, again.inputs[name]) for name, value in batch.inputs.items())
+
+
+def test_ids_tell_tracks_and_texts_apart(prepared):
+    batches = batches_of(prepared, replace(CONFIG, batch_size=60))
+    draws = batches.sampler.batch(0, 60)
+    tracks, texts = batches.at(0).inputs["ids"].unbind(1)
+    for i, one in enumerate(draws):
+        for j, other in enumerate(draws):
+            assert (tracks[i] == tracks[j]).item() == (one.row == other.row)
+            assert (texts[i] == texts[j]).item() == (one.text == other.text)
 
 
 def test_the_cache_of_decoded_clips_does_not_change_a_batch(prepared):
     small = batches_of(prepared, replace(CONFIG, decoded_cache_mb=0))
     large = batches_of(prepared)
     for step in (0, 1, 0):
-        assert torch.equal(small.at(step).waveforms_BT, large.at(step).waveforms_BT)
+        assert torch.equal(small.at(step).inputs["waveforms"], large.at(step).inputs["waveforms"])
     assert len(small._cache) == 0 < len(large._cache)
 
 
@@ -128,7 +146,7 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_groups_cover_every_trainable_parameter_once_and_spare_vectors_from_decay():
     model = tiny_model(trainable_layers=1)
-    groups = build_optimizer(model, CONFIG).param_groups
+    groups = build_optimizer(ContrastiveTask(model, CONFIG), CONFIG).param_groups
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     for group in groups:
@@ -150,3 +168,81 @@ def test_precision_follows_the_choice_and_auto_the_hardware():
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
     assert uses_bf16("auto", cpu) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def test_the_saved_weights_are_the_moving_average_and_training_goes_on_with_the_live_ones(prepared):
+    decay = 0.5
+    config = replace(CONFIG, ema_decay=decay, steps=3, checkpoint_every=1)
+    plain, model = tiny_model(), tiny_model()
+    live, kept = [], []
+    for subject, configuration, weights in ((plain, replace(config, ema_decay=None), live), (model, config, kept)):
+
+        def save(step, state, subject=subject, weights=weights):
+            weights.append(subject.audio_tower.projection.weight.detach().clone())
+
+        fit(
+            ContrastiveTask(subject, configuration),
+            batches_of(prepared, configuration).from_step,
+            config=configuration,
+            report=lambda *_: None,
+            save=save,
+        )
+    expected = tiny_model().audio_tower.projection.weight.detach()
+    for ours, theirs in zip(kept, live, strict=True):
+        expected = decay * expected + (1 - decay) * theirs
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.audio_tower.projection.weight.detach(), live[-1], atol=1e-7, rtol=0)
+
+
+def test_a_resumed_run_goes_on_with_its_average(prepared):
+    config = replace(CONFIG, ema_decay=0.9)
+    _, states = run(prepared, config)
+    _, resumed = run(prepared, config, state=states[3], model=tiny_model(seed=9))
+    for name, value in states[6]["average"].items():
+        torch.testing.assert_close(resumed[6]["average"][name], value, atol=1e-6, rtol=0)
+        assert not torch.equal(value, states[6]["model"][name])
+
+
+def test_a_classifier_learns_the_labels_and_warms_up_the_tower(prepared, tmp_path):
+    config = replace(CONFIG, steps=40, batch_size=12, audio_chunk=6, gradient_caching=True, log_every=10)
+    model_numbers = model_config()
+    batches, labels = TrainingBatches.of_labels(prepared, config, frontend=model_numbers.frontend)
+    assert labels == ["pitch:high", "pitch:low", "pitch:middle", "shape:buzzing", "shape:smooth"]
+    model, points = AudioClassifier.from_config(model_numbers, labels), []
+    fit(
+        ClassifierTask(model, config),
+        batches.from_step,
+        config=config,
+        report=lambda step, values: points.append(values["loss"]),
+        save=lambda *_: model.save_pretrained(tmp_path / "classifier"),
+    )
+    assert points[0] > 0.3 > 0.15 > points[-1], points
+    again = AudioClassifier.from_pretrained(tmp_path / "classifier")
+    batch = batches.at(0).inputs
+    with torch.no_grad():
+        logits = again(batch["waveforms"])
+    assert ((logits > 0) == batch["labels"].bool()).float().mean() > 0.9
+    started = replace(model_numbers, audio=replace(model_numbers.audio, pretrained=str(tmp_path / "classifier")))
+    tower = MuLanModel.from_config(started, text_config=TINY_TEXT).audio_tower
+    for name, value in model.audio_tower.encoder.state_dict().items():
+        assert torch.equal(value, tower.encoder.state_dict()[name]), name
+    with pytest.raises(UserError, match="holds no classifier"):
+        AudioClassifier.from_pretrained(tmp_path)
+
+
+def test_the_closed_classifier_loss_is_that_of_all_labels(prepared):
+    """Against a plain cross entropy, one label at a time; chunks and caching change nothing."""
+    model_numbers = model_config()
+    losses = []
+    for chunk, caching in ((None, False), (4, False), (4, True)):
+        config = replace(CONFIG, batch_size=12, audio_chunk=chunk, gradient_caching=caching, batch_norm="frozen")
+        batches, labels = TrainingBatches.of_labels(prepared, config, frontend=model_numbers.frontend)
+        model = AudioClassifier.from_config(model_numbers, labels)
+        task = ClassifierTask(model, config)
+        task.train()
+        batch = batches.at(0)
+        losses.append(task.forward_backward(batch, bf16=False).item())
+        chances = torch.sigmoid(model(batch.inputs["waveforms"], batch.inputs["spec_masks"])).double()
+    truth = batch.inputs["labels"].bool()
+    plain = -torch.where(truth, chances.log(), (1 - chances).log()).mean().item()
+    assert losses == pytest.approx([plain] * 3, abs=1e-6)

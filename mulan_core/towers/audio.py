@@ -1,0 +1,40 @@
+"""Which audio tower a configuration asks for; the only place that tells ``resnet`` and ``ast`` apart."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from transformers import ASTConfig, PreTrainedConfig, ResNetConfig
+
+from mulan_core.config import ModelConfig
+from mulan_core.towers.ast import ASTTower, ast_config, warm_start_ast
+from mulan_core.towers.resnet import ResNetTower, resnet_config, warm_start_resnet
+
+AudioTower = ResNetTower | ASTTower
+
+
+def audio_config(config: ModelConfig) -> PreTrainedConfig:
+    """The transformers configuration of the audio encoder."""
+    if config.audio.kind == "resnet":
+        return resnet_config(config.audio)
+    num_frames = round(config.frontend.window_s * 1000 / config.frontend.hop_ms)
+    return ast_config(config.audio, num_mels=config.frontend.num_mels, num_frames=num_frames)
+
+
+def build_audio_tower(encoder_config: PreTrainedConfig, num_outputs: int, *, pooling: str) -> AudioTower:
+    """A tower with random weights, log-mel (B, F, T) to (B, num_outputs)."""
+    if isinstance(encoder_config, ASTConfig):
+        return ASTTower(encoder_config, num_outputs, pooling=pooling)
+    return ResNetTower(cast(ResNetConfig, encoder_config), num_outputs)
+
+
+def warm_start_audio(tower: AudioTower, pretrained: str) -> None:
+    """Copy pretrained weights into the tower's encoder.
+
+    Raises:
+        UserError: if the weights do not open or are of another architecture.
+    """
+    if isinstance(tower, ASTTower):
+        warm_start_ast(tower, pretrained)
+    else:
+        warm_start_resnet(tower, pretrained)
