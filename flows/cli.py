@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from flows.settings import read_settings
 from mulan_core.errors import UserError
+from serving.child import die_with_parent
 
 app = typer.Typer(
     help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-stage = typer.Typer(help="Stages as DVC calls them.", no_args_is_help=True)
+stage = typer.Typer(no_args_is_help=True)
 release = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(release, name="release")
@@ -89,6 +91,15 @@ def _arguments(manifest: Path | None, playlists: Path | None, params: Path | Non
     return {name: str(path) if path else None for name, path in named.items()}
 
 
+def _run_flow(name: str, arguments: dict[str, Any], **more: Any) -> Any:
+    """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
+    from flows.session import open_session
+
+    with open_session(**arguments):
+        flow = getattr(import_module(f"flows.{name}"), name)
+        return flow(**arguments, **more)
+
+
 @app.command()
 def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the check queries.")] = False,
@@ -116,10 +127,9 @@ def run(
 
     Example: mulan run --manifest tracks.csv
     """
-    from flows.end_to_end import end_to_end
     from flows.reporting import show_evaluation, show_stages
 
-    result = end_to_end(**_arguments(manifest, playlists, params), serve=serve)
+    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
     if as_json:
         _print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
@@ -139,9 +149,7 @@ def prepare(
 
     Example: mulan prepare --manifest tracks.csv
     """
-    from flows.prepare import prepare as flow
-
-    counts = flow(**_arguments(manifest, playlists, params))
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params))
     if as_json:
         _print_json(counts)
         return
@@ -163,9 +171,7 @@ def train(
 
     Example: mulan train
     """
-    from flows.train import train as flow
-
-    result = flow(**_arguments(manifest, playlists, params))
+    result = _run_flow("train", _arguments(manifest, playlists, params))
     if as_json:
         _print_json(result)
     else:
@@ -180,14 +186,12 @@ def evaluate(
 
     Example: mulan evaluate
     """
-    from flows.evaluate import evaluate as flow
-    from flows.register import register
     from flows.reporting import show_evaluation
     from flows.session import open_session
 
     arguments = _arguments(manifest, playlists, params)
     with open_session(**arguments):
-        report, gate = flow(**arguments), register(**arguments)
+        report, gate = _run_flow("evaluate", arguments), _run_flow("register", arguments)
     if as_json:
         _print_json({"metrics": report["metrics"], "gate": gate})
     else:
@@ -208,9 +212,7 @@ def index(
 
     Example: mulan index
     """
-    from flows.index import index as flow
-
-    built = flow(**_arguments(manifest, playlists, params))
+    built = _run_flow("index", _arguments(manifest, playlists, params))
     if as_json:
         _print_json(built)
     else:
@@ -231,9 +233,7 @@ def ablate(
 
     Example: mulan ablate --rows aset,all
     """
-    from flows.ablate import ablate as flow
-
-    result = flow(**_arguments(manifest, playlists, params), rows=rows.split(",") if rows else None)
+    result = _run_flow("ablate", _arguments(manifest, playlists, params), rows=rows.split(",") if rows else None)
     if as_json:
         _print_json(result)
     else:
@@ -255,17 +255,18 @@ def serve(
     Example: mulan serve
     """
     from flows.demo import print_addresses, wait_for_interrupt
-    from flows.serve import serve as flow
     from flows.session import open_session
-    from flows.steps.registry import champion_version
     from serving.ports import check_port_free
 
-    with open_session(**_arguments(manifest, None, params), port=port, host=host, join=False) as session:
+    arguments = _arguments(manifest, None, params)
+    with open_session(**arguments, port=port, host=host, join=False) as session:
+        from flows.steps.registry import champion_version
+
         check_port_free(session.host, session.port)
         if champion_version(mlflow_uri=session.settings.mlflow_uri) is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
         else:
-            served = flow()
+            served = _run_flow("serve", arguments)
             print_addresses(served["url"], session)
         wait_for_interrupt()
 
@@ -375,6 +376,12 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
     console.print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--port", str(port)]
     subprocess.run([*command, "--default-artifact-root", (settings.home / "artifacts").as_uri()], check=False)
+
+
+@stage.callback()
+def stages() -> None:
+    """Stages as DVC calls them."""
+    die_with_parent()
 
 
 @stage.command("corpus")

@@ -1,4 +1,7 @@
-"""What every flow needs: settings, one workspace and the running stack, opened once and shared by subflows."""
+"""What every flow needs: settings, one workspace and the running stack, opened once and shared by subflows.
+
+The heavy libraries are imported where they are used, so that a mistake is told in a second or two.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
-from flows.steps.embed import Vectors, embed_prepared
-from flows.steps.tracking import check_tracking, find_run, tracking
-from flows.steps.train import MODEL_FOLDER, Trained, finished, run_key
 from flows.workspace import Workspace, open_workspace
 from mulan_core.errors import UserError
-from serving.store import TrackStore
+
+if TYPE_CHECKING:
+    from flows.steps.embed import Vectors
+    from flows.steps.train import Trained
+    from serving.store import TrackStore
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
 
@@ -49,6 +53,8 @@ class Session:
     @property
     def store(self) -> TrackStore:
         """The vector store."""
+        from serving.store import TrackStore
+
         return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
 
     def trained(self) -> Trained:
@@ -57,6 +63,9 @@ class Session:
         Raises:
             UserError: if there is none.
         """
+        from flows.steps.tracking import find_run, tracking
+        from flows.steps.train import MODEL_FOLDER, Trained, finished, run_key
+
         config, uri = self.workspace.config, self.settings.mlflow_uri
         with tracking(uri):
             run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
@@ -67,6 +76,8 @@ class Session:
 
     def vectors(self, model: Path, progress: Any = None) -> Vectors:
         """Track vectors of the prepared data under a model; computed once."""
+        from flows.steps.embed import embed_prepared
+
         config = self.workspace.config
         return embed_prepared(
             model,
@@ -108,16 +119,25 @@ def open_session(
     settings = read_settings()
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
-    check_tracking(settings.mlflow_uri)
     workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
+    _check_servers(settings)
     serve = workspace.config.serve
     with open_stack(settings, join=join) as stack:
         session = Session(
             settings=settings, workspace=workspace, stack=stack, host=host or serve.host, port=port or serve.port
         )
-        session.store.ping()
         token = _current.set(session)
         try:
             yield session
         finally:
             _current.reset(token)
+
+
+def _check_servers(settings: Settings) -> None:
+    """Try the servers that the user named, before any of ours is started."""
+    from flows.steps.tracking import check_tracking
+    from serving.store import TrackStore
+
+    check_tracking(settings.mlflow_uri)
+    if settings.milvus_uri:
+        TrackStore(settings.milvus_uri, token=settings.milvus_token).ping()

@@ -1,8 +1,8 @@
-"""The local stack: Milvus Lite server and Ray, started once per home, joined by whoever comes later.
+"""The local stack: Prefect's server, Milvus Lite and Ray, started once per home, joined by whoever comes later.
 
 Whoever opens the stack first owns it and takes it down; a flow started from the Prefect UI joins the
-stack of a running ``mulan serve``. Where MULAN_MILVUS_URI or RAY_ADDRESS name real servers, those are
-used and never stopped.
+stack of a running ``mulan serve``. Where PREFECT_API_URL, MULAN_MILVUS_URI or RAY_ADDRESS name real
+servers, those are used and never stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import psutil
 
+from flows.prefect_server import report_flows
 from flows.settings import Settings
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
@@ -32,6 +33,8 @@ RAY_CPUS_LEAST = 4
 class Stack:
     """Addresses of what runs."""
 
+    prefect_url: str | None
+    """Prefect's API, where the flows of the owner report to."""
     milvus_uri: str
     ray_address: str
     ray_auth_mode: str
@@ -63,6 +66,7 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
                     f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); "
                     "stop it first (Ctrl-C), or set MULAN_HOME to another folder"
                 )
+            cleanup.enter_context(report_flows(settings.home, joined=running.prefect_url))
             cleanup.callback(_stop_ray)
             if running.ray_auth_mode == "token":
                 _send_ray_token()
@@ -71,6 +75,7 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
             return
         cleanup.callback(settings.stack_file.unlink, missing_ok=True)
         cleanup.callback(_reap_ray)
+        prefect_url = cleanup.enter_context(report_flows(settings.home))
         milvus_uri = settings.milvus_uri
         if milvus_uri is None:
             server = MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log")
@@ -78,6 +83,7 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
         cleanup.callback(_stop_ray)
         ray_address = _start_ray(settings.ray_address)
         stack = Stack(
+            prefect_url=prefect_url,
             milvus_uri=milvus_uri,
             ray_address=ray_address,
             ray_auth_mode=os.environ.get("RAY_AUTH_MODE", ""),

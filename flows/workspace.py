@@ -21,6 +21,7 @@ import yaml
 from mulan_core.config import Config, load_config, to_mapping
 from mulan_core.data.tracks import locate, read_manifest, read_playlists
 from mulan_core.errors import UserError
+from serving.child import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -135,7 +136,8 @@ def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = 
     Raises:
         UserError: if DVC fails.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=env, check=False)
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent)
     if done.returncode:
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
 

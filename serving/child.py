@@ -1,0 +1,138 @@
+"""Servers of ours as child processes: started, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mulan_core.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)  # opened before the fork: a child may not load libraries
+
+
+class Child:
+    """A running server that ends when this process does.
+
+    It is in a session of its own, so Ctrl-C in the terminal reaches us first, and the kernel ends it when
+    this process dies, however it dies.
+
+    Args:
+        name: what errors call it.
+        command: program and arguments.
+        log_path: file to which its words are added; its folder is made.
+        env: variables beside our own.
+        reasons: words in its log -> the sentence that explains why it ended.
+
+    Raises:
+        UserError: if the program cannot be started.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        reasons: Mapping[str, str] | None = None,
+    ) -> None:
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._name, self._log_path, self._reasons = name, log_path, reasons or {}
+        self._log_start = log_path.stat().st_size if log_path.exists() else 0
+        self._process = self._spawn(command, os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}))
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def _spawn(self, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Start from a thread that lives as long as the child.
+
+        The kernel's death signal fires when the *thread* that forked ends, not the process, and a caller
+        may well sit in a short-lived worker thread.
+        """
+        started: list[subprocess.Popen[bytes]] = []
+        failed: list[BaseException] = []
+        ready = threading.Event()
+
+        def own() -> None:
+            try:
+                with self._log_path.open("ab") as log:
+                    process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                        preexec_fn=_prepare,  # noqa: PLW1509 - only a prctl and a signal reset in there
+                        env=env,
+                    )
+            except BaseException as error:
+                failed.append(error)
+                ready.set()
+                return
+            started.append(process)
+            ready.set()
+            process.wait()
+
+        threading.Thread(target=own, name=self._name, daemon=True).start()
+        ready.wait()
+        if failed:
+            raise UserError(f"cannot start {command[0]}: {failed[0]}") from failed[0]
+        return started[0]
+
+    def wait_until(self, answers: Callable[[], bool], *, timeout_s: float) -> None:
+        """Return once it answers; stop it if it does not.
+
+        Raises:
+            UserError: if it ends, or does not answer in time.
+        """
+        try:
+            deadline = time.monotonic() + timeout_s
+            while time.monotonic() < deadline:
+                if self._process.poll() is not None:
+                    raise UserError(self._why_it_ended())
+                if answers():
+                    return
+                time.sleep(0.1)
+            raise UserError(f"{self._name} did not answer within {timeout_s:.0f} s; see {self._log_path}")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _why_it_ended(self) -> str:
+        words = self._log_path.read_bytes()[self._log_start :].decode(errors="replace").strip()
+        for mark, sentence in self._reasons.items():
+            if mark in words:
+                return sentence
+        last = words.splitlines()[-1] if words else "no message"
+        return f"{self._name} ended as it started ({last}); see {self._log_path}"
+
+    def stop(self) -> None:
+        """Stop it; returns when the process is gone. May be called twice."""
+        # SIGINT first: Milvus Lite closes its files on that one only. Both servers survive the harder ways.
+        for how, patience_s in ((signal.SIGINT, 8), (signal.SIGTERM, 3), (signal.SIGKILL, None)):
+            self._process.send_signal(how)
+            try:
+                self._process.wait(patience_s)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends; for a ``preexec_fn``, or a child's first act."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _prepare() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a parent started in the background would pass on "ignore"
