@@ -44,20 +44,37 @@ class FrontendConfig:
     """Step between frames, milliseconds; 10 s give T = 1000 frames."""
     fft_size: int = 512
     """FFT length in samples, at least one frame."""
+    window: Literal["periodic", "symmetric"] = "periodic"
+    """Hann window of one frame: ``periodic`` as in librosa, ``symmetric`` as in Kaldi."""
+    remove_dc: bool = False
+    """Subtract the mean of each frame, as Kaldi does."""
+    preemphasis: float = 0.0
+    """Subtract this share of the sample before, within each frame; 0 turns it off (Kaldi: 0.97)."""
+    mel_scale: Literal["slaney", "htk", "kaldi"] = "slaney"
+    """Mel bank. ``slaney`` and ``htk`` are librosa's two: triangles over Hz of equal area. ``kaldi`` has HTK's
+    scale too, but triangles over mel of height 1."""
     fmin_hz: float = 60.0
     """Lower edge of the mel bank, Hz (the paper does not state it)."""
     fmax_hz: float = 7_800.0
     """Upper edge of the mel bank, Hz; at most half the sample rate."""
+    log_floor: float = 0.0
+    """The mel power is raised to at least this before the logarithm (Kaldi: 1.1920929e-07)."""
     log_offset: float = 1e-5
-    """Added before the logarithm, so silence is finite."""
+    """Added before the logarithm; it or ``log_floor`` keeps silence finite."""
     mean: float = -4.0
     """Subtracted from the log-mel."""
     std: float = 4.0
     """The log-mel is divided by this."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.fmin_hz < self.fmax_hz:
+            raise UserError(f"frontend needs 0 <= fmin_hz < fmax_hz, got {self.fmin_hz} and {self.fmax_hz}")
         if self.fmax_hz > self.sample_rate_hz / 2:
             raise UserError(f"frontend.fmax_hz {self.fmax_hz} is above half the sample rate {self.sample_rate_hz / 2}")
+        if min(self.log_floor, self.log_offset) < 0 or self.log_floor + self.log_offset == 0:
+            raise UserError(
+                "frontend.log_floor and log_offset must be at least 0, one of them above it: log(0) is -inf"
+            )
         if self.fft_size < self.frame_ms * self.sample_rate_hz / 1000:
             raise UserError(f"frontend.fft_size {self.fft_size} is shorter than one frame of {self.frame_ms} ms")
 

@@ -18,10 +18,23 @@ from transformers import ASTConfig, ASTModel
 
 from mulan_core.config import AudioTowerConfig
 from mulan_core.errors import UserError
-from mulan_core.towers.warm_start import load_weights
+from mulan_core.towers.warm_start import load_weights, refuse_other_architecture
 
 _POSITIONS = "embeddings.position_embeddings"
 _NUM_SPECIAL = 2
+ARCHITECTURE = {
+    "hidden_size": "hidden_size",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "intermediate_size": None,
+    "hidden_act": None,
+    "layer_norm_eps": None,
+    "qkv_bias": None,
+    "patch_size": None,
+    "frequency_stride": None,
+    "time_stride": None,
+}
+"""What weights must share with the tower, each with its field of ``model.audio``."""
 
 
 class ASTTower(nn.Module):
@@ -35,7 +48,7 @@ class ASTTower(nn.Module):
 
     def forward(self, features_BFT: Tensor) -> Tensor:
         """Log-mel (B, F, T) to (B, D)."""
-        output = self.encoder(features_BFT.transpose(1, 2))
+        output = self.encoder(features_BFT.transpose(1, 2).to(self.projection.weight.dtype))
         pooled_BH = output.pooler_output if self.pooling == "cls_dist" else output.last_hidden_state[:, 0]
         return self.projection(pooled_BH)
 
@@ -62,16 +75,7 @@ def warm_start_ast(tower: ASTTower, pretrained: str) -> None:
     """
     source = load_weights(ASTModel, pretrained)
     found, wanted = source.config, tower.encoder.config
-    for field, key in (
-        ("hidden_size", "hidden_size"),
-        ("num_layers", "num_hidden_layers"),
-        ("num_heads", "num_attention_heads"),
-    ):
-        if getattr(found, key) != getattr(wanted, key):
-            raise UserError(
-                f"audio.pretrained {pretrained!r} has {field} {getattr(found, key)}: "
-                f"set model.audio.{field} to the same"
-            )
+    refuse_other_architecture(pretrained, found, wanted, ARCHITECTURE)
     weights = source.state_dict()
     weights[_POSITIONS] = fit_positions(weights[_POSITIONS], _grid(found), _grid(wanted))
     tower.encoder.load_state_dict(weights)
@@ -80,13 +84,15 @@ def warm_start_ast(tower: ASTTower, pretrained: str) -> None:
 def fit_positions(positions_1PH: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
     """Fit position embeddings of one (mel, time) grid of patches to another.
 
-    An axis that is too long is cut around its centre, one that is too short is interpolated, as in AST.
+    An axis that is too long is cut around its centre, one that is too short is interpolated, as AST's authors
+    do (Gong et al., 2021, section 2.2). From the checkpoint's 1024 frames to 1000 that leaves out one column of
+    patches at either end.
     """
     special, patches = positions_1PH[:, :_NUM_SPECIAL], positions_1PH[:, _NUM_SPECIAL:]
     image = patches.transpose(1, 2).unflatten(2, grid)
     for axis, (have, want) in enumerate(zip(grid, wanted, strict=True), start=2):
         if have > want:
-            image = image.narrow(axis, (have - want) // 2, want)
+            image = image.narrow(axis, have // 2 - want // 2, want)
     if tuple(image.shape[2:]) != wanted:
         image = functional.interpolate(image, size=wanted, mode="bilinear", align_corners=False)
     return torch.cat([special, image.flatten(2).transpose(1, 2)], dim=1)

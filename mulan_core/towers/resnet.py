@@ -9,8 +9,18 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from mulan_core.config import AudioTowerConfig
-from mulan_core.errors import UserError
-from mulan_core.towers.warm_start import load_weights
+from mulan_core.towers.warm_start import load_weights, refuse_other_architecture
+
+ARCHITECTURE = {
+    "layer_type": "layer_type",
+    "embedding_size": "embedding_size",
+    "hidden_sizes": "hidden_sizes",
+    "depths": "depths",
+    "hidden_act": None,
+    "downsample_in_first_stage": None,
+    "downsample_in_bottleneck": None,
+}
+"""What weights must share with the tower, each with its field of ``model.audio``."""
 
 
 class ResNetTower(nn.Module):
@@ -24,7 +34,8 @@ class ResNetTower(nn.Module):
     def forward(self, features_BFT: Tensor) -> Tensor:
         """Log-mel (B, F, T) to (B, D)."""
         # The layout follows the weights: with one channel the image itself fits any memory format.
-        return self.projection(self.encoder(features_BFT.unsqueeze(1)).pooler_output.flatten(1))
+        image_B1FT = features_BFT.unsqueeze(1).to(self.projection.weight.dtype)
+        return self.projection(self.encoder(image_B1FT).pooler_output.flatten(1))
 
 
 def resnet_config(config: AudioTowerConfig) -> ResNetConfig:
@@ -41,23 +52,16 @@ def resnet_config(config: AudioTowerConfig) -> ResNetConfig:
 def warm_start_resnet(tower: ResNetTower, pretrained: str) -> None:
     """Copy pretrained ResNet weights into the tower; a classifier on top is left behind.
 
-    An RGB stem becomes a grey one by summing its kernels over the channels: the answer to a grey image is
-    the same as that of the RGB stem to three equal channels.
+    An RGB stem (ImageNet) becomes a grey one by summing its kernels over the channels: the answer to a grey
+    image is the same as that of the RGB stem to three equal channels. A grey stem (a classifier of log-mels)
+    is its own sum.
 
     Raises:
         UserError: if the weights do not open or are of another architecture.
     """
     source = load_weights(ResNetModel, pretrained)
+    refuse_other_architecture(pretrained, source.config, tower.encoder.config, ARCHITECTURE)
     weights = source.state_dict()
     stem = "embedder.embedder.convolution.weight"
     weights[stem] = weights[stem].sum(dim=1, keepdim=True)
-    own = tower.encoder.state_dict()
-    wrong = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
-    if wrong or len(weights) != len(own):
-        found = source.config
-        raise UserError(
-            f"audio.pretrained {pretrained!r} is a ResNet with layer_type {found.layer_type}, embedding_size "
-            f"{found.embedding_size}, hidden_sizes {tuple(found.hidden_sizes)} and depths {tuple(found.depths)}: "
-            "set these fields of model.audio to the same"
-        )
     tower.encoder.load_state_dict(weights)

@@ -36,13 +36,17 @@ class TextTower(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.trainable_layers = trainable_layers
-        self.encoder = AutoModel.from_config(encoder_config, **_without_pooler(encoder_config))
+        # Not in the precision that a checkpoint was saved in, which its configuration names.
+        dtype = torch.get_default_dtype()
+        self.encoder = AutoModel.from_config(encoder_config, dtype=dtype, **_without_pooler(encoder_config))
         self.projection = nn.Linear(encoder_config.hidden_size, embedding_dim)
         self._remembered: dict[tuple[int, ...], Tensor] = {}
         self.freeze()
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Token ids and mask (1 = token, 0 = padding, on the right), both (B, L), to (B, D)."""
+        if torch.compiler.is_exporting():  # a graph has no loop over lengths that it does not know
+            return self.projection(self._pool(input_ids_BL, attention_mask_BL))
         remembers = self.training and self.trainable_layers == 0
         pool = self._pool_remembered if remembers else self._pool_grouped
         return self.projection(pool(input_ids_BL, attention_mask_BL))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def load_config(pretrained: str) -> PreTrainedConfig:
         UserError: if there is no such name or folder, or it cannot be reached.
     """
     try:
-        config = AutoConfig.from_pretrained(locate(pretrained))
+        with quiet():
+            config = AutoConfig.from_pretrained(locate(pretrained))
     except UserError:
         raise
     except (OSError, ValueError) as error:
@@ -57,12 +59,19 @@ def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:
 
     Args:
         kind: a transformers model class or auto class.
-        pretrained: name or folder; see ``locate``.
+        pretrained: name or folder; see ``locate``. A task's head in it is left behind.
         options: passed on.
 
     Raises:
-        UserError: if the weights cannot be read, or naming the keys that are missing or of another shape.
+        UserError: if the weights cannot be read or are of another kind, or naming the keys that are missing or
+            of another shape.
     """
+    config, wanted = load_config(pretrained), getattr(kind, "config_class", None)
+    if wanted is not None and not isinstance(config, wanted):
+        raise UserError(
+            f"{pretrained!r} is a {config.model_type!r} model where {wanted.model_type!r} is wanted: "
+            "name other weights, or set model.audio.kind to the kind of these"
+        )
     try:
         with quiet():
             model, info = kind.from_pretrained(
@@ -74,10 +83,34 @@ def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:
             )
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except unreadable() as error:
         raise unreachable(pretrained, error) from error
     refuse_incomplete(pretrained, info)
     return model
+
+
+def refuse_other_architecture(
+    pretrained: str, found: PreTrainedConfig, wanted: PreTrainedConfig, fields: Mapping[str, str | None]
+) -> None:
+    """Raise ``UserError`` if pretrained weights were made for another encoder than the tower's.
+
+    Args:
+        pretrained: the name or folder, for the sentence.
+        found: the configuration that came with the weights.
+        wanted: the tower's.
+        fields: the settings that must agree, each with its field of ``model.audio``; None where it has none.
+    """
+
+    def setting(config: PreTrainedConfig, key: str) -> Any:
+        value = getattr(config, key)
+        return list(value) if isinstance(value, tuple) else value  # a tuple in Python is a list in JSON
+
+    wrong = [key for key in fields if setting(found, key) != setting(wanted, key)]
+    if wrong:
+        differences = ", ".join(f"{key} {setting(found, key)} (not {setting(wanted, key)})" for key in wrong)
+        settable = [f"model.audio.{fields[key]}" for key in wrong if fields[key]]
+        advice = f"set {', '.join(settable)} to the same" if len(settable) == len(wrong) else "name other weights"
+        raise UserError(f"audio.pretrained {pretrained!r} has {differences}: {advice}")
 
 
 def refuse_incomplete(source: str, info: dict[str, Any]) -> None:
@@ -92,9 +125,23 @@ def refuse_incomplete(source: str, info: dict[str, Any]) -> None:
             )
 
 
+def unreadable() -> tuple[type[Exception], ...]:
+    """What a missing folder, a wrong name and a cut or overwritten file of weights raise."""
+    from safetensors import SafetensorError
+
+    return OSError, ValueError, SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError
+
+
 def unreachable(name: str, error: Exception) -> UserError:
     """The one sentence for a model name or folder that does not open."""
+    folder = Path(name)
     reason = " ".join(str(error).split()).split(". ")[0].split("; ")[0].rstrip(".")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        reason = "the folder has no config.json"
+    elif not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        reason = "there is no such folder"
+    elif not isinstance(error, (OSError, ValueError)):
+        reason = f"its weights are damaged ({reason})"
     return UserError(
         f"cannot open {name!r}: {reason}; give the name of a model on the Hugging Face hub and a network to "
         "reach it, or a local folder with config.json and model.safetensors"
