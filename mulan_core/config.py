@@ -209,8 +209,26 @@ class TrainConfig:
     (on a CPU that only emulates it, it is several times slower than fp32: docs/performance.md)."""
     channels_last: bool = True
     """Memory format of convolutions; what it gains is in docs/performance.md."""
+    compile: bool = False
+    """Compile the towers with torch.compile; it needs a C++ compiler on a CPU, and minutes at the start."""
     loss: Literal["mulan", "averaged", "infonce", "siglip"] = "mulan"
     """``mulan`` is the paper's loss; the others are its relatives."""
+    mask_duplicates: bool = False
+    """Pairs of a batch that share their track or their text are no negatives of each other. The paper compares
+    all with all, as far as is known; docs/training.md has what it does on the demo."""
+    audio_chunk: int | None = None
+    """Windows that the audio tower encodes at once; null encodes a worker's share at once. BatchNorm's
+    statistics are those of a chunk, so with a chunk that divides each worker's share, the number of workers
+    changes nothing."""
+    text_chunk: int | None = None
+    """Texts that the text tower encodes at once, in order of length; null encodes a worker's share at once."""
+    gradient_caching: bool = False
+    """Hold the graph of one chunk instead of all: a second forward pass, the same gradient, memory that does not
+    grow with the batch (mulan_core/gradcache.py)."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """``batch`` normalises by the statistics of a chunk, ``frozen`` by the running ones, which then stay."""
+    ema_decay: float | None = None
+    """Save an exponential moving average of the weights, which keeps this share of itself at each step."""
     spec_time_mask: int = 96
     """SpecAugment: widest time mask, frames; 0 turns it off."""
     spec_freq_mask: int = 12
@@ -239,6 +257,13 @@ class TrainConfig:
             raise UserError(f"train.batch_size {self.batch_size} does not divide by num_workers {self.num_workers}")
         if self.batch_size // self.num_workers < 2:
             raise UserError(f"train.batch_size {self.batch_size} leaves a worker fewer than 2 pairs")
+        for name, chunk in (("audio_chunk", self.audio_chunk), ("text_chunk", self.text_chunk)):
+            if chunk is not None and chunk < 1:
+                raise UserError(f"train.{name} is {chunk}; give at least 1, or null for a worker's whole share")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(
+                f"train.ema_decay is {self.ema_decay}; give a number between 0 and 1, or null for no average"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,173 @@
+"""The demo's training step beside plainer ways to take it, and the real loop beside the bare step.
+
+    mulan prepare                                  # the demo's shards, if they are not there yet
+    python benchmarks/training_step.py [--prepared .mulan/data/prepared] [--rounds 30]
+    python benchmarks/training_step.py --loop      # adds the loop on Ray Train, with MLflow, from the shards
+
+Sides, on the same batches in memory, one thread, a worker's share of a batch:
+
+    ours            towers as configured, the closed-form loss, texts remembered by the frozen encoder
+    ours, new texts the same, but every text is met for the first time
+    plain           float32, images in NCHW, every text encoded as it comes, loss by autograd on the full matrix
+    ClapModel style plain, with the loss of transformers' ClapModel: two cross entropies over the full matrix
+
+Ratios are medians over rounds in which every side takes one step. Claims in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from contrastive_loss import full_matrix_loss
+from torch import Tensor
+from torch.nn import functional
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from mulan_core.config import Config, load_config
+from mulan_core.data.batches import Batch, TrainingBatches
+from mulan_core.model import MuLanModel
+from mulan_core.processor import MuLanProcessor
+from mulan_core.tasks import ContrastiveTask
+from mulan_core.training import build_optimizer, uses_bf16
+
+FIRST_STEP = 50
+"""By then the cache of decoded clips is warm, and most texts have been met once."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--prepared", type=Path, default=Path(".mulan/data/prepared"))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--loop", action="store_true", help="also run the loop on Ray Train")
+    arguments = parser.parse_args()
+    config = load_config(arguments.params)
+    torch.set_num_threads(1)
+    batches = _in_memory(config, arguments.prepared, arguments.rounds)
+    steps = {
+        "ours": _ours(config, forget=False),
+        "ours, new texts": _ours(config, forget=True),
+        "plain": _plain(config, lambda audio, text, tau: full_matrix_loss(audio, text, tau)),
+        "ClapModel style": _plain(config, _clap_loss),
+    }
+    for batch in batches:
+        steps["ours"](batch)  # meets every text
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for batch in batches:
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step(batch)
+            seconds[name].append(time.perf_counter() - started)
+    share = len(batches[0].inputs["waveforms"])
+    print(f"{share} pairs a step, one thread, bf16 {uses_bf16(config.train.precision, torch.device('cpu'))}")
+    ours = np.array(seconds["ours"])
+    for name, values in seconds.items():
+        times = np.median(np.array(values) / ours)
+        print(f"{name:16} median {np.median(values) * 1000:7.1f} ms   {times:.2f} times ours")
+    if arguments.loop:
+        _compare_loop(config, arguments.prepared.resolve(), batches)
+
+
+def _in_memory(config: Config, prepared: Path, count: int, *, share: int | None = None) -> list[Batch]:
+    processor = MuLanProcessor.from_config(config.model)
+    train = config.train if share is None else replace(config.train, num_workers=1, batch_size=share)
+    made = TrainingBatches.of_pairs(
+        prepared, train, lambda texts: processor(text=texts), frontend=config.model.frontend
+    )
+    return [made.at(step) for step in range(FIRST_STEP, FIRST_STEP + count)]
+
+
+def _ours(config: Config, *, forget: bool) -> Callable[[Batch], None]:
+    model = MuLanModel.from_config(config.model)
+    task = ContrastiveTask(model, config.train)
+    torch.nn.Module.to(model, memory_format=torch.channels_last)
+    task.train()
+    optimizer = build_optimizer(task, config.train)
+    bf16 = uses_bf16(config.train.precision, torch.device("cpu"))
+
+    def step(batch: Batch) -> None:
+        if forget:
+            task.train()  # forgets the texts
+        optimizer.zero_grad(set_to_none=True)
+        task.forward_backward(batch, bf16=bf16)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad_norm)
+        optimizer.step()
+        task.after_step()
+
+    return step
+
+
+def _plain(config: Config, loss_of: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Batch], None]:
+    model = MuLanModel.from_config(config.model)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.train.audio_lr)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        inputs = batch.inputs
+        audio_BD = model.get_audio_features(inputs["waveforms"], spec_masks=inputs["spec_masks"])
+        tower = model.text_tower
+        hidden_BLH = tower.encoder(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state
+        mask_BL1 = inputs["attention_mask"].unsqueeze(-1)
+        pooled_BH = (hidden_BLH * mask_BL1).sum(1) / mask_BL1.sum(1)
+        text_BD = functional.normalize(tower.projection(pooled_BH), dim=-1)
+        loss_of(audio_BD, text_BD, model.tau).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.train.clip_grad_norm)
+        optimizer.step()
+
+    return step
+
+
+def _clap_loss(audio_BD: Tensor, text_BD: Tensor, tau: Tensor) -> Tensor:
+    logits_BB = text_BD @ audio_BD.T / tau
+    own_B = torch.arange(len(logits_BB))
+    return (functional.cross_entropy(logits_BB, own_B) + functional.cross_entropy(logits_BB.T, own_B)) / 2
+
+
+def _compare_loop(config: Config, prepared: Path, batches: list[Batch]) -> None:
+    """Clips a second that MLflow shows for a real run of one worker, over those of the bare step."""
+    import mlflow
+    import ray
+
+    from flows.settings import read_settings
+    from flows.steps.train import train
+
+    read_settings()
+    steps = 3 * FIRST_STEP
+    one = replace(config, train=replace(config.train, num_workers=1, steps=steps, checkpoint_every=steps, log_every=10))
+    with tempfile.TemporaryDirectory() as folder:
+        ray.init(address="local", num_cpus=4, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        uri = f"sqlite:///{folder}/mlflow.db"
+        trained = train(one, prepared, data_hash="benchmark", mlflow_uri=uri, storage=Path(folder) / "ray")
+        ray.shutdown()
+        points = mlflow.MlflowClient(uri).get_metric_history(trained.run_id, "clips_per_s")
+    loop = np.array([point.value for point in points if point.step > FIRST_STEP])
+    torch.set_num_threads(os.cpu_count() or 1)
+    batches = _in_memory(one, prepared, len(batches), share=config.train.batch_size)
+    step = _ours(one, forget=False)
+    for batch in batches:
+        step(batch)
+    bare = []
+    for batch in batches:
+        started = time.perf_counter()
+        step(batch)
+        bare.append(config.train.batch_size / (time.perf_counter() - started))
+    print(f"loop on Ray Train, one worker, from step {FIRST_STEP}: median {np.median(loop):.0f} clips/s")
+    print(f"bare step on batches in memory: median {np.median(bare):.0f} clips/s")
+    print(f"loop over bare: {np.median(loop) / np.median(bare):.2f}")
+
+
+if __name__ == "__main__":
+    main()
