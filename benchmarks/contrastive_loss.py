@@ -32,7 +32,10 @@ def full_matrix_loss(audio_BD: Tensor, text_BD: Tensor, tau: Tensor) -> Tensor:
     return (below_B - similarity_BB.diagonal()).mean()
 
 
-SIDES: dict[str, Callable[..., Tensor]] = {"autograd, full matrix": full_matrix_loss, "closed form, chunked": contrastive_loss}
+SIDES: dict[str, Callable[..., Tensor]] = {
+    "autograd, full matrix": full_matrix_loss,
+    "closed form, chunked": contrastive_loss,
+}
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def _in_a_process(batch: int, chunk: int, caching: bool, config: str | None, dev
     return None if answer.empty() else answer.get()
 
 
-def _measure(
+def _measure(  # noqa: PLR0917 - a process takes its arguments by position
     batch: int, chunk: int, caching: bool, path: str | None, device: str, answer: multiprocessing.Queue
 ) -> None:
     """One warm-up step of one chunk, then the step that is measured."""

@@ -58,7 +58,7 @@ def main() -> None:
     steps = {
         "ours": _ours(config, forget=False),
         "ours, new texts": _ours(config, forget=True),
-        "plain": _plain(config, lambda audio, text, tau: full_matrix_loss(audio, text, tau)),
+        "plain": _plain(config, full_matrix_loss),
         "ClapModel style": _plain(config, _clap_loss),
     }
     for batch in batches:

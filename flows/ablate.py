@@ -59,8 +59,8 @@ def ablate(
                     prepared,
                     data_hash=data_hash,
                     cache=session.settings.home / "embeddings",
-                    hop_s=config.evaluate.hop_s,
                     batch_size=config.index.batch_size,
+                    num_actors=config.index.num_actors,
                     progress=update,
                 )
             report = evaluate_model(

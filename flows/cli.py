@@ -13,7 +13,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -165,17 +165,26 @@ def prepare(
 
 @app.command()
 def train(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    task: Annotated[
+        Literal["contrastive", "audioset"],
+        typer.Option(help="The two towers on pairs; or the audio tower alone on the tracks' labels, as a warm start."),
+    ] = "contrastive",
+    as_json: AsJson = False,
 ) -> None:
     """Train on the prepared data; started again after a kill it goes on from its last checkpoint.
 
     Example: mulan train
     """
-    result = _run_flow("train", _arguments(manifest, playlists, params))
+    result = _run_flow("train", _arguments(manifest, playlists, params), task=task)
     if as_json:
         _print_json(result)
-    else:
-        console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
+        return
+    console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
+    if task == "audioset":
+        console.print(f"warm start: set model.audio.pretrained to {result['model']}", soft_wrap=True)
 
 
 @app.command()
@@ -326,6 +335,35 @@ def embed(
     """
     path = Path(what)
     _print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write into.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also write the text tower with 8-bit weights.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write both towers as ONNX, which runs without Python and torch, and compare them with the model.
+
+    Example: mulan export model/ onnx/ --int8
+    """
+    from dataclasses import asdict
+
+    from mulan_core.export import export_onnx
+    from mulan_core.model import MuLanModel
+    from mulan_core.processor import MuLanProcessor
+
+    opened, processor = MuLanModel.from_pretrained(model), MuLanProcessor.from_pretrained(model)
+    written = export_onnx(opened, processor, out, int8=int8)
+    if as_json:
+        _print_json([asdict(program) for program in written])
+        return
+    table = Table("file", "MB", "largest difference", "smallest cosine", title=f"Exported to {out}")
+    for program in written:
+        difference, cosine = f"{program.max_difference:.1e}", f"{program.min_cosine:.4f}"
+        table.add_row(program.file, f"{program.megabytes:.1f}", difference, cosine)
+    console.print(table)
 
 
 @release.command("show")

@@ -35,7 +35,7 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def polled(poll: Callable[[], None], *, every_s: float = 1.0) -> Iterator[None]:
+def polled(poll: Callable[[], None], *, every_s: float = 2.0) -> Iterator[None]:
     """Call ``poll`` again and again in the background while the body works."""
     stop = threading.Event()
 

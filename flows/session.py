@@ -84,8 +84,8 @@ class Session:
             self.workspace.prepared,
             data_hash=self.workspace.data_hash,
             cache=self.settings.home / "embeddings",
-            hop_s=config.evaluate.hop_s,
             batch_size=config.index.batch_size,
+            num_actors=config.index.num_actors,
             progress=progress,
         )
 

@@ -2,7 +2,8 @@
 
     from mulan_core import MuLanModel, MuLanProcessor
 
-The two names load torch and transformers on first use, so that tools that need neither stay quick.
+The two names load torch and transformers on first use, so that tools that need neither stay quick. With the
+first of them transformers' AutoConfig, AutoModel and AutoProcessor know MuLan too.
 """
 
 from __future__ import annotations
@@ -17,12 +18,8 @@ __all__ = ["MuLanModel", "MuLanProcessor"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "MuLanModel":
-        from mulan_core.model import MuLanModel
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mulan_core import model, processor  # both: each registers its Auto class
 
-        return MuLanModel
-    if name == "MuLanProcessor":
-        from mulan_core.processor import MuLanProcessor
-
-        return MuLanProcessor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return {"MuLanModel": model.MuLanModel, "MuLanProcessor": processor.MuLanProcessor}[name]

@@ -136,6 +136,8 @@ class ModelConfig:
     """First temperature (PAPER: 0.1)."""
     tau_min: float = 0.01
     """Floor of the temperature; the loss has no lower bound, so a floor is needed (docs/training.md)."""
+    hop_s: float | None = None
+    """Longer audio is cut into windows whose starts lie at most this far apart, seconds; null: one window."""
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     """The log-mel front-end."""
     audio: AudioTowerConfig = field(default_factory=AudioTowerConfig)
@@ -146,6 +148,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 0 < self.tau_min <= self.tau_init <= 1:
             raise UserError(f"need 0 < tau_min <= tau_init <= 1, got {self.tau_min} and {self.tau_init}")
+        if self.hop_s is not None and not 0 < self.hop_s <= self.frontend.window_s:
+            raise UserError(f"hop_s is {self.hop_s}; it must be above 0 and at most window_s, {self.frontend.window_s}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +274,6 @@ class TrainConfig:
 class EvaluateConfig:
     """What the evaluation measures and how."""
 
-    hop_s: float = 10.0
-    """Aimed distance between evaluation windows, seconds; windows are spread evenly and cover the clip."""
     batch_size: int = 32
     """Windows or texts encoded at once."""
     template: str = "{}"
@@ -310,6 +312,8 @@ class IndexConfig:
     """Least recall@10 against exact search; a build under it is not promoted."""
     batch_size: int = 32
     """Windows encoded at once."""
+    num_actors: int = 2
+    """Ray actors that embed tracks, each with a CPU and the model in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Vectors of whole tracks and of texts, the same whatever else is in the batch.
 
-A track's vector is the re-normalised mean of the unit vectors of its evaluation windows, which are fixed,
-even and cover it (``audio.windows``).
+The vectors of tracks are those of ``model.get_audio_features(**processor(audio=...))``, but windows are cut as
+they are encoded and go through the model in batches, so memory does not grow with the length of a track.
 
-Shape letters: N tracks or texts, D embedding size.
+Shape letters: N tracks or texts, W windows of all tracks, D embedding size.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ import numpy as np
 import torch
 
 from mulan_core.audio.windows import cut_window, window_starts
-from mulan_core.model import MuLanModel
+from mulan_core.model import MuLanModel, mean_of_windows
 from mulan_core.processor import MuLanProcessor
 
 
 def embed_tracks(
-    model: MuLanModel, processor: MuLanProcessor, waves: Sequence[np.ndarray], *, hop_s: float, batch_size: int
+    model: MuLanModel, processor: MuLanProcessor, waves: Sequence[np.ndarray], *, batch_size: int
 ) -> np.ndarray:
     """One unit vector per track, float32 (N, D).
 
     Args:
         model: runs in evaluation mode, on the device it is on, and is left in the mode it was in.
-        processor: of the model; gives the window.
+        processor: of the model; gives the window and the hop.
         waves: mono float32 at the processor's sample rate, of any length.
-        hop_s: largest distance between the starts of windows, seconds; at most one window.
         batch_size: windows encoded at once.
 
     Raises:
-        ValueError: if a wave is empty, or ``hop_s`` is not within one window.
+        ValueError: if a wave is empty.
     """
-    size, hop = processor.window_samples, round(hop_s * processor.sample_rate_hz)
-    places = [(track, start) for track, wave in enumerate(waves) for start in window_starts(len(wave), size, hop)]
-    sums_ND = np.zeros((len(waves), model.config.model.embedding_dim))
+    if not len(waves):
+        return np.zeros((0, model.config.model.embedding_dim), np.float32)
+    size, hop = processor.window_samples, processor.hop_samples
+    starts = [window_starts(len(wave), size, hop) for wave in waves]
+    places = [(wave, start) for wave, of_wave in zip(waves, starts, strict=True) for start in of_wave]
+    vectors = []
     with _inference(model):
         for first in range(0, len(places), batch_size):
-            batch = places[first : first + batch_size]
-            windows = np.stack([cut_window(waves[track], start, size) for track, start in batch])
-            vectors_BD = model.get_audio_features(torch.from_numpy(windows).to(model.device))
-            # float64: a mean of many windows must not depend on how they fell into batches
-            np.add.at(sums_ND, [track for track, _ in batch], vectors_BD.cpu().numpy().astype(np.float64))
-    return _unit(sums_ND)
+            windows = np.stack([cut_window(wave, start, size) for wave, start in places[first : first + batch_size]])
+            vectors.append(model.get_audio_features(torch.from_numpy(windows).to(model.device)))
+        num_windows_N = torch.tensor([len(of_wave) for of_wave in starts])
+        return mean_of_windows(torch.cat(vectors), num_windows_N).cpu().numpy()
 
 
 def embed_texts(model: MuLanModel, processor: MuLanProcessor, texts: Sequence[str], *, batch_size: int) -> np.ndarray:
@@ -53,17 +53,13 @@ def embed_texts(model: MuLanModel, processor: MuLanProcessor, texts: Sequence[st
     Texts are encoded in order of length, so that padding is little.
     """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    vectors_ND = np.zeros((len(texts), model.config.model.embedding_dim))
+    vectors_ND = np.zeros((len(texts), model.config.model.embedding_dim), np.float32)
     with _inference(model):
         for first in range(0, len(order), batch_size):
             batch = order[first : first + batch_size]
             inputs = processor(text=[texts[i] for i in batch]).to(model.device)
             vectors_ND[batch] = model.get_text_features(**inputs).cpu().numpy()
-    return _unit(vectors_ND)
-
-
-def _unit(vectors_ND: np.ndarray) -> np.ndarray:
-    return (vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)).astype(np.float32)
+    return vectors_ND
 
 
 @contextlib.contextmanager

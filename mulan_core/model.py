@@ -3,7 +3,7 @@
 ``config.json`` holds everything needed to rebuild the towers, so a saved folder opens offline, without the
 pretrained weights that it once started from.
 
-Shape letters: B examples, S samples, L tokens, D embedding size.
+Shape letters: B examples, N windows, S samples, L tokens, D embedding size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ASTConfig, AutoConfig, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 
@@ -22,10 +22,12 @@ from mulan_core.audio.augment import apply_masks
 from mulan_core.audio.frontend import LogMel
 from mulan_core.config import ModelConfig, from_mapping, to_mapping
 from mulan_core.errors import UserError
-from mulan_core.towers.ast import ASTTower, ast_config, warm_start_ast
-from mulan_core.towers.resnet import ResNetTower, resnet_config, warm_start_resnet
+from mulan_core.towers.audio import audio_config, build_audio_tower, warm_start_audio
 from mulan_core.towers.text import TextTower, warm_start_text
 from mulan_core.towers.warm_start import load_config, quiet, refuse_incomplete, unreachable
+
+WINDOWS_AT_ONCE = 32
+"""Windows of whole tracks that a tower encodes at once, so that a long track needs no more memory than a short one."""
 
 
 class MuLanConfig(PreTrainedConfig):
@@ -47,6 +49,18 @@ class MuLanConfig(PreTrainedConfig):
         return from_mapping(ModelConfig, self.settings or {}, "settings")
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, which would take any model's ``config.json`` with no more than a log line.
+
+        Raises:
+            UserError: if it is another model's.
+        """
+        found = config_dict.get("model_type")
+        if found != cls.model_type:
+            raise UserError(f"its config.json is that of a {found!r} model, not of a {cls.model_type!r} one")
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
     def from_model_config(cls, config: ModelConfig, *, text_config: PreTrainedConfig | None = None) -> MuLanConfig:
         """Derive the encoders' configurations; reads the pretrained text encoder's, not its weights.
 
@@ -63,11 +77,7 @@ class MuLanConfig(PreTrainedConfig):
         longest = getattr(text_config, "max_position_embeddings", config.text.max_tokens)
         if config.text.max_tokens > longest:
             raise UserError(f"text.max_tokens is {config.text.max_tokens}; the text encoder takes at most {longest}")
-        audio_config: PreTrainedConfig = resnet_config(config.audio)
-        if config.audio.kind == "ast":
-            num_frames = round(config.frontend.window_s * 1000 / config.frontend.hop_ms)
-            audio_config = ast_config(config.audio, num_mels=config.frontend.num_mels, num_frames=num_frames)
-        return cls(settings=to_mapping(config), audio_config=audio_config, text_config=text_config)
+        return cls(settings=to_mapping(config), audio_config=audio_config(config), text_config=text_config)
 
 
 class MuLanModel(PreTrainedModel):
@@ -84,11 +94,7 @@ class MuLanModel(PreTrainedModel):
         model = config.model
         self.tau_min, self._tau_init = model.tau_min, model.tau_init
         self.frontend = LogMel(model.frontend)
-        self.audio_tower: ResNetTower | ASTTower
-        if isinstance(config.audio_config, ASTConfig):
-            self.audio_tower = ASTTower(config.audio_config, model.embedding_dim, pooling=model.audio.pooling)
-        else:
-            self.audio_tower = ResNetTower(config.audio_config, model.embedding_dim)
+        self.audio_tower = build_audio_tower(config.audio_config, model.embedding_dim, pooling=model.audio.pooling)
         self.text_tower = TextTower(
             config.text_config,
             model.embedding_dim,
@@ -127,10 +133,7 @@ class MuLanModel(PreTrainedModel):
             torch.manual_seed(seed)
             model = cls(MuLanConfig.from_model_config(config, text_config=text_config))
             if config.audio.pretrained is not None:
-                if isinstance(model.audio_tower, ASTTower):
-                    warm_start_ast(model.audio_tower, config.audio.pretrained)
-                else:
-                    warm_start_resnet(model.audio_tower, config.audio.pretrained)
+                warm_start_audio(model.audio_tower, config.audio.pretrained)
             if config.text.pretrained is not None and text_config is None:
                 warm_start_text(model.text_tower, config.text.pretrained)
         return model.eval()
@@ -140,7 +143,7 @@ class MuLanModel(PreTrainedModel):
         """Open a saved model, a folder or a name on the hub, in evaluation mode; as in transformers.
 
         Raises:
-            UserError: if it does not open, or its weights do not fill the model.
+            UserError: if it does not open, is another model, or its weights and its ``config.json`` disagree.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         name = str(pretrained_model_name_or_path)
@@ -149,10 +152,17 @@ class MuLanModel(PreTrainedModel):
         try:
             with quiet():
                 loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
+        except UserError as error:
+            raise UserError(f"cannot open {name!r}: {error}") from error
         except OSError as error:
             raise unreachable(name, error) from error
         model, info = loaded
         refuse_incomplete(name, info)
+        if left := sorted(info["unexpected_keys"]):
+            raise UserError(
+                f"{name!r} holds {len(left)} weights that its config.json has no place for, such as {left[0]}: "
+                "they are of another architecture"
+            )
         model.text_tower.freeze()
         return (model, info) if wants_info else model
 
@@ -173,20 +183,33 @@ class MuLanModel(PreTrainedModel):
         """Bring the parameter back into its range; call it after each optimiser step."""
         self.log_tau.clamp_(math.log(self.tau_min), 0.0)
 
-    def get_audio_features(self, waveforms: Tensor, *, spec_masks: Tensor | None = None) -> Tensor:
-        """Unit vectors of audio windows, float32 (B, D).
+    def get_audio_features(
+        self, waveforms: Tensor, num_windows: Tensor | None = None, *, spec_masks: Tensor | None = None
+    ) -> Tensor:
+        """Unit vectors of audio, float32 (B, D): of whole items, or of single windows as in training.
+
+        An item's vector is the re-normalised mean of the unit vectors of its windows (section 4.2 averages
+        over the segments of a clip).
 
         Args:
-            waveforms: float32 (B, S), mono in [-1, 1] at the front-end's sample rate, S exactly one window;
+            waveforms: float32 (N, S), mono in [-1, 1] at the front-end's sample rate, S exactly one window;
                 the processor makes them.
-            spec_masks: int64 (B, 4) of ``audio.augment.draw_masks``; for training.
+            num_windows: int64 (B,), how many of the rows belong to each item, in order; None makes each row
+                an item of its own, B = N.
+            spec_masks: int64 (N, 4) of ``audio.augment.draw_masks``, for training; not with ``num_windows``.
 
         Raises:
-            ValueError: if S is not one window.
+            ValueError: if S is not one window, or ``num_windows`` does not add up to N.
         """
+        if num_windows is None:
+            return self._encode_windows(waveforms, spec_masks)
+        vectors = [self._encode_windows(part, None) for part in waveforms.split(WINDOWS_AT_ONCE)]
+        return mean_of_windows(torch.cat(vectors), num_windows)
+
+    def _encode_windows(self, waveforms: Tensor, spec_masks: Tensor | None) -> Tensor:
         if waveforms.ndim != 2 or waveforms.shape[1] != self.frontend.window_samples:
             raise ValueError(
-                f"expected waveforms of shape (B, {self.frontend.window_samples}), one window each, "
+                f"expected waveforms of shape (N, {self.frontend.window_samples}), one window each, "
                 f"got {tuple(waveforms.shape)}: the processor cuts and pads them"
             )
         features_BFT = self.frontend(waveforms)
@@ -199,11 +222,32 @@ class MuLanModel(PreTrainedModel):
         return functional.normalize(self.text_tower(input_ids, attention_mask).float(), dim=-1)
 
     def forward(
-        self, waveforms: Tensor, input_ids: Tensor, attention_mask: Tensor, *, spec_masks: Tensor | None = None
+        self,
+        waveforms: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        num_windows: Tensor | None = None,
+        *,
+        spec_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Both sides of B pairs: ``get_audio_features`` and ``get_text_features``."""
-        audio_BD = self.get_audio_features(waveforms, spec_masks=spec_masks)
+        audio_BD = self.get_audio_features(waveforms, num_windows, spec_masks=spec_masks)
         return audio_BD, self.get_text_features(input_ids, attention_mask)
 
 
+def mean_of_windows(vectors_ND: Tensor, num_windows_B: Tensor) -> Tensor:
+    """Re-normalised mean over the windows of each item: (N, D) to (B, D), in the order of the rows.
+
+    Raises:
+        ValueError: if an item has no window, or the numbers do not add up to N.
+    """
+    counts = num_windows_B.tolist()
+    if sum(counts) != len(vectors_ND) or min(counts, default=1) < 1:
+        raise ValueError(f"num_windows {counts} must be at least 1 each and add up to {len(vectors_ND)} windows")
+    # Item by item, so that no sum depends on what else is in the batch.
+    means = [part.mean(dim=0) for part in vectors_ND.split(counts)]
+    return functional.normalize(torch.stack(means), dim=-1)
+
+
 AutoConfig.register(MuLanConfig.model_type, MuLanConfig)
+AutoModel.register(MuLanConfig, MuLanModel)

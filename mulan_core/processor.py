@@ -1,27 +1,33 @@
 """MuLanProcessor: audio of any rate and texts in, the model's inputs out. Travels in the model's folder.
 
-    inputs = processor(audio=[wave], sampling_rate=44_100)      # {"waveforms": (B, S)}
+    inputs = processor(audio=[wave], sampling_rate=44_100)      # {"waveforms": (N, S), "num_windows": (B,)}
     inputs = processor(text=["relaxing piano"])                 # {"input_ids", "attention_mask"}: (B, L)
 
-One item of audio becomes one window: shorter audio is zero-padded at its end, of longer audio the middle is
-taken. ``embedding.embed_tracks`` covers a whole track instead.
+Audio of any length becomes windows that are fixed, even and cover it (``audio.windows``); audio shorter than one
+window is zero-padded at its end. The model averages over the windows of an item.
+
+Shape letters: B items, N windows of all items, S samples of a window, L tokens.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin, cached_file
 
-from mulan_core.audio.windows import cut_window
+from mulan_core.audio import RATES_HZ
+from mulan_core.audio.windows import cut_windows
 from mulan_core.config import ModelConfig
 from mulan_core.errors import UserError
+from mulan_core.model import MuLanConfig
 from mulan_core.towers.warm_start import locate, unreachable
 
 _FILE = "processor_config.json"
@@ -35,20 +41,37 @@ class MuLanProcessor(PushToHubMixin):
         sample_rate_hz: that the model hears.
         window_s: length of the model's window, seconds.
         max_tokens: longer texts are cut to this many tokens.
+        hop_s: largest distance between the starts of an item's windows, seconds; None makes it one window.
+
+    Attributes:
+        num_truncated: texts cut so far; the first one gives a warning.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, sample_rate_hz: int, window_s: float, max_tokens: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        sample_rate_hz: int,
+        window_s: float,
+        max_tokens: int,
+        hop_s: float | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.sample_rate_hz = sample_rate_hz
         self.window_s = window_s
         self.max_tokens = max_tokens
+        self.hop_s = window_s if hop_s is None else hop_s
+        self.num_truncated = 0
 
     @property
     def window_samples(self) -> int:
         """Samples in one window."""
         return round(self.window_s * self.sample_rate_hz)
+
+    @property
+    def hop_samples(self) -> int:
+        """Largest distance between the starts of windows, samples."""
+        return round(self.hop_s * self.sample_rate_hz)
 
     @classmethod
     def from_config(cls, config: ModelConfig, *, tokenizer: PreTrainedTokenizerBase | None = None) -> MuLanProcessor:
@@ -69,6 +92,7 @@ class MuLanProcessor(PushToHubMixin):
             sample_rate_hz=config.frontend.sample_rate_hz,
             window_s=config.frontend.window_s,
             max_tokens=config.text.max_tokens,
+            hop_s=config.hop_s,
         )
 
     @classmethod
@@ -76,18 +100,29 @@ class MuLanProcessor(PushToHubMixin):
         """Open a saved processor: a folder, or a name on the hub with transformers' options (``revision``, ...).
 
         Raises:
-            UserError: if it does not open.
+            UserError: if it does not open, or is the processor of another model.
         """
         try:
             found = cached_file(str(path), _FILE, **options)
         except OSError as error:
             raise unreachable(str(path), error) from error
         values = json.loads(Path(str(found)).read_text(encoding="utf-8"))
-        values.pop("processor_class")
+        kind = values.pop("processor_class", None)
+        if kind != cls.__name__:
+            raise UserError(f"{str(path)!r} holds a processor of class {kind}, not a {cls.__name__}")
         return cls(_open_tokenizer(str(path), str(path), **options), **values)
 
-    def save_pretrained(self, path: str | Path, **_: Any) -> None:
-        """Write ``processor_config.json`` and the tokenizer's files into the folder ``path``."""
+    def save_pretrained(
+        self, path: str | Path, *, push_to_hub: bool = False, max_shard_size: Any = None, **hub_options: Any
+    ) -> None:
+        """Write ``processor_config.json`` and the tokenizer's files into the folder ``path``.
+
+        Args:
+            path: the folder; the model's own is the place for it.
+            push_to_hub: also upload, as in transformers, to ``repo_id`` (default: the folder's name).
+            max_shard_size: what ``push_to_hub`` hands to all that it saves; nothing here is that large.
+            hub_options: of ``push_to_hub``.
+        """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(str(path))
@@ -95,42 +130,55 @@ class MuLanProcessor(PushToHubMixin):
             "processor_class": type(self).__name__,
             "sample_rate_hz": self.sample_rate_hz,
             "window_s": self.window_s,
+            "hop_s": self.hop_s,
             "max_tokens": self.max_tokens,
         }
         (path / _FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if push_to_hub:
+            self.push_to_hub(hub_options.pop("repo_id", path.name), **hub_options)
 
     def __call__(
         self,
         *,
         audio: np.ndarray | Sequence[np.ndarray] | None = None,
         text: str | Sequence[str] | None = None,
-        sampling_rate: int | None = None,
+        sampling_rate: float | None = None,
     ) -> BatchFeature:
         """Model inputs, as torch tensors, for audio, texts or both.
 
         Args:
-            audio: one mono array or a list of arrays; an array of a list may have channels, on its shorter
-                axis. Floats in [-1, 1], or signed integers, which are scaled by the range of their type.
+            audio: one mono array or a list of arrays, of any length; those of a list may be (channels, samples)
+                and are downmixed. Floats in [-1, 1], or signed integers, which are scaled by the range of
+                their type.
             text: one text or a list of texts.
             sampling_rate: of ``audio``, Hz; must be given with it.
+
+        Returns:
+            ``waveforms`` float32 (N, S) and ``num_windows`` int64 (B,) of audio; ``input_ids`` and
+            ``attention_mask`` int64 (B, L) of texts.
 
         Raises:
             UserError: if there is nothing to process, or an array is empty, not finite or of a wrong shape.
         """
         inputs: dict[str, torch.Tensor] = {}
         if audio is not None:
-            waves = self.waveforms(audio, sampling_rate)
-            inputs["waveforms"] = torch.from_numpy(np.stack([self._one_window(wave) for wave in waves]))
+            size, hop = self.window_samples, self.hop_samples
+            waves = self._waves(audio, sampling_rate)
+            windows = [cut_windows(wave, window_samples=size, hop_samples=hop) for wave in waves]
+            inputs["waveforms"] = torch.from_numpy(np.concatenate(windows))
+            inputs["num_windows"] = torch.tensor([len(of_item) for of_item in windows])
         if text is not None:
             inputs |= self._tokens(text)
         if not inputs:
             raise UserError("nothing to process: give audio, text or both")
         return BatchFeature(inputs)
 
-    def waveforms(self, audio: np.ndarray | Sequence[np.ndarray], sampling_rate: int | None) -> list[np.ndarray]:
-        """Whole audio as mono float32 at the model's rate, neither cut nor padded; see ``__call__``."""
-        if sampling_rate is None or sampling_rate <= 0:
+    def _waves(self, audio: np.ndarray | Sequence[np.ndarray], sampling_rate: float | None) -> list[np.ndarray]:
+        """Whole audio as mono float32 at the model's rate, neither cut nor padded."""
+        if sampling_rate is None:
             raise UserError("give the sampling_rate of the audio in Hz, for example sampling_rate=44_100")
+        if not isinstance(sampling_rate, Real) or not RATES_HZ[0] <= sampling_rate <= RATES_HZ[1]:
+            raise UserError(f"sampling_rate is {sampling_rate!r}; it must be in Hz, {RATES_HZ[0]} to {RATES_HZ[1]}")
         if isinstance(audio, np.ndarray):
             if audio.ndim != 1:
                 raise UserError(f"audio of shape {audio.shape} is ambiguous: give a list of arrays, one per item")
@@ -139,26 +187,29 @@ class MuLanProcessor(PushToHubMixin):
             raise UserError("the list of audio is empty")
         return [self._mono(np.asarray(wave), sampling_rate, item) for item, wave in enumerate(audio)]
 
-    def _mono(self, wave: np.ndarray, sampling_rate: int, item: int) -> np.ndarray:
-        if wave.ndim not in (1, 2) or wave.size == 0:
+    def _mono(self, wave: np.ndarray, sampling_rate: float, item: int) -> np.ndarray:
+        if wave.ndim not in (1, 2):
             raise UserError(f"audio item {item} has shape {wave.shape}; it must be (samples,) or (channels, samples)")
+        if wave.size == 0:
+            raise UserError(f"audio item {item} is empty")
+        if wave.ndim == 2 and len(wave) > wave.shape[1]:
+            raise UserError(f"audio item {item} has {len(wave)} channels of {wave.shape[1]} samples; transpose it")
         if np.issubdtype(wave.dtype, np.signedinteger):
             wave = wave / -np.float32(np.iinfo(wave.dtype).min)
         if not np.issubdtype(wave.dtype, np.floating):
             raise UserError(f"audio item {item} is of type {wave.dtype}; give floats in [-1, 1] or signed integers")
-        if wave.ndim == 2:
-            wave = wave.mean(axis=int(np.argmin(wave.shape)))
         wave = wave.astype(np.float32, copy=False)
+        if wave.ndim == 2:
+            wave = wave.mean(axis=0)
         if not np.isfinite(wave).all():
             raise UserError(f"audio item {item} holds values that are not finite")
         if sampling_rate != self.sample_rate_hz:
             import soxr
 
             wave = soxr.resample(wave, sampling_rate, self.sample_rate_hz, quality="HQ")
+            if wave.size == 0:
+                raise UserError(f"audio item {item} is too short: nothing is left of it at {self.sample_rate_hz} Hz")
         return wave
-
-    def _one_window(self, wave: np.ndarray) -> np.ndarray:
-        return cut_window(wave, max(0, len(wave) - self.window_samples) // 2, self.window_samples)
 
     def _tokens(self, text: str | Sequence[str]) -> dict[str, torch.Tensor]:
         texts = [text] if isinstance(text, str) else list(text)
@@ -173,7 +224,22 @@ class MuLanProcessor(PushToHubMixin):
             return_attention_mask=True,
             return_tensors="pt",
         )
+        lengths = encoded["attention_mask"].sum(dim=1).tolist()
+        full = [text for text, length in zip(texts, lengths, strict=True) if length == self.max_tokens]
+        if full:
+            self._count_cut(full, of=len(texts))
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+    def _count_cut(self, full: list[str], *, of: int) -> None:
+        """Of texts that fill ``max_tokens``, count those that had more."""
+        cut = sum(len(ids) > self.max_tokens for ids in self.tokenizer(full, verbose=False)["input_ids"])
+        if cut and not self.num_truncated:
+            warnings.warn(
+                f"texts of more than {self.max_tokens} tokens lose their end, {cut} of these {of}; from now on they "
+                "are only counted, in processor.num_truncated",
+                stacklevel=4,
+            )
+        self.num_truncated += cut
 
 
 def _open_tokenizer(place: str, name: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -181,3 +247,6 @@ def _open_tokenizer(place: str, name: str, **options: Any) -> PreTrainedTokenize
         return AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError) as error:
         raise unreachable(name, error) from error
+
+
+AutoProcessor.register(MuLanConfig, MuLanProcessor)

@@ -67,8 +67,7 @@ class Encoder:
 
     def encode_wave(self, wave: np.ndarray) -> np.ndarray:
         """Unit vector (D,) of mono audio at the model's rate: the mean over its windows, as in the index."""
-        hop_s = self._processor.window_s
-        return embed_tracks(self._model, self._processor, [wave], hop_s=hop_s, batch_size=BATCH_SIZE)[0]
+        return embed_tracks(self._model, self._processor, [wave], batch_size=BATCH_SIZE)[0]
 
     def decode(self, data: bytes, *, max_s: float) -> np.ndarray:
         """Uploaded bytes to a wave for ``encode_wave``; may run in any thread.

@@ -38,9 +38,8 @@ def embed_prepared(
     *,
     data_hash: str,
     cache: Path,
-    hop_s: float,
     batch_size: int,
-    num_actors: int = 1,
+    num_actors: int,
     progress: Callable[[int], None] | None = None,
 ) -> Vectors:
     """Embed every clip of a prepared folder.
@@ -50,17 +49,16 @@ def embed_prepared(
         prepared: the prepared folder.
         data_hash: DVC's hash of it.
         cache: where finished embeddings are kept.
-        hop_s: aimed distance between windows, seconds.
         batch_size: windows encoded at once.
         num_actors: Ray actors, each with the model in memory.
         progress: called with the number of clips done.
     """
-    folder = cache / f"{weights_hash(model)}-{data_hash[:12]}-{hop_s:g}"
+    folder = cache / f"{weights_hash(model)}-{data_hash[:12]}"
     if not folder.exists():
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        _embed(model, prepared, building, hop_s=hop_s, batch_size=batch_size, num_actors=num_actors, progress=progress)
+        _embed(model, prepared, building, batch_size=batch_size, num_actors=num_actors, progress=progress)
         building.rename(folder)
     return {split: _read(folder / f"{split}.parquet") for split in SPLITS if (folder / f"{split}.parquet").exists()}
 
@@ -70,7 +68,6 @@ def _embed(
     prepared: Path,
     folder: Path,
     *,
-    hop_s: float,
     batch_size: int,
     num_actors: int,
     progress: Callable[[int], None] | None,
@@ -78,7 +75,7 @@ def _embed(
     shards = [str(path) for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
     dataset = ray.data.read_parquet(shards, columns=["track_id", "split", "audio"]).map_batches(
         TrackEmbedder,
-        fn_constructor_args=(str(model), hop_s, batch_size),
+        fn_constructor_args=(str(model), batch_size),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
@@ -101,7 +98,7 @@ def _embed(
 class TrackEmbedder:
     """Ray Data actor: clips as FLAC bytes in, track vectors out."""
 
-    def __init__(self, model: str, hop_s: float, batch_size: int) -> None:
+    def __init__(self, model: str, batch_size: int) -> None:
         import torch
 
         from mulan_core.model import MuLanModel
@@ -110,14 +107,14 @@ class TrackEmbedder:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = MuLanModel.from_pretrained(model).to(self._device)
         self._processor = MuLanProcessor.from_pretrained(model)
-        self._hop_s, self._batch_size = hop_s, batch_size
+        self._batch_size = batch_size
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Embed one batch of clips."""
         from mulan_core.embedding import embed_tracks
 
         waves = [decode_flac(data) for data in batch["audio"]]
-        vectors_ND = embed_tracks(self._model, self._processor, waves, hop_s=self._hop_s, batch_size=self._batch_size)
+        vectors_ND = embed_tracks(self._model, self._processor, waves, batch_size=self._batch_size)
         return {"track_id": batch["track_id"], "split": batch["split"], "vector": vectors_ND}
 
 

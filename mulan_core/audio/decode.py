@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from mulan_core.audio import RATES_HZ
 from mulan_core.errors import UserError
 
 SAMPLE_RATE_HZ = 16_000
@@ -25,7 +26,6 @@ SAMPLE_RATE_HZ = 16_000
 Reason = Literal["missing", "empty", "undecodable", "too_short", "too_long", "silent", "not_finite"]
 
 _BLOCK_SAMPLES = 1 << 20  # over all channels: 4 MiB of float32
-_RATES_HZ = (1_000, 768_000)  # outside, the resampler's filter grows without measure, and no music is stored
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's answer for a FLAC written to a pipe, whose header has no length
 
 
@@ -71,7 +71,7 @@ def decode_audio(
     """
     with _open(source) as file:
         rate_hz = file.samplerate
-        if not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
+        if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
             raise AudioError("undecodable", f"the audio claims a sample rate of {rate_hz} Hz")
         max_frames = None if max_s is None else int(max_s * rate_hz)
         if max_frames is not None and max_frames < file.frames < _UNKNOWN_FRAMES:

@@ -171,7 +171,7 @@ def _set_lines(report: Mapping[str, Any]) -> str:
     lines.append("- counts: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in about["counts"].items()))
     protocol = about["protocol"]
     lines.append(f"- label template: `{protocol['template']}`")
-    lines.append(f"- windows: every {protocol['hop_s']:g} s; {protocol['window_policy']}")
+    lines.append(f"- {protocol['window_policy']}")
     lines.append(f"- intervals: 95 %, {protocol['bootstrap']} bootstrap resamples, seed {protocol['seed']}")
     return "\n".join(lines)
 

@@ -330,7 +330,6 @@ def _describe_set(
     apart = sorted(set(held_out) & set(test_ids))
     protocol = {
         "template": config.template,
-        "hop_s": config.hop_s,
         "window_policy": WINDOW_POLICY,
         "num_triplets": config.num_triplets,
         "seed": config.seed,

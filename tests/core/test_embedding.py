@@ -1,12 +1,18 @@
 """Vectors of tracks and texts: unit, and the same whatever else is in the batch."""
 
+import dataclasses
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from model_fixtures import SMALL_AST, SMALL_RESNET, processor, tiny_model
+from model_fixtures import SMALL_AST, SMALL_RESNET, model_config, processor, tiny_model
 
+from mulan_core import MuLanProcessor
 from mulan_core.audio.windows import cut_windows
+from mulan_core.config import AudioTowerConfig
 from mulan_core.embedding import embed_texts, embed_tracks
+from mulan_core.model import WINDOWS_AT_ONCE
 
 
 @pytest.fixture(scope="module", params=[SMALL_RESNET, SMALL_AST], ids=["resnet", "ast"])
@@ -19,8 +25,8 @@ def tracks(*seconds, seed=0):
     return [(0.1 * rng.standard_normal(int(16_000 * s))).astype(np.float32) for s in seconds]
 
 
-def embed(model, waves, batch_size=4, hop_s=2.0):
-    return embed_tracks(model, processor(), waves, hop_s=hop_s, batch_size=batch_size)
+def embed(model, waves, batch_size=4):
+    return embed_tracks(model, processor(), waves, batch_size=batch_size)
 
 
 def test_unit_vectors_one_a_track(model):
@@ -36,7 +42,28 @@ def test_equals_the_renormalised_mean_of_unit_window_vectors(model):
     assert len(windows) == 5
     with torch.no_grad():
         mean = model.get_audio_features(windows).mean(0)
-    assert np.allclose(embed(model, [wave], hop_s=1.0)[0], mean / mean.norm(), atol=1e-6)
+    config = dataclasses.replace(model_config(), hop_s=1.0)
+    dense = MuLanProcessor.from_config(config, tokenizer=processor().tokenizer)
+    assert np.allclose(embed_tracks(model, dense, [wave], batch_size=4)[0], mean / mean.norm(), atol=1e-6)
+
+
+def test_the_python_door_gives_the_same_vectors(model):
+    """get_audio_features(**processor(...)), also beyond the windows that it encodes at once."""
+    waves = tracks(0.7, 2.0, 2.0 * WINDOWS_AT_ONCE + 5.0, 3.0)
+    with torch.no_grad():
+        vectors = model.get_audio_features(**processor()(audio=waves, sampling_rate=16_000))
+    assert np.allclose(embed(model, waves), vectors, atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_track():
+    """The windows of ten minutes are 38 MB; only those of a batch are held, 1 MB."""
+    tower = AudioTowerConfig(layer_type="basic", embedding_size=4, hidden_sizes=(4, 4), depths=(1, 1))
+    model, wave = tiny_model(tower), np.zeros(16_000 * 600, np.float32)
+    tracemalloc.start()
+    embed_tracks(model, processor(), [wave], batch_size=8)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 6e6
 
 
 def test_the_same_wave_gives_the_same_vector(model):
@@ -96,5 +123,3 @@ def test_nothing_in_nothing_out_and_empty_audio_is_refused(model):
     assert embed_texts(model, processor(), [], batch_size=2).shape == (0, 128)
     with pytest.raises(ValueError, match="empty"):
         embed(model, [np.zeros(0, np.float32)])
-    with pytest.raises(ValueError, match="hop"):
-        embed(model, tracks(3.0), hop_s=2.5)

@@ -1,14 +1,16 @@
 """MuLanModel: unit vectors, temperature, seeds, and a saved folder that opens alone."""
 
+import functools
+import json
 import math
 import subprocess
 import sys
 
 import pytest
 import torch
-from model_fixtures import SMALL_AST, SMALL_RESNET, inputs, model_config, tiny_model
+from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, inputs, model_config, processor, tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel, BertModel
 
 from mulan_core import MuLanModel
 from mulan_core.errors import UserError
@@ -64,15 +66,51 @@ def test_a_saved_demo_model_opens_without_the_package_it_started_from(tmp_path):
     assert float(out.stdout) == pytest.approx(source[key].sum().item(), rel=1e-4)
 
 
+def saved(folder, **changes):
+    """A saved model whose config.json is changed afterwards; dots lead into it."""
+    tiny_model().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for path, value in changes.items():
+        *parents, key = path.split(".")
+        functools.reduce(dict.__getitem__, parents, config)[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_incomplete_weights_are_refused_by_name(tmp_path):
-    tiny_model().save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = load_file(saved(tmp_path) / "model.safetensors")
     del weights["log_tau"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match="lack log_tau"):
         MuLanModel.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot open"):
         MuLanModel.from_pretrained(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings.embedding_dim": 64}, r"have another shape at audio_tower.projection.bias, .*projection.weight"),
+        ({"text_config.num_hidden_layers": 4}, r"lack text_tower.encoder.encoder.layer.3"),
+        (
+            {"text_config.num_hidden_layers": 2},
+            r"16 weights .* no place for, such as text_tower.encoder.encoder.layer.2",
+        ),
+        ({"settings.embeding_dim": 64}, "unknown key 'settings.embeding_dim'"),
+        ({"settings.audio.kind": "cnn"}, "settings.audio.kind is 'cnn'; it must be one of resnet, ast"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused_naming_keys(tmp_path, changes, message):
+    saved(tmp_path, **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        MuLanModel.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_another_model_is_refused(tmp_path):
+    BertModel(TINY_TEXT).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="that of a 'bert' model, not of a 'mulan' one"):
+        MuLanModel.from_pretrained(tmp_path)
 
 
 def test_the_seed_decides_and_the_global_state_is_left_alone():
@@ -116,6 +154,19 @@ def test_anything_but_one_window_is_refused():
             model.get_audio_features(wave)
 
 
+def test_windows_are_averaged_per_item_and_must_add_up():
+    model, waves = tiny_model(), inputs()["waveforms"]
+    windows = model.get_audio_features(waves)
+    items = model.get_audio_features(waves, torch.tensor([1, 2]))
+    mean = windows[1:].mean(0)
+    assert torch.allclose(items, torch.stack([windows[0], mean / mean.norm()]), atol=1e-6)
+    tokens = {key: value[:2] for key, value in inputs().items() if key != "waveforms"}
+    assert torch.equal(model(waves, num_windows=torch.tensor([1, 2]), **tokens)[0], items)
+    for wrong in ([1, 1], [3, 0], [2, 2]):
+        with pytest.raises(ValueError, match="add up to 3 windows"):
+            model.get_audio_features(waves, torch.tensor(wrong))
+
+
 def test_memory_format_does_not_change_the_vectors():
     model = tiny_model()
     before = model.get_audio_features(inputs()["waveforms"])
@@ -147,11 +198,20 @@ def test_too_many_tokens_for_the_encoder_are_refused():
         tiny_model(max_tokens=513)
 
 
-def test_transformers_knows_the_configuration(tmp_path):
-    tiny_model().save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).model_type == "mulan"
-    with pytest.raises(ValueError, match="MuLanConfig"):
-        AutoModel.from_pretrained(tmp_path)
+def test_the_auto_classes_open_model_and_processor(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    processor().save_pretrained(tmp_path)
+    script = (
+        "from mulan_core import MuLanModel\n"  # either name makes all three known
+        "from transformers import AutoConfig, AutoModel, AutoProcessor\n"
+        f"opened = [kind.from_pretrained({str(tmp_path)!r}) for kind in (AutoConfig, AutoModel, AutoProcessor)]\n"
+        "print(*[type(it).__name__ for it in opened], opened[1].training, opened[2].hop_s)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert out.stdout.split() == ["MuLanConfig", "MuLanModel", "MuLanProcessor", "False", "2.0"], out.stderr
+    opened = AutoModel.from_pretrained(tmp_path)
+    assert all(torch.equal(value, opened.state_dict()[key]) for key, value in model.state_dict().items())
 
 
 def test_import_is_light_and_without_infrastructure():

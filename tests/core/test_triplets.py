@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.triplets import triplet_accuracy
+from mulan_core.evaluation.triplets import ontology_pairs, triplet_accuracy
 
 ONTOLOGY = Path(__file__).parents[3] / "shared" / "data" / "audioset" / "ontology.json"
 
@@ -81,6 +81,23 @@ def test_too_few_or_unpaired_are_refused(shapes: tuple[tuple[int, int], tuple[in
         triplet_accuracy(np.full((2, 2), np.nan), np.ones((2, 2)))
 
 
+def test_an_ontology_is_read_from_a_root_down_each_class_once(tmp_path: Path) -> None:
+    children = {"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": [], "e": ["a"]}
+    nodes = [{"id": i, "name": i.upper(), "description": f"what {i} is", "child_ids": c} for i, c in children.items()]
+    file = tmp_path / "ontology.json"
+    file.write_text(json.dumps(nodes))
+    names, descriptions = ontology_pairs(file, root="a")
+    assert sorted(names) == ["A", "B", "C", "D"]
+    assert descriptions == [f"what {name.lower()} is" for name in names]
+    for text, message in (('{"a": 1}', "not AudioSet's"), ("no json", "not AudioSet's"), (None, "cannot read")):
+        if text is None:
+            file.unlink()
+        else:
+            file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            ontology_pairs(file)
+
+
 @pytest.mark.slow
 def test_a_public_text_encoder_reaches_its_known_accuracy_on_the_ontology() -> None:
     """MiniLM on all 35,532 triplets of AudioSet's music subtree: .937 by mean pooling, .907 by [CLS]."""
@@ -108,15 +125,7 @@ def test_a_public_text_encoder_reaches_its_known_accuracy_on_the_ontology() -> N
         both = torch.nn.functional.normalize(torch.cat(rows, dim=1), dim=-1).numpy()
         return both[0], both[1]
 
-    nodes = {node["id"]: node for node in json.loads(ONTOLOGY.read_text(encoding="utf-8"))}
-    subtree: list[str] = []
-    waiting = ["/m/04rlf"]
-    while waiting:
-        node_id = waiting.pop()
-        if node_id not in subtree:
-            subtree.append(node_id)
-            waiting += nodes[node_id]["child_ids"]
-    names, descriptions = (embed([nodes[i][field] for i in subtree]) for field in ("name", "description"))
+    names, descriptions = map(embed, ontology_pairs(ONTOLOGY))
     for pooling, known in ((0, 0.937), (1, 0.907)):
         result = triplet_accuracy(names[pooling], descriptions[pooling])
         assert result.num_triplets == 35_532

@@ -32,7 +32,7 @@ model:
   text: {pretrained: demo-minilm, max_tokens: 32, trainable_layers: 0, pooling: mean}
 train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps: 4, checkpoint_every: 10, log_every: 5,
         spec_time_mask: 0, spec_freq_mask: 0}
-evaluate: {hop_s: 2.0, bootstrap: 20}
+evaluate: {bootstrap: 20}
 gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, min_items: 5}
 serve: {port: PORT}
 ablate: {steps: 10, rows: [aset, unfiltered]}

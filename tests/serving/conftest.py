@@ -49,7 +49,7 @@ def catalogue(model_folder, tmp_path_factory):
     rows["song-10"]["media_path"] = "/etc/passwd"
     rows["song-11"]["media_path"] = str(folder / ".." / "secret.ogg")
     waves = [decode_audio(folder / f"{i}.ogg")[0] for i in range(NUM_TRACKS)]
-    vectors = embed_tracks(model, processor, waves, hop_s=2.0, batch_size=8)
+    vectors = embed_tracks(model, processor, waves, batch_size=8)
     return Catalogue(folder, dict(zip(rows, vectors, strict=True)), rows)
 
 
