@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from pathlib import Path
 from mulan_core.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)  # opened before the fork: a child may not load libraries
+# Opened before the fork: a child may not load libraries. Other systems than Linux have no such signal.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class Child:
@@ -129,8 +131,12 @@ class Child:
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends; for a ``preexec_fn``, or a child's first act."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Have the kernel end this process when its parent ends; for a ``preexec_fn``, or a child's first act.
+
+    Linux only: elsewhere a child outlives a parent that is killed outright.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _prepare() -> None:

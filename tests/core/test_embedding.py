@@ -1,10 +1,13 @@
 """Vectors of tracks and texts: unit, and the same whatever else is in the batch."""
 
 import dataclasses
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 import torch
 from model_fixtures import SMALL_AST, SMALL_RESNET, model_config, processor, tiny_model
 
@@ -13,6 +16,8 @@ from mulan_core.audio.windows import cut_windows
 from mulan_core.config import AudioTowerConfig
 from mulan_core.embedding import embed_texts, embed_tracks
 from mulan_core.model import WINDOWS_AT_ONCE
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=[SMALL_RESNET, SMALL_AST], ids=["resnet", "ast"])
@@ -53,6 +58,20 @@ def test_the_python_door_gives_the_same_vectors(model):
     with torch.no_grad():
         vectors = model.get_audio_features(**processor()(audio=waves, sampling_rate=16_000))
     assert np.allclose(embed(model, waves), vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_pages_examples_run(page, tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    processor().save_pretrained(tmp_path)
+    waves = [wave for seconds in (0.7, 9.1) for wave in tracks(seconds)]
+    names = {"path": tmp_path, "waves": waves}
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
+        exec(block, names)
+    resampled = [soxr.resample(wave, 44_100, 16_000, quality="HQ") for wave in waves]
+    assert np.allclose(names["audio_BD"].detach(), embed(model, resampled), atol=1e-5)
+    assert names["text_BD"].shape[1] == 128
 
 
 def test_memory_does_not_grow_with_the_length_of_a_track():
