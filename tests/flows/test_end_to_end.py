@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,7 +14,11 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 
+from mulan_core import MuLanModel
+from mulan_core.classifier import AudioClassifier
+from mulan_core.config import load_config
 from mulan_core.data import shards
 
 ROOT = Path(__file__).parents[2]
@@ -229,6 +234,21 @@ def test_ctrl_c_in_training_leaves_nothing_and_the_next_run_goes_on(home, first)
     steps = [point.step for point in client.get_metric_history(run_id, "loss")]
     assert max(steps) == 120
     assert steps.count(5) == 1, "the second half must go on from the checkpoint, not from the start"
+
+
+def test_a_classifier_of_the_labels_is_trained_once_and_warms_up_the_towers(home, first):
+    """The paper's start of its audio tower, through the command; its folder is then a warm start."""
+    arguments = ("train", "--task", "audioset", "--manifest", "tones.jsonl", "--json")
+    done = mulan(*arguments, "--params", "params.yaml", home=home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    classifier = AudioClassifier.from_pretrained(result["model"])
+    assert classifier.labels == tuple(sorted(f"pitch:{p}" for p in PITCHES) + sorted(f"shape:{s}" for s in SHAPES))
+    assert result["run_id"] != first["train"]["run_id"]
+    config = load_config(home / "params.yaml").model
+    warm = MuLanModel.from_config(replace(config, audio=replace(config.audio, pretrained=result["model"])))
+    for name, value in classifier.audio_tower.encoder.state_dict().items():
+        assert torch.equal(value, warm.audio_tower.encoder.state_dict()[name]), name
 
 
 def test_the_ablation_is_one_table_under_one_parent(home, first):
