@@ -23,6 +23,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # `mulan ui` shows runs; MLflow would start ten more processes for jobs that nobody here gives it.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # Ray reads the working folder's code; its warnings about defaults to come are not the user's business.
