@@ -312,8 +312,9 @@ class IndexConfig:
     """Least recall@10 against exact search; a build under it is not promoted."""
     batch_size: int = 32
     """Windows encoded at once."""
-    num_actors: int = 2
-    """Ray actors that embed tracks, each with a CPU and the model in memory."""
+    num_actors: int = 1
+    """Ray actors that embed tracks, each with a CPU and the model in memory. On a small private Ray that flows share,
+    more of them can take the last CPU that another flow waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)
