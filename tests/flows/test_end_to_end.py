@@ -188,7 +188,7 @@ def test_serve_search_and_a_second_owner(home, first):
             lines.append(line)
             if "Ctrl-C stops it" in line:
                 break
-        url = next(word for line in lines for word in line.split() if word.startswith("http://127.")).rstrip("/")
+        url = next(word for line in lines for word in line.split() if word.startswith("http://127.")).rstrip("/.")
         found = mulan("search", "high buzzing", "--k", "5", "--url", url, "--json", home=home)
         answer = json.loads(found.stdout)
         assert len(answer["hits"]) == 5
