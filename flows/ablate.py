@@ -37,8 +37,7 @@ def ablate(
         config, uri, prepared = session.workspace.config, session.settings.mlflow_uri, session.workspace.prepared
         data_hash = session.workspace.data_hash
         names = rows or list(config.ablate.rows)
-        for name in names:
-            steps.row_config(config, name)  # an unknown row is said before the first one trains
+        steps.check_rows(names)  # said before the first one trains
         with tracking(uri), mlflow.start_run(run_name="ablation") as parent:
             mlflow.set_tags(lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {"mulan.data_hash": data_hash})
             log_config(config, parent)

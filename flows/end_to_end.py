@@ -64,4 +64,6 @@ def _summary(result: dict[str, Any], session: Session) -> str:
     lines += ["", "| stage | seconds |", "|---|---:|"]
     lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in session.stages.items()]
     lines += ["", f"MLflow run `{result['train']['run_id']}`, data `{result['prepare']['data_hash']}`."]
+    if "serve" in result:
+        lines += ["", f"Served at {result['serve']['url']}"]
     return "\n".join(lines)

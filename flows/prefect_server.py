@@ -7,9 +7,9 @@ second one on the same database for every flow that joins.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -21,63 +21,75 @@ START_TIMEOUT_S = 180.0
 """How long our server may take to answer; on a new home it makes its database first."""
 
 
-@contextmanager
-def report_flows(home: Path, *, joined: str | None = None) -> Iterator[str | None]:
-    """Have the flows inside report to a server, and start one if there is none.
+class PrefectServer:
+    """``prefect server`` without its UI on loopback. It ends with this process (``Child``).
 
     Args:
-        home: where a server of our own writes its log.
-        joined: API address of the stack that is joined.
+        log_path: where the server's words go.
+    """
 
-    Returns:
-        The API's address; None inside a flow that was called without a stack around it, for which Prefect
-        has started a temporary server by now.
+    def __init__(self, log_path: Path) -> None:
+        self._log_path, self._port = log_path, free_port()
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of its API."""
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def launch(self) -> None:
+        """Start the process; ``wait`` says when it answers."""
+        command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1"]
+        self._child = Child("Prefect's server", [*command, "--port", str(self._port)], log_path=self._log_path)
+
+    def wait(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            UserError: if it ends, or does not answer in time.
+        """
+        if self._child is not None:
+            self._child.wait_until(self._answers, timeout_s=START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Stop the server; returns when the process is gone. May be called twice."""
+        if self._child is not None:
+            self._child.stop()
+        self._child = None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def find_api() -> str | None:
+    """Find the API that flows report to already; None if a server is still to be started.
+
+    It is the one that the user named (PREFECT_API_URL, or a Prefect profile). Around a flow that was called
+    from Python without a stack, it is the temporary one that Prefect has started by now.
 
     Raises:
-        UserError: if the user's server does not answer, or ours does not start.
+        UserError: if the user's server does not answer.
     """
+    from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None and FlowRunContext.get() is None:
+        return None
+    with get_client(sync_client=True) as client:
+        if error := client.api_healthcheck():
+            raise UserError(
+                f"Prefect does not answer at {url}; start it with `prefect server start`, or unset PREFECT_API_URL"
+            ) from error
+        return str(client.api_url).rstrip("/")
+
+
+def report_to(url: str) -> AbstractContextManager[Any]:
+    """Have the flows inside report to this API."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    named = PREFECT_API_URL.value()
-    if named or FlowRunContext.get():
-        if named:
-            _check(named)
-        yield named
-        return
-    with ExitStack() as cleanup:
-        url = joined or cleanup.enter_context(_own_server(home))
-        cleanup.enter_context(temporary_settings({PREFECT_API_URL: url}))
-        yield url
-
-
-def _check(url: str) -> None:
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-    if error:
-        raise UserError(
-            f"Prefect does not answer at {url}; start it with `prefect server start`, or unset PREFECT_API_URL"
-        ) from error
-
-
-@contextmanager
-def _own_server(home: Path) -> Iterator[str]:
-    """A server without UI on loopback."""
-    port = free_port()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1"]
-    server = Child("Prefect's server", [*command, "--port", str(port)], log_path=home / "prefect.log")
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        server.wait_until(lambda: _answers(url), timeout_s=START_TIMEOUT_S)
-        yield url
-    finally:
-        server.stop()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+    return temporary_settings({PREFECT_API_URL: url})

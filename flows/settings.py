@@ -65,9 +65,6 @@ def read_settings() -> Settings:
     home = Path(os.environ.get("MULAN_HOME", ".mulan")).resolve()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if not os.environ.get("RAY_ADDRESS"):
-        # A private Ray binds every interface unless told that there are no clusters on this kind of machine.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect itself makes one level only
     return Settings(

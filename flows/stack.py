@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import psutil
 
-from flows.prefect_server import report_flows
+from flows.prefect_server import PrefectServer, find_api, report_to
 from flows.settings import Settings
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
@@ -33,8 +33,8 @@ RAY_CPUS_LEAST = 4
 class Stack:
     """Addresses of what runs."""
 
-    prefect_url: str | None
-    """Prefect's API, where the flows of the owner report to."""
+    prefect_url: str
+    """The API that flows report to."""
     milvus_uri: str
     ray_address: str
     ray_auth_mode: str
@@ -66,22 +66,38 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
                     f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); "
                     "stop it first (Ctrl-C), or set MULAN_HOME to another folder"
                 )
-            cleanup.enter_context(report_flows(settings.home, joined=running.prefect_url))
+            if find_api() is None:
+                cleanup.enter_context(report_to(running.prefect_url))
             cleanup.callback(_stop_ray)
             if running.ray_auth_mode == "token":
                 _send_ray_token()
+            if running.ray_address.startswith("127."):
+                _keep_ray_on_loopback()
             _start_ray(running.ray_address)
             yield running
             return
+        settings.stack_file.unlink(missing_ok=True)  # an owner that was killed has left it
         cleanup.callback(settings.stack_file.unlink, missing_ok=True)
         cleanup.callback(_reap_ray)
-        prefect_url = cleanup.enter_context(report_flows(settings.home))
+        # All are started, then all are waited for: each spends its first seconds importing.
+        servers: list[MilvusServer | PrefectServer] = []
         milvus_uri = settings.milvus_uri
         if milvus_uri is None:
-            server = MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log")
-            milvus_uri = cleanup.enter_context(server).uri
+            servers.append(milvus := MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log"))
+            cleanup.callback(milvus.stop)
+            milvus.launch()
+            milvus_uri = milvus.uri
+        prefect_url = find_api()
+        if prefect_url is None:
+            servers.append(prefect := PrefectServer(settings.home / "prefect.log"))
+            cleanup.callback(prefect.stop)
+            prefect.launch()
+            prefect_url = prefect.url
+            cleanup.enter_context(report_to(prefect_url))
         cleanup.callback(_stop_ray)
         ray_address = _start_ray(settings.ray_address)
+        for server in servers:
+            server.wait()
         stack = Stack(
             prefect_url=prefect_url,
             milvus_uri=milvus_uri,
@@ -116,6 +132,8 @@ def _start_ray(address: str | None) -> str:
     import ray
 
     private = address is None
+    if private:
+        _keep_ray_on_loopback()
     options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
     try:
         ray.init(
@@ -139,6 +157,18 @@ def ray_for_stage() -> Iterator[None]:
         yield
     finally:
         _stop_ray()
+
+
+def _keep_ray_on_loopback() -> None:
+    """Have a Ray of this machine alone bind 127.0.0.1, and find it there.
+
+    Ray replaces that address by the machine's, unless it believes that this kind of machine has no clusters.
+    The variable is for the processes that it starts; this one may have imported Ray, and read it, by now.
+    """
+    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _send_ray_token() -> None:

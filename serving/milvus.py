@@ -67,6 +67,15 @@ class MilvusServer:
         Raises:
             UserError: if the port is taken, the folder is in use, or the program is missing or fails.
         """
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the process; ``wait`` says when it answers.
+
+        Raises:
+            UserError: if the port is taken, or the program is missing.
+        """
         program = Path(sys.executable).with_name("milvus-lite")
         if not program.is_file():
             raise UserError(f"there is no {program}; install MuLan's dependencies (pip install milvus-lite)")
@@ -81,7 +90,15 @@ class MilvusServer:
             log_path=self.log_path,
             reasons={"DataDirLockedError": in_use},
         )
-        self._child.wait_until(lambda: _answers(self._host, self._port), timeout_s=self._start_timeout_s)
+
+    def wait(self) -> None:
+        """Return once it answers.
+
+        Raises:
+            UserError: if it ends (the folder is in use), or does not answer in time.
+        """
+        if self._child is not None:
+            self._child.wait_until(lambda: _answers(self._host, self._port), timeout_s=self._start_timeout_s)
 
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""

@@ -6,6 +6,7 @@ the inner run reports back to it. The rows are those of the paper's Table 4(b).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,24 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Row -> the text sources it trains on; ``unfiltered`` also draws what the SF and LF filters dropped."""
 
 
+def check_rows(rows: Iterable[str]) -> None:
+    """Refuse rows that are not in the table.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    for row in rows:
+        if row not in ROWS:
+            raise UserError(f"there is no ablation row {row!r}; the rows are {', '.join(ROWS)}")
+
+
 def row_config(config: Config, row: str) -> Config:
     """The numbers of one row: only the text sources and the filters differ from row to row.
 
     Raises:
         UserError: for a row that is not in the table.
     """
-    if row not in ROWS:
-        raise UserError(f"there is no ablation row {row!r}; the rows are {', '.join(ROWS)}")
+    check_rows([row])
     weights = {source: config.train.source_weights.get(source, 0.0) for source in ROWS[row]}
     train = replace(
         config.train,
@@ -80,12 +91,8 @@ def run_rows(
     results = tuner.fit()
     if results.errors:
         raise UserError(f"an ablation row failed: {str(results.errors[0]).strip().splitlines()[-1]}")
-    by_row = {
-        result.metrics["row"]: result.metrics
-        for result in map(results.__getitem__, range(len(results)))
-        if result.metrics
-    }
-    return [{"row": row, "run_id": by_row[row]["run_id"], "model": Path(by_row[row]["model"])} for row in rows]
+    table = results.get_dataframe().set_index("row")
+    return [{"row": row, "run_id": table.run_id[row], "model": Path(table.model[row])} for row in rows]
 
 
 def _trial(space: dict[str, Any]) -> None:

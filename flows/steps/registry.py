@@ -6,7 +6,6 @@ decision with its reasons. Only ``promote`` moves ``champion``, and only for a v
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,7 +75,10 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
                 )
             version = info.registered_model_version
         version = str(version)
-        gate = {"mulan.gate": "passed" if decision.promote else "refused", "mulan.gate_reasons": str(asdict(decision))}
+        gate = {
+            "mulan.gate": "passed" if decision.promote else "refused",
+            "mulan.gate_reasons": "\n".join(decision.reasons),
+        }
         for name, value in {**tags, "mulan.weights": weights, **gate}.items():
             client.set_model_version_tag(MODEL_NAME, version, name, value)
         client.set_registered_model_alias(MODEL_NAME, "candidate", version)

@@ -1,20 +1,13 @@
 """Every mistake is one sentence and a non-zero exit, through the real command."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from flow_fixtures import ROOT
+from flow_fixtures import mulan as mulan_in
 
-ROOT = Path(__file__).parents[2]
-MULAN = Path(sys.executable).parent / "mulan"
-
-
-def mulan(*arguments, home, cwd=ROOT, **environment):
-    env = {**os.environ, "MULAN_HOME": str(home), **environment}
-    return subprocess.run([MULAN, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+mulan = partial(mulan_in, cwd=ROOT)
 
 
 def refused(done, sentence, code=2):
@@ -55,7 +48,12 @@ def test_dead_addresses(tmp_path, closed_port):
     dead = f"http://127.0.0.1:{closed_port}"
     refused(mulan("train", home=tmp_path, MLFLOW_TRACKING_URI=dead), "MLflow does not answer at")
     refused(mulan("train", home=tmp_path, MULAN_MILVUS_URI=dead), "Milvus")
+    refused(mulan("train", home=tmp_path, PREFECT_API_URL=f"{dead}/api"), "Prefect does not answer at")
     refused(mulan("search", "piano", "--url", dead, home=tmp_path), "no MuLan endpoint answers")
+
+
+def test_an_unknown_ablation_row(tmp_path):
+    refused(mulan("ablate", "--rows", "aset,nope", home=tmp_path), "there is no ablation row 'nope'")
 
 
 def test_unusable_files_for_tag(tmp_path):

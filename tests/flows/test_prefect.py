@@ -1,0 +1,205 @@
+"""A running ``mulan serve``, and what joins it: the command line, and flows triggered through Prefect.
+
+As docs/operate.md has it: a Prefect server, a worker and the deployments of prefect.yaml, all real.
+"""
+
+import ipaddress
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import httpx
+import mlflow
+import psutil
+import pytest
+import torch
+from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, processes_of, result_of
+from prepared_fixtures import PITCHES, SHAPES
+
+from mulan_core import MuLanModel
+from mulan_core.classifier import AudioClassifier
+from mulan_core.config import load_config
+from serving.ports import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+PREFECT = Path(sys.executable).parent / "prefect"
+
+
+def test_a_flow_called_from_python_keeps_the_server_that_prefect_started(home, first):
+    program = textwrap.dedent("""
+        from flows.settings import read_settings
+        read_settings()
+        from prefect import flow
+        from flows.prefect_server import find_api
+
+        assert find_api() is None
+        print(flow(find_api)())
+    """)
+    done = subprocess.run([sys.executable, "-c", program], env=environment(home), capture_output=True, text=True)
+    assert re.fullmatch(r"http://127.0.0.1:\d+/api", done.stdout.strip()), done.stderr[-2000:]
+    assert left_of(home, within_s=10) == []
+
+
+@dataclass
+class Served:
+    """A ``mulan serve`` of the test's home."""
+
+    process: subprocess.Popen
+    url: str
+
+
+@pytest.fixture(scope="module")
+def prefect_url(home, first):
+    """The API of ``prefect server start``, with the deployments and a worker."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    env = environment(home) | {"PREFECT_HOME": str(home / "prefect"), "MULAN_CHECKOUT": str(ROOT)}
+
+    def prefect(*arguments):
+        done = subprocess.run([PREFECT, "--no-prompt", *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with (home / "prefect-server.log").open("w") as log:
+        server = subprocess.Popen([PREFECT, "server", "start", "--port", str(port)], env=env, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    env["PREFECT_API_URL"] = url
+    prefect("work-pool", "create", "mulan", "--type", "process")
+    prefect("deploy", "--all")
+    with (home / "prefect-worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [PREFECT, "worker", "start", "--pool", "mulan"], cwd=ROOT, env=env, stdout=log, stderr=log
+        )
+    yield url
+    for process in (worker, server):
+        process.send_signal(signal.SIGINT)
+    for process in (worker, server):
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def served(home, prefect_url):
+    process = subprocess.Popen(
+        [MULAN, "serve", *CATALOGUE],
+        cwd=home,
+        env=environment(home) | {"PREFECT_API_URL": prefect_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C stops it" in line:
+            break
+    url = next(word for line in lines for word in line.split() if word.startswith("http://127."))
+    yield Served(process, url.rstrip("/."))
+    process.kill()
+
+
+def search(served, text, home):
+    return result_of(mulan("search", text, "--k", "5", "--url", served.url, "--json", home=home))
+
+
+def test_the_command_line_asks_it(home, first, served):
+    answer = search(served, "high buzzing", home)
+    assert len(answer["hits"]) == 5
+    assert answer["release"]["model_version"] == first["register"]["version"]
+    assert result_of(mulan("tag", "0.wav", "--url", served.url, "--json", home=home))["labels"]
+
+
+def test_only_serves_replica_listens_beyond_this_machine_and_wants_a_token(home, served):
+    beyond = [
+        (process.name(), connection.laddr.port)
+        for process in processes_of(home)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+        and not ipaddress.ip_address(connection.laddr.ip.removeprefix("::ffff:")).is_loopback
+    ]
+    assert all(name.startswith("ray::ServeReplica") for name, _ in beyond), beyond
+    for _, port in beyond:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_another_owner_is_refused(home, served):
+    refused = mulan("serve", *CATALOGUE, home=home)
+    assert refused.returncode == 2 and "another mulan is running" in refused.stderr
+
+
+def test_a_second_run_does_nothing_again(home, first, served, prefect_url):
+    before = {path: path.stat().st_mtime_ns for path in prepared_of(home).rglob("*.parquet")}
+    second = result_of(mulan("run", *CATALOGUE, "--no-serve", "--json", home=home, PREFECT_API_URL=prefect_url))
+    assert {path: path.stat().st_mtime_ns for path in prepared_of(home).rglob("*.parquet")} == before
+    assert second["train"] == first["train"]
+    assert second["register"]["version"] == first["register"]["version"]
+    assert second["index"]["built"] is False
+    # ``dvc repro`` by hand agrees that everything is up to date.
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=prepared_of(home).parents[2], capture_output=True, text=True
+    )
+    assert "up to date" in status.stdout
+
+
+def test_a_run_triggered_through_prefect_switches_the_release(home, first, served, prefect_url):
+    """With the numbers of another training run; the endpoint answers all the while."""
+    with httpx.Client(base_url=f"{prefect_url}/", timeout=60) as api:
+        deployment = api.get("deployments/name/end_to_end/end_to_end").raise_for_status().json()
+        assert deployment["parameter_openapi_schema"]["properties"].keys() >= {"manifest", "playlists", "params"}
+        parameters = {"manifest": str(home / "tones.jsonl"), "params": str(home / "longer.yaml"), "serve": True}
+        created = api.post(f"deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+        run, deadline = created.raise_for_status().json(), time.monotonic() + 600
+        while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and time.monotonic() < deadline:
+            assert httpx.get(f"{served.url}/livez").status_code == 200
+            time.sleep(1)
+            run = api.get(f"flow_runs/{run['id']}").json()
+        assert run["state_type"] == "COMPLETED", (run["state"], (home / "prefect-worker.log").read_text()[-3000:])
+        of_run = {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}}
+        artifact = api.post("artifacts/filter", json=of_run).json()[0]
+        assert artifact["key"] == "end-to-end" and "passed the gate" in artifact["data"]
+    answer = search(served, "low smooth", home)
+    assert answer["hits"]
+    assert int(answer["release"]["model_version"]) > int(first["register"]["version"])
+    assert f"**Version {answer['release']['model_version']}**" in artifact["data"] and served.url in artifact["data"]
+
+
+def test_the_ablation_is_one_table_under_one_parent(home, served, prefect_url):
+    result = result_of(mulan("ablate", *CATALOGUE, "--json", home=home, PREFECT_API_URL=prefect_url))
+    assert [row["name"] for row in result["rows"]] == ["aset", "unfiltered"]
+    assert "unfiltered" in result["table"]
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    assert "ablation.md" in {item.path for item in client.list_artifacts(result["run_id"])}
+    children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{result['run_id']}'")
+    assert {run.info.run_id for run in children} == {row["run_id"] for row in result["rows"]}
+
+
+def test_a_classifier_of_the_labels_is_trained_once_and_warms_up_the_towers(home, first, served, prefect_url):
+    """The paper's start of its audio tower, through the command; its folder is then a warm start."""
+    done = mulan("train", "--task", "audioset", *CATALOGUE, "--json", home=home, PREFECT_API_URL=prefect_url)
+    result = result_of(done)
+    classifier = AudioClassifier.from_pretrained(result["model"])
+    assert classifier.labels == tuple(sorted(f"pitch:{p}" for p in PITCHES) + sorted(f"shape:{s}" for s in SHAPES))
+    assert result["run_id"] != first["train"]["run_id"]
+    config = load_config(home / "params.yaml").model
+    warm = MuLanModel.from_config(replace(config, audio=replace(config.audio, pretrained=result["model"])))
+    for name, value in classifier.audio_tower.encoder.state_dict().items():
+        assert torch.equal(value, warm.audio_tower.encoder.state_dict()[name]), name
+
+
+def test_ctrl_c_ends_it(home, served):
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(timeout=120) == 0
+    # The server and the worker of this test go on.
+    assert [line for line in left_of(home) if str(PREFECT) not in line] == []
