@@ -27,12 +27,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 OWN_STAGES = {
     "stages": {
+        "judge": {
+            "cmd": "mulan stage judge",
+            "always_changed": True,
+            "outs": [{".mulan/data/judge.json": {"cache": False}}],
+        },
+        "text": {
+            "cmd": "mulan stage text",
+            "deps": ["${catalogue}", ".mulan/data/judge.json"],
+            "params": ["text", "model.text.pretrained"],
+            "outs": [".mulan/data/texts"],
+        },
         "prepare": {
             "cmd": "mulan stage prepare",
-            "deps": ["${catalogue}"],
+            "deps": ["${catalogue}", ".mulan/data/texts"],
             "params": ["prepare"],
             "outs": [".mulan/data/prepared"],
-        }
+        },
     }
 }
 
@@ -52,6 +63,11 @@ class Workspace:
     def prepared(self) -> Path:
         """The prepared folder (shards, tables, counts)."""
         return self.folder / ".mulan" / "data" / "prepared"
+
+    @property
+    def texts(self) -> Path:
+        """The folder of judged texts and their report."""
+        return self.folder / ".mulan" / "data" / "texts"
 
     @property
     def data_hash(self) -> str:
@@ -121,6 +137,10 @@ def open_workspace(
 def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     """Write a workspace's files and make it a DVC project; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    if config.text.lf_classifier:  # the stages run in the workspace, the user named it from where they are
+        config = replace(
+            config, text=replace(config.text, lf_classifier=str(Path(config.text.lf_classifier).resolve()))
+        )
     (folder / "params.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
     if not (folder / ".dvc").exists():

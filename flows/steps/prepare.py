@@ -22,18 +22,23 @@ import pyarrow.parquet as pq
 import ray.data
 
 from mulan_core.audio.decode import AudioError, check_wave, decode_audio
-from mulan_core.config import PrepareConfig
+from mulan_core.config import PrepareConfig, TextConfig
 from mulan_core.data import shards
 from mulan_core.data.tracks import SPLITS, locate, read_manifest
 from mulan_core.errors import UserError
-from mulan_core.text.filters import filter_texts
+from mulan_core.text.judging import judge_tracks
 
 FLAC_BYTES_PER_SAMPLE = 1.3
 """What 16-bit music takes in FLAC, to plan the size of shards."""
 
 
 def prepare(
-    catalogue: Path, out: Path, config: PrepareConfig, *, progress: Callable[[int, int], None] | None = None
+    catalogue: Path,
+    out: Path,
+    config: PrepareConfig,
+    *,
+    texts: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Turn a catalogue into a prepared folder.
 
@@ -41,6 +46,7 @@ def prepare(
         catalogue: folder with ``manifest.parquet`` and maybe ``playlists.parquet``.
         out: the prepared folder; replaced as a whole once everything is written.
         config: clip length, limits, size of shards.
+        texts: folder of judged texts (``flows/steps/text.py``); null judges them here, by the default rules.
         progress: called with (tracks done, tracks in all).
 
     Returns:
@@ -53,7 +59,7 @@ def prepare(
     tracks = read_manifest(manifest)
     building = out.with_name(f".{out.name}.building")
     shutil.rmtree(building, ignore_errors=True)
-    jobs = _plan(tracks, manifest, config)
+    jobs = _plan(_with_judged_texts(tracks, texts), manifest, config)
     write = _ShardWriter(str(building), config)
     outcomes: list[dict[str, Any]] = []
     done = 0
@@ -75,13 +81,29 @@ def prepare(
     return counts
 
 
-def _plan(tracks: pa.Table, manifest: Path, config: PrepareConfig) -> list[dict[str, Any]]:
+def _with_judged_texts(tracks: pa.Table, texts: Path | None) -> list[dict[str, Any]]:
+    """Rows of the manifest, their texts replaced by the judged ones."""
+    rows = tracks.to_pylist()
+    if texts is None:
+        judged = judge_tracks(rows, TextConfig())
+    else:
+        by_track = shards.read_texts(texts)
+        lost = [row["track_id"] for row in rows if row["track_id"] not in by_track]
+        if lost:
+            raise UserError(
+                f"{texts} has no judged texts of track {lost[0]!r} (and {len(lost) - 1} more); run `dvc repro`"
+            )
+        judged = [by_track[row["track_id"]] for row in rows]
+    return [row | {"texts": of_track} for row, of_track in zip(rows, judged, strict=True)]
+
+
+def _plan(tracks: list[dict[str, Any]], manifest: Path, config: PrepareConfig) -> list[dict[str, Any]]:
     """Deal the tracks of each split to shards of about the configured size, in manifest order."""
     clip_bytes = config.clip_s * config.sample_rate_hz * FLAC_BYTES_PER_SAMPLE
     per_shard = max(1, round(config.shard_mb * 2**20 / clip_bytes))
     jobs = []
     for split in SPLITS:
-        rows = [row for row in tracks.to_pylist() if row["split"] == split]
+        rows = [row for row in tracks if row["split"] == split]
         for row in rows:
             row["uri"] = locate(row["uri"], manifest)
         for index, start in enumerate(range(0, len(rows), per_shard)):
@@ -125,7 +147,7 @@ class _ShardWriter:
 
 
 def _prepare_track(row: dict[str, Any], config: PrepareConfig) -> dict[str, Any]:
-    """Decode, check and cut one track; its texts are filtered here too."""
+    """Decode, check and cut one track."""
     data = _read_bytes(row["uri"])
     wave_T, _ = decode_audio(data, max_s=config.max_s)
     wave_T = _cut_clip(wave_T, row, config)
@@ -135,7 +157,6 @@ def _prepare_track(row: dict[str, Any], config: PrepareConfig) -> dict[str, Any]
         "sha256": hashlib.sha256(data).hexdigest(),
         "audio": shards.encode_flac(wave_T, config.sample_rate_hz),
         "num_samples": len(wave_T),
-        "texts": filter_texts(row["texts"], title=row["title"], artist=row.get("artist")),
         "media_path": row["uri"],
     }
 
