@@ -57,7 +57,7 @@ def train_classifier(
     classifier.network.eval()
     texts, wanted_N = [text for text, _ in held_out], np.array([describes for _, describes in held_out])
     logits_N = classifier.logits(texts, batch_size=config.batch_size)
-    classifier.temperature = min(TEMPERATURES, key=lambda t: log_loss(logits_N / t, wanted_N))
+    classifier.temperature = fit_temperature(logits_N, wanted_N)
     probabilities_N = classifier.predict(texts, batch_size=config.batch_size)
     curve = precision_recall(probabilities_N, wanted_N)
     point = choose_threshold(curve, config.precision)
@@ -79,6 +79,11 @@ def train_classifier(
         "curve": curve,
     }
     return classifier, report
+
+
+def fit_temperature(logits_N: np.ndarray, wanted_N: np.ndarray) -> float:
+    """The temperature under which the logits fit the labels best (Guo et al. 2017)."""
+    return float(min(TEMPERATURES, key=lambda t: log_loss(logits_N / t, wanted_N)))
 
 
 def precision_recall(probabilities_N: np.ndarray, wanted_N: np.ndarray) -> list[dict[str, float]]:
