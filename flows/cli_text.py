@@ -169,8 +169,7 @@ def _ask(session: Labelling) -> None:
     from mulan_core.text.music_score import music_score
 
     line, done = str(session.current), len(session.labels)
-    left = len(session.queue) - session.queue.index(line)
-    console.print(f"\n[dim]{done} done, {left} left, rule {music_score(line):+.2f}[/dim]", highlight=False)
+    console.print(f"\n[dim]{done} done, {session.left} left, rule {music_score(line):+.2f}[/dim]", highlight=False)
     console.print(escape(line), highlight=False, soft_wrap=True)
 
 

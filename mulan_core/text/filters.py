@@ -135,11 +135,11 @@ def normalised(text: str) -> str:
 
 
 def duplicate_key(text: str) -> str:
-    """What two texts share that are the same: "Hip-Hop!", "#hiphop" and "hip hop"; "R&B" and "r and b".
+    """What two texts share that are the same: "Hip-Hop!", "#hiphop" and "hip hop".
 
     Accents go, as in an uncased BERT; sharps and flats stay, since C and C# differ.
     """
-    text = unicodedata.normalize("NFKD", normalised(text).replace("&", " and "))
+    text = unicodedata.normalize("NFKD", normalised(text))
     return NOT_IN_KEY.sub("", "".join(c for c in text if not unicodedata.combining(c)).casefold())
 
 

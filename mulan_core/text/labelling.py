@@ -52,6 +52,11 @@ class Labelling:
         """The line to ask about; None when all are done."""
         return self.queue[self._position] if self._position < len(self.queue) else None
 
+    @property
+    def left(self) -> int:
+        """How many lines are left to ask."""
+        return len(self.queue) - self._position
+
     def answer(self, describes: bool | None) -> None:
         """Label the current line, or with None skip it, and go on."""
         text = self.queue[self._position]
