@@ -34,7 +34,7 @@ OWN_STAGES = {
         },
         "text": {
             "cmd": "mulan stage text",
-            "deps": ["${catalogue}", ".mulan/data/judge.json"],
+            "deps": ["${catalogue}/manifest.parquet", ".mulan/data/judge.json"],
             "params": ["text", "model.text.pretrained"],
             "outs": [".mulan/data/texts"],
         },

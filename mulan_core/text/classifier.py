@@ -32,6 +32,9 @@ from mulan_core.towers.warm_start import (
 )
 
 REPORT = "classifier.json"
+NUM_LENGTH_GROUPS = 4
+"""Groups of like length that a batch is encoded in."""
+
 LABELS = {0: "other", 1: "description"}
 
 
@@ -113,7 +116,16 @@ class TextClassifier:
         return logits_N
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Log-odds of one batch, float32 (N,), with gradient where it is on."""
+        """Log-odds of one batch, float32 (N,), with gradient where it is on.
+
+        Lines of one batch differ in length by ten times (comments beside captions), so they are encoded in groups of
+        like length, each padded to its own longest: half the work.
+        """
+        order_N = torch.tensor([len(text) for text in texts]).argsort(stable=True)
+        logits_N = torch.cat([self._encode([texts[i] for i in group]) for group in order_N.chunk(NUM_LENGTH_GROUPS)])
+        return logits_N[order_N.argsort().to(logits_N.device)]
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(
             [normalised(text) for text in texts],
             padding=True,
