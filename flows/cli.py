@@ -98,7 +98,7 @@ def _run_flow(name: str, arguments: dict[str, Any], **more: Any) -> Any:
     """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
     from flows.session import open_session
 
-    with open_session(**arguments):
+    with open_session(**arguments, ahead=f"flows.{name}"):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -202,7 +202,7 @@ def evaluate(
     from flows.session import open_session
 
     arguments = _arguments(manifest, playlists, params)
-    with open_session(**arguments):
+    with open_session(**arguments, ahead="flows.evaluate"):
         report, gate = _run_flow("evaluate", arguments), _run_flow("register", arguments)
     if as_json:
         _print_json({"metrics": report["metrics"], "gate": gate})

@@ -100,6 +100,7 @@ def open_session(
     host: str | None = None,
     port: int | None = None,
     join: bool = True,
+    ahead: str | None = None,
 ) -> Iterator[Session]:
     """Open workspace and stack, or hand out those of the flow around.
 
@@ -107,6 +108,7 @@ def open_session(
         manifest, playlists, params, size: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         join: use the stack of another process of the same home; False makes that an error.
+        ahead: a module to import while the services start.
 
     Raises:
         UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
@@ -122,7 +124,7 @@ def open_session(
     workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
     _check_servers(settings)
     serve = workspace.config.serve
-    with open_stack(settings, join=join) as stack:
+    with open_stack(settings, join=join, ahead=ahead) as stack:
         session = Session(
             settings=settings, workspace=workspace, stack=stack, host=host or serve.host, port=port or serve.port
         )
