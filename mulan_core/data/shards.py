@@ -34,10 +34,21 @@ def read_split(prepared: str | Path, split: str, *, columns: list[str] | None = 
     Raises:
         UserError: if the folder holds no shard of that split.
     """
+    return pa.concat_tables(
+        pq.read_table(shard, columns=columns, memory_map=True) for shard in shard_paths(prepared, split)
+    )
+
+
+def shard_paths(prepared: str | Path, split: str) -> list[Path]:
+    """The shards of one split, in their order.
+
+    Raises:
+        UserError: if the folder holds no shard of that split.
+    """
     shards = sorted((Path(prepared) / split).glob("shard-*.parquet"))
     if not shards:
         raise UserError(f"{Path(prepared) / split} holds no shard; run `mulan prepare`, or check the manifest's splits")
-    return pa.concat_tables(pq.read_table(shard, columns=columns, memory_map=True) for shard in shards)
+    return shards
 
 
 def read_counts(prepared: str | Path) -> dict[str, Any]:
