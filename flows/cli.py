@@ -6,7 +6,6 @@ the user or a server that is away, told in one sentence without a traceback.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_data, cli_text
+from flows import cli_data, cli_text, cli_versions
+from flows.reporting import print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
@@ -36,6 +36,9 @@ app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(release, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
+cli_data.app.command()(cli_versions.diff)
+cli_data.app.command()(cli_versions.pull)
+app.command()(cli_versions.lineage)
 console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
@@ -134,7 +137,7 @@ def run(
 
     result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
     if as_json:
-        _print_json(
+        print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
             | {"metrics": result["evaluate"]["metrics"]}
         )
@@ -154,7 +157,7 @@ def prepare(
     """
     counts = _run_flow("prepare", _arguments(manifest, playlists, params))
     if as_json:
-        _print_json(counts)
+        print_json(counts)
         return
     table = Table("", "count", title="Prepared")
     table.add_row("tracks in the manifest", str(counts["tracks"]))
@@ -183,7 +186,7 @@ def train(
     """
     result = _run_flow("train", _arguments(manifest, playlists, params), task=task)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
     if task == "audioset":
@@ -205,7 +208,7 @@ def evaluate(
     with open_session(**arguments, ahead="flows.evaluate"):
         report, gate = _run_flow("evaluate", arguments), _run_flow("register", arguments)
     if as_json:
-        _print_json({"metrics": report["metrics"], "gate": gate})
+        print_json({"metrics": report["metrics"], "gate": gate})
     else:
         show_evaluation(report)
         console.print(
@@ -226,7 +229,7 @@ def index(
     """
     built = _run_flow("index", _arguments(manifest, playlists, params))
     if as_json:
-        _print_json(built)
+        print_json(built)
     else:
         console.print(
             f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
@@ -251,7 +254,7 @@ def ablate(
     check_rows(names or [])
     result = _run_flow("ablate", _arguments(manifest, playlists, params), rows=names)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from rich.markdown import Markdown
 
@@ -304,7 +307,7 @@ def search(
 
     answer = _client(url).search_text(text, k=k)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         show_hits(text, answer)
 
@@ -323,7 +326,7 @@ def tag(
     _must_exist(file)
     answer = _client(url).tag(audio=file, labels=labels.split(",") if labels else None)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     table = Table("label", "score", title=str(file))
     for item in answer["labels"][:15]:
@@ -341,7 +344,7 @@ def embed(
     Example: mulan embed "calm piano"
     """
     path = Path(what)
-    _print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
+    print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
 
 
 @app.command()
@@ -364,7 +367,7 @@ def export(
     opened, processor = MuLanModel.from_pretrained(model), MuLanProcessor.from_pretrained(model)
     written = export_onnx(opened, processor, out, int8=int8)
     if as_json:
-        _print_json([asdict(program) for program in written])
+        print_json([asdict(program) for program in written])
         return
     table = Table("file", "MB", "largest difference", "smallest cosine", title=f"Exported to {out}")
     for program in written:
@@ -379,7 +382,7 @@ def release_show(url: Annotated[str | None, typer.Option(help="The endpoint.")] 
 
     Example: mulan release show
     """
-    _print_json(_client(url).release())
+    print_json(_client(url).release())
 
 
 @release.command("list")
@@ -392,7 +395,7 @@ def release_list(as_json: AsJson = False) -> None:
 
     versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
     if as_json:
-        _print_json(versions)
+        print_json(versions)
         return
     table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
     for version in versions:
@@ -466,10 +469,6 @@ def _client(url: str | None) -> Any:
 def _must_exist(file: Path) -> None:
     if not file.is_file():
         raise UserError(f"there is no file {file}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))  # noqa: T201
 
 
 def _exit_by_gate(gate: dict[str, Any]) -> None:

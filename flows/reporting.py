@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -9,6 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console(file=sys.__stdout__)
+
+
+def print_json(value: Any) -> None:
+    """Print what a machine reads, and nothing else."""
+    print(json.dumps(value, indent=1, default=str))  # noqa: T201
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

@@ -29,8 +29,25 @@ def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
 
 
 def push(workspace: Workspace) -> None:
-    """Copy what is new to the DVC remote (``.mulan/dvc/remote`` unless configured otherwise)."""
+    """Copy what is new to the DVC remote (MULAN_DVC_REMOTE, else what the workspace's DVC names)."""
+    _name_remote(workspace)
     run_dvc(["push", "-q"], workspace.folder)
+
+
+def pull(workspace: Workspace) -> None:
+    """Fetch from the DVC remote what ``dvc.lock`` names.
+
+    Raises:
+        UserError: if the remote does not hold it.
+    """
+    _name_remote(workspace)
+    run_dvc(["pull", "-q"], workspace.folder)
+
+
+def _name_remote(workspace: Workspace) -> None:
+    """Make MULAN_DVC_REMOTE the default, in DVC's local configuration, which git does not see."""
+    if remote := os.environ.get("MULAN_DVC_REMOTE"):
+        run_dvc(["remote", "add", "--local", "-q", "-f", "-d", "mulan", remote], workspace.folder)
 
 
 def stage_environment(ray_address: str | None) -> dict[str, str]:

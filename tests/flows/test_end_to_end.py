@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from flow_fixtures import MULAN, environment, left_of, mulan, prepared_of, result_of
+from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, prepared_of, result_of
 
 from mulan_core.data import shards
 
@@ -47,6 +47,19 @@ def test_the_champion_carries_its_lineage(home, first):
     assert len(losses) == 8 and losses[-1] < losses[0]
     names = {item.path for item in client.list_artifacts(first["train"]["run_id"], "evaluation")}
     assert {"evaluation/report.json", "evaluation/report.md", "evaluation/overview.png"} <= names
+
+
+def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, first):
+    release = result_of(mulan("lineage", "champion", *CATALOGUE[:2], "--json", home=home))
+    assert release["version"] == first["register"]["version"]
+    assert release["data"] == first["prepare"]["data_hash"]
+    assert release["catalogues"] == ["tones"]
+    track = result_of(mulan("lineage", "t7", *CATALOGUE[:2], "--json", home=home))
+    assert track["file"] == str(home / "7.mp3")
+    assert track["versions"] == [f"version {release['version']} candidate, champion, data {release['data'][:8]}"]
+    assert any(text == "lf: first!!  [dropped: too_short]" for text in track["texts"])
+    wrong = mulan("lineage", "nothing", *CATALOGUE[:2], home=home)
+    assert wrong.returncode == 2 and "'nothing' is no release" in wrong.stderr
 
 
 def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):
