@@ -44,6 +44,10 @@ Manifest = Annotated[
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
 Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -124,6 +128,8 @@ def run(
     playlists: Playlists = None,
     params: Params = None,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    *,
+    allow_overlap: AllowOverlap = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -132,7 +138,8 @@ def run(
     """
     from flows.reporting import show_evaluation, show_stages
 
-    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
+    arguments = _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap}
+    result = _run_flow("end_to_end", arguments, serve=serve)
     if as_json:
         _print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
@@ -146,13 +153,17 @@ def run(
 
 @app.command()
 def prepare(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    allow_overlap: AllowOverlap = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
 
     Example: mulan prepare --manifest tracks.csv
     """
-    counts = _run_flow("prepare", _arguments(manifest, playlists, params))
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap})
     if as_json:
         _print_json(counts)
         return

@@ -58,7 +58,9 @@ class Dataset:
     """The name on the command line, and the manifest's ``dataset``."""
     title: str
     tracks: str
-    """How many there are, in words."""
+    """How many there are."""
+    about: str
+    """What a track is, and the official parts."""
     license: str
     size: str
     """Of the audio, in words."""

@@ -84,9 +84,10 @@ def _read_genres(folder: Path) -> dict[str, str]:
 DATASET = Dataset(
     name="fma",
     title="FMA",
-    tracks="106,574; small 8,000, medium 25,000",
+    tracks="106,574",
+    about="tracks with genres and tags; subsets small 8,000, medium 25,000, large (clips of 30 s), full (whole)",
     license="CC BY 4.0 (metadata); per track (audio)",
-    size="small 7.2, medium 22, large 93, full 879 GiB",
+    size="7.2 to 879 GiB",
     home="https://github.com/mdeff/fma",
     files=("tracks.csv", "genres.csv"),
     ids="fma",

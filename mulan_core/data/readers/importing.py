@@ -110,10 +110,9 @@ def write_manifest(table: pa.Table, path: Path) -> None:
     """Write a manifest as a whole or not at all.
 
     Raises:
-        UserError: if the name does not end in ``.parquet`` or the file cannot be written.
+        UserError: if the file cannot be written.
     """
-    if path.suffix.lower() != ".parquet":
-        raise UserError(f"{path}: a manifest is written as Parquet; give a name that ends in .parquet")
+    check_manifest_name(path)
     building = path.with_name(f".{path.name}.building")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +120,12 @@ def write_manifest(table: pa.Table, path: Path) -> None:
         building.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_manifest_name(path: Path) -> None:
+    """Refuse a name that does not end in ``.parquet``."""
+    if path.suffix.lower() != ".parquet":
+        raise UserError(f"{path}: a manifest is written as Parquet; give a name that ends in .parquet")
 
 
 def list_audio(audio: str) -> tuple[str, set[str]]:

@@ -112,9 +112,10 @@ def _million_song_track(row: dict[str, Any], where: str, captions: list[str], sp
 DATASET = Dataset(
     name="lp_musiccaps",
     title="LP-MusicCaps",
-    tracks="MC 5,521; MTT 25,860; MSD about 514,000",
+    tracks="545,000",
+    about="captions by a language model; three sets: MC 5,521, MTT 25,860, MSD about 514,000",
     license="MIT (cards), CC BY-NC 4.0 (repository)",
-    size="that of the data sets it captions",
+    size="not its own",
     home="https://huggingface.co/datasets/seungheondoh/LP-MusicCaps-MTT",
     files=(
         "*.parquet of LP-MusicCaps-MC, -MTT or -MSD",

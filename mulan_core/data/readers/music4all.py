@@ -42,7 +42,8 @@ def _read_names(folder: Path, what: str) -> dict[str, list[str]]:
 DATASET = Dataset(
     name="music4all",
     title="Music4All",
-    tracks="109,269 clips of 30 s",
+    tracks="109,269",
+    about="clips of 30 s with genres and tags",
     license="research only, on request",
     size="on request",
     home="https://sites.google.com/view/contact4music4all",

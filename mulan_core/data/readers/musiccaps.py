@@ -44,9 +44,10 @@ def optional_names(folder: Path, notes: list[str]) -> dict[str, str]:
 DATASET = Dataset(
     name="musiccaps",
     title="MusicCaps",
-    tracks="5,521 stretches of 10 s; test 2,858",
+    tracks="5,521",
+    about="stretches of 10 s with a caption and aspects; the 2,858 in AudioSet's evaluation part are test",
     license="CC BY-SA 4.0 (captions)",
-    size="none given out; videos",
+    size="videos",
     home="https://huggingface.co/datasets/google/MusicCaps",
     files=("musiccaps-public.csv", "[class_labels_indices.csv or ontology.json of AudioSet, for labels]"),
     ids="youtube",
