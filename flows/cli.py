@@ -56,11 +56,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
     except UserError as error:
         _fail(str(error))
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", code=130)
     except Exception as error:
@@ -73,6 +71,9 @@ def main() -> None:
         if cause:
             _fail(str(cause))
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
+    if code == 130:
+        _fail("stopped", code=130)
+    sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> None:

@@ -57,7 +57,7 @@ def read(
 
 def read_segments(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Rows of a segment file: video, first second, last second, label ids."""
-    for where, cells in read_cells(path, skip_blanks=True, header=False):
+    for where, cells in read_cells(path, skip_blanks=True, headers=0):
         if len(cells) != 4:
             raise UserError(f"{where}: {len(cells)} cells where a segment has 4 (video, start, end, quoted labels)")
         yield where, cells

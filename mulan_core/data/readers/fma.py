@@ -31,13 +31,11 @@ def read(folder: Path, notes: list[str], *, subset: str = "large") -> Iterator[T
     path = find_file(folder, "tracks.csv", "fma_metadata/tracks.csv")
     genres = _read_genres(folder)
     wanted = SUBSETS[: SUBSETS.index(subset) + 1]
-    rows = read_cells(path)
-    groups, names = next(rows, ("", []))[1], next(rows, ("", []))[1]
+    rows = read_cells(path, headers=3)
+    groups, names, _ = (next(rows, ("", []))[1] for _ in range(3))
     header = [f"{group}.{name}" for group, name in zip(groups, names, strict=False)]
     check_header(path, header, [f"{group}.{name}" for group, name in COLUMNS])
     for where, cells in rows:
-        if cells[0] == "track_id":
-            continue
         if len(cells) != len(header) or not cells[0].isdecimal():
             raise UserError(f"{where}: expected a track's number and {len(header) - 1} more cells, got {len(cells)}")
         row = dict(zip(header, cells, strict=True))

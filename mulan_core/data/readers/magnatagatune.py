@@ -50,11 +50,12 @@ def _read_annotations(path: Path, merged: dict[str, str]) -> Iterator[tuple[str,
     """Place in words, clip id, path and tags of each clip that has a path."""
     for where, row in read_rows(path, ["clip_id", "mp3_path"], delimiter="\t"):
         clip_id, mp3 = row.pop("clip_id"), row.pop("mp3_path")
-        for tag, cell in row.items():
-            if cell not in ("0", "1"):
-                raise UserError(f"{where}, column {tag!r}: expected 0 or 1, got {cell!r}")
+        tags = [tag for tag, cell in row.items() if cell == "1"]
+        if len(tags) + list(row.values()).count("0") != len(row):
+            tag, cell = next((tag, cell) for tag, cell in row.items() if cell not in ("0", "1"))
+            raise UserError(f"{where}, column {tag!r}: expected 0 or 1, got {cell!r}")
         if mp3:
-            yield where, clip_id, mp3, list(dict.fromkeys(merged.get(tag, tag) for tag, n in row.items() if n == "1"))
+            yield where, clip_id, mp3, list(dict.fromkeys(merged.get(tag, tag) for tag in tags))
 
 
 def clip_track(

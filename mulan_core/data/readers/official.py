@@ -54,13 +54,13 @@ def read_rows(
 
 
 def read_cells(
-    path: Path, *, delimiter: str = ",", skip_blanks: bool = False, header: bool = True
+    path: Path, *, delimiter: str = ",", skip_blanks: bool = False, headers: int = 1
 ) -> Iterator[tuple[str, list[str]]]:
-    """Cells of every row that has some. A header is row 0; without one, lines that start with # are comments."""
+    """Cells of every row that has some. Row 1 comes after the headers; without any, # starts a comment."""
     with reading(path), path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=skip_blanks)
-        counted = (cells for cells in rows if cells and (header or not cells[0].startswith("#")))
-        for number, cells in enumerate(counted, start=0 if header else 1):
+        counted = (cells for cells in rows if cells and (headers or not cells[0].startswith("#")))
+        for number, cells in enumerate(counted, start=1 - headers):
             yield f"{path}, row {number}", cells
 
 
