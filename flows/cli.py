@@ -47,6 +47,10 @@ Manifest = Annotated[
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
 Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -55,11 +59,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
     except UserError as error:
         _fail(str(error))
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", code=130)
     except Exception as error:
@@ -72,6 +74,9 @@ def main() -> None:
         if cause:
             _fail(str(cause))
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
+    if code == 130:
+        _fail("stopped", code=130)
+    sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> None:
@@ -127,6 +132,8 @@ def run(
     playlists: Playlists = None,
     params: Params = None,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    *,
+    allow_overlap: AllowOverlap = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -135,7 +142,8 @@ def run(
     """
     from flows.reporting import show_evaluation, show_stages
 
-    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
+    arguments = _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap}
+    result = _run_flow("end_to_end", arguments, serve=serve)
     if as_json:
         print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
@@ -149,13 +157,17 @@ def run(
 
 @app.command()
 def prepare(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    allow_overlap: AllowOverlap = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
 
     Example: mulan prepare --manifest tracks.csv
     """
-    counts = _run_flow("prepare", _arguments(manifest, playlists, params))
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap})
     if as_json:
         print_json(counts)
         return

@@ -73,6 +73,7 @@ def open_workspace(
     manifest: str | Path | None = None,
     playlists: str | Path | None = None,
     params: str | Path | None = None,
+    allow_overlap: bool = False,
     size: int | None = None,
 ) -> Workspace:
     """Find or make the workspace of a catalogue.
@@ -82,6 +83,7 @@ def open_workspace(
         manifest: a table of tracks; null takes the working folder as workspace (the demo's, in a checkout).
         playlists: a table of playlists, optional.
         params: the numbers; null takes ``configs/own.yaml`` for an own manifest.
+        allow_overlap: set ``prepare.allow_overlap``, for an own manifest.
         size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
 
     Raises:
@@ -90,6 +92,10 @@ def open_workspace(
     if manifest is None:
         if playlists or params:
             raise UserError("--playlists and --params go with --manifest; without it the working folder's are used")
+        if allow_overlap:
+            raise UserError(
+                "--allow-overlap goes with --manifest; without it set prepare.allow_overlap: true in params.yaml"
+            )
         folder = Path.cwd()
         if not (folder / "params.yaml").is_file() or not (folder / "dvc.yaml").is_file():
             raise UserError(
@@ -109,6 +115,8 @@ def open_workspace(
     name = f"{manifest.stem}-{hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:8]}"
     workspace = Workspace(home / "workspaces" / name)
     config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
+    if allow_overlap:
+        config = replace(config, prepare=replace(config.prepare, allow_overlap=True))
     catalogue = workspace.folder / config.catalogue
     catalogue.mkdir(parents=True, exist_ok=True)
     pq.write_table(_absolute(tracks, manifest), catalogue / "manifest.parquet")

@@ -182,6 +182,8 @@ class PrepareConfig:
     """Quieter clips go to quarantine."""
     shard_mb: int = 256
     """Aim for shards of this size, megabytes."""
+    allow_overlap: bool = False
+    """Go on where train and valid or test have the same recording; False refuses it (mulan_core/data/overlap.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ import ray.data
 from mulan_core.audio.decode import AudioError, check_wave, decode_audio
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
+from mulan_core.data.overlap import check_splits
 from mulan_core.data.tracks import SPLITS, locate, read_manifest
 from mulan_core.errors import UserError
 from mulan_core.text.filters import filter_texts
@@ -47,7 +48,7 @@ def prepare(
         The counts, as in ``counts.json``.
 
     Raises:
-        UserError: if the manifest is wrong or not one track is usable.
+        UserError: if the manifest is wrong, if not one track is usable, or if splits share recordings.
     """
     manifest = catalogue / "manifest.parquet"
     tracks = read_manifest(manifest)
@@ -67,6 +68,7 @@ def prepare(
     if not counts["usable"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts["quarantined"].items())
         raise UserError(f"not one track of {manifest} is usable ({reasons}); see {building / shards.QUARANTINE}")
+    check_splits(building / shards.MANIFEST, allow=config.allow_overlap)
     if (catalogue / "playlists.parquet").exists():
         shutil.copyfile(catalogue / "playlists.parquet", building / shards.PLAYLISTS)
     shutil.rmtree(out, ignore_errors=True)
