@@ -24,8 +24,8 @@ import torch
 
 from mulan_core.config import load_config
 from mulan_core.data.batches import TrainingBatches
-from mulan_core.data.clips import Clips
 from mulan_core.data.shards import decode_flac
+from mulan_core.data.split import Split
 from mulan_core.processor import MuLanProcessor
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         )
 
     reader, remembering = batches(0), batches(config.train.decoded_cache_mb)
-    clips = Clips(arguments.prepared, "train", ["audio"], keep_groups=2**31)
+    clips = Split(arguments.prepared, "train", ["audio"], keep_groups=2**31)
     for step in range(1 + len(clips) // config.train.batch_size):
         remembering.at(step)
     seconds: dict[str, list[float]] = {"bare": [], "reader": [], "remembering": []}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from flows.reporting import console, print_json
 
 if TYPE_CHECKING:
     from mulan_core.data.readers.dataset import Dataset
 
 app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", no_args_is_help=True)
-console = Console(file=sys.__stdout__)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -33,7 +31,7 @@ def list_datasets(
 
     if as_json:
         chosen = [find_dataset(name)] if name else list(DATASETS.values())
-        _print_json([_facts(dataset) for dataset in chosen])
+        print_json([_facts(dataset) for dataset in chosen])
     elif name:
         _show_dataset(find_dataset(name))
     else:
@@ -81,7 +79,7 @@ def fetch(
             console.print(f"{one.file}: {state}, {one.bytes:,} bytes, {check}", highlight=False, soft_wrap=True)
             console.print(f"  sha256 {one.sha256}", highlight=False, soft_wrap=True)
     if as_json:
-        _print_json({"folder": str(folder), "files": [asdict(one) for one in fetched], "by_hand": dataset.by_hand})
+        print_json({"folder": str(folder), "files": [asdict(one) for one in fetched], "by_hand": dataset.by_hand})
         return
     if dataset.by_hand:
         console.print(f"by hand, at {dataset.home}: {dataset.by_hand}", highlight=False, soft_wrap=True)
@@ -119,7 +117,7 @@ def import_dataset(
     write_manifest(imported.table, out)
     counts = imported.counts()
     if as_json:
-        _print_json({"manifest": str(out), **counts, "notes": imported.notes})
+        print_json({"manifest": str(out), **counts, "notes": imported.notes})
         return
     table = Table("", title=f"{dataset.title}: {out}")
     table.add_column("count", justify="right")
@@ -160,7 +158,7 @@ def overlap(
     overlaps = find_overlaps(*tables)
     unhashed = sum(table["sha256"].null_count for table in tables)
     if as_json:
-        _print_json({"overlaps": [asdict(one) for one in overlaps], "tracks_without_sha256": unhashed})
+        print_json({"overlaps": [asdict(one) for one in overlaps], "tracks_without_sha256": unhashed})
     else:
         for one in overlaps:
             console.print(str(one), highlight=False, markup=False, soft_wrap=True)
@@ -201,7 +199,3 @@ def _show_dataset(dataset: Dataset) -> None:
 
 def _shown(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else str(default) or "none"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))  # noqa: T201

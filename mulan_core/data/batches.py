@@ -18,9 +18,9 @@ from torch import Tensor
 from mulan_core.audio.augment import draw_masks
 from mulan_core.audio.windows import crop_start, cut_window
 from mulan_core.config import FrontendConfig, TrainConfig
-from mulan_core.data.clips import Clips
 from mulan_core.data.sampling import Draw, Sampler, number, texts_by_source
 from mulan_core.data.shards import decode_flac
+from mulan_core.data.split import Split
 from mulan_core.errors import UserError
 
 Beside = Callable[[list[Draw]], dict[str, Tensor]]
@@ -47,7 +47,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        clips: Clips,
+        clips: Split,
         sampler: Sampler,
         beside: Beside,
         *,
@@ -91,7 +91,7 @@ class TrainingBatches:
         Raises:
             UserError: if the folder has no training shards or no text to draw.
         """
-        clips = Clips(prepared, "train", ["track_id", "audio", "num_samples", "texts"])
+        clips = Split(prepared, "train", ["track_id", "audio", "num_samples", "texts"])
 
         def track_of(row: int) -> tuple[str, dict[str, list[str]]]:
             track_id, texts = clips.row(row, "track_id", "texts")
@@ -115,7 +115,7 @@ class TrainingBatches:
         Raises:
             UserError: if the folder has no training shards or its tracks no labels.
         """
-        clips = Clips(prepared, "train", ["track_id", "audio", "num_samples", "labels"])
+        clips = Split(prepared, "train", ["track_id", "audio", "num_samples", "labels"])
         labels = clips.column("labels")
         names = sorted(pc.unique(pc.list_flatten(labels)).drop_null().to_pylist())
         if not names:

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from flow_fixtures import mulan, prepared_of, result_of
 from prepared_fixtures import tone
+from rich.console import Console
 from test_cli_errors import refused
 from typer.testing import CliRunner
 
@@ -119,7 +120,7 @@ def test_fetch_then_import(server, tmp_path, monkeypatch):
     described = DATASETS["song_describer"]
     moved = tuple(replace(d, url=f"{url}/{d.file}") for d in described.downloads)
     monkeypatch.setitem(DATASETS, "song_describer", replace(described, downloads=moved))
-    monkeypatch.setattr(cli_data, "console", cli_data.Console(width=200))
+    monkeypatch.setattr(cli_data, "console", Console(width=200))
     to = tmp_path / "to"
     done = CliRunner().invoke(cli_data.app, ["fetch", "song-describer", "--to", str(to)])
     assert done.exit_code == 0, done.output

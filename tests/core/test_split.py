@@ -1,4 +1,4 @@
-"""Clips by number against the whole table in memory, over several shards and row groups."""
+"""The clips of a split by number against the whole table in memory, over several shards and row groups."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from prepared_fixtures import rows_of
 
-from mulan_core.data.clips import Clips
 from mulan_core.data.sampling import texts_by_source
 from mulan_core.data.shards import read_split
+from mulan_core.data.split import Split
 from mulan_core.errors import UserError
 
 COLUMNS = ["track_id", "audio", "num_samples", "texts"]
@@ -32,7 +32,7 @@ def prepared(tmp_path):
 def test_rows_are_those_of_the_table_whatever_stays_in_memory(prepared):
     table = read_split(prepared, "train", columns=COLUMNS).to_pylist()
     for keep in (1, 64):
-        clips = Clips(prepared, "train", COLUMNS, keep_groups=keep)
+        clips = Split(prepared, "train", COLUMNS, keep_groups=keep)
         assert len(clips) == 23 and clips.rows_of_group == 4
         for number in np.random.default_rng(0).permutation(23):
             row = clips.row(int(number), "texts", "audio", "track_id")
@@ -42,7 +42,7 @@ def test_rows_are_those_of_the_table_whatever_stays_in_memory(prepared):
 
 @pytest.mark.parametrize("use_filtered", [True, False])
 def test_sources_are_those_that_can_be_drawn(prepared, use_filtered):
-    clips = Clips(prepared, "train", COLUMNS)
+    clips = Split(prepared, "train", COLUMNS)
     found = clips.sources(use_filtered=use_filtered)
     rows = [texts_by_source(clips.row(i, "texts")[0], use_filtered=use_filtered) for i in range(23)]
     assert set(found) == {source for row in rows for source in row}
@@ -52,9 +52,9 @@ def test_sources_are_those_that_can_be_drawn(prepared, use_filtered):
 
 def test_columns_are_whole(prepared):
     table = read_split(prepared, "train")
-    assert Clips(prepared, "train", COLUMNS).column("num_samples").to_pylist() == table["num_samples"].to_pylist()
+    assert Split(prepared, "train", COLUMNS).column("num_samples").to_pylist() == table["num_samples"].to_pylist()
 
 
 def test_a_split_without_shards_is_said(tmp_path):
     with pytest.raises(UserError, match="holds no shard"):
-        Clips(tmp_path, "train", COLUMNS)
+        Split(tmp_path, "train", COLUMNS)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mulan_core.data.shards import shard_paths
 
 
-class Clips:
+class Split:
     """Rows of a split.
 
     Args:
