@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from flows.reporting import console, print_json
+from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
     from mulan_core.data.readers.dataset import Dataset
@@ -68,16 +69,23 @@ def fetch(
     dataset = find_dataset(name)
     check_fetchable(dataset)
     folder = to or read_settings().home / "datasets" / dataset.name
-    fetched = []
+    fetched, failed = [], []
     for download in dataset.downloads:
-        with bar(download.file) as update:
-            fetched.append(fetch_file(download, folder, progress=update))
+        try:
+            with bar(download.file) as update:
+                fetched.append(fetch_file(download, folder, progress=update))
+        except UserError as error:  # the others may be there
+            failed.append(str(error))
+            continue
         if not as_json:
             one = fetched[-1]
             state = "fetched" if one.is_new else "was there"
             check = "checksum fits" if one.is_verified else "not verified, no checksum is known"
             console.print(f"{one.file}: {state}, {one.bytes:,} bytes, {check}", highlight=False, soft_wrap=True)
             console.print(f"  sha256 {one.sha256}", highlight=False, soft_wrap=True)
+    if failed:
+        others = f" ({len(failed)} of {len(dataset.downloads)} files are not here)" if len(failed) > 1 else ""
+        raise UserError(failed[0] + others)
     if as_json:
         print_json({"folder": str(folder), "files": [asdict(one) for one in fetched], "by_hand": dataset.by_hand})
         return
@@ -119,7 +127,7 @@ def import_dataset(
     if as_json:
         print_json({"manifest": str(out), **counts, "notes": imported.notes})
         return
-    table = Table("", title=f"{dataset.title}: {out}")
+    table = Table("", title=dataset.title)
     table.add_column("count", justify="right")
     for row in ("tracks", "with_audio", "missing", "repeated", "written"):
         if counts[row] or row != "repeated":
@@ -130,6 +138,7 @@ def import_dataset(
         table.add_row(f"texts {source}", f"{number:,}")
     table.add_row("different labels", f"{counts['labels']:,}")
     console.print(table)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
     if imported.missing:
         kept = "kept" if keep_missing else "left out"
         first = ", ".join(imported.missing[:3])

@@ -8,6 +8,7 @@ import pytest
 
 from mulan_core.data.readers import DATASETS
 from mulan_core.data.readers.importing import import_tracks
+from mulan_core.data.readers.mtg_jamendo import SPELLED
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -78,6 +79,12 @@ def test_official_mtg_jamendo(tmp_path, subset, splits, labels):
     counts = counts_of("mtg_jamendo", folder, tmp_path, subset=subset)
     assert counts["splits"] == splits
     assert counts["labels"] == labels
+
+
+def test_jamendos_spelled_tags_are_official():
+    (folder,) = official("mtg-jamendo/stats")
+    tags = {line.split("\t")[0] for path in folder.glob("*.tsv") for line in path.read_text().splitlines()}
+    assert set(SPELLED) <= tags
 
 
 def test_official_magnatagatune(tmp_path):

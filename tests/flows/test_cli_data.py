@@ -138,6 +138,18 @@ def test_fetch_then_import(server, tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "m.parquet")["track_id"].to_pylist() == ["jamendo:948"]
 
 
+def test_one_file_that_fails_leaves_the_others(server, tmp_path, monkeypatch):
+    folder, url = server
+    (folder / "b.csv").write_bytes(b"b")
+    downloads = tuple(Download(url=f"{url}/{name}.csv", file=f"{name}.csv") for name in "abc")
+    monkeypatch.setitem(DATASETS, "fma", replace(DATASETS["fma"], downloads=downloads))
+    done = CliRunner().invoke(cli_data.app, ["fetch", "fma", "--to", str(tmp_path / "to")])
+    assert isinstance(done.exception, UserError)
+    assert "a.csv could not be fetched (404)" in str(done.exception)
+    assert str(done.exception).endswith("(2 of 3 files are not here)")
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["b.csv"]
+
+
 def test_published_addresses_are_what_they_claim():
     for dataset in DATASETS.values():
         assert isinstance(dataset, Dataset)
