@@ -39,8 +39,14 @@ app.add_typer(cli_text.app, name="text")
 console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
-    Path | None,
-    typer.Option(help="Table of your tracks (.csv, .tsv, .jsonl, .parquet; columns uri and text). Default: the demo."),
+    str | None,
+    typer.Option(
+        help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet; columns uri and text) or a folder of audio, "
+        "by path or URL. Default: the demo."
+    ),
+]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
 Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
@@ -52,11 +58,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))  # what typer.Exit carried, or nothing
     except UserError as error:
         _fail(str(error))
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", code=130)
     except Exception as error:
@@ -89,16 +93,16 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
+def _arguments(manifest: str | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
     named = {"manifest": manifest, "playlists": playlists, "params": params}
     return {name: str(path) if path else None for name, path in named.items()}
 
 
-def _run_flow(name: str, arguments: dict[str, Any], **more: Any) -> Any:
+def _run_flow(name: str, arguments: dict[str, Any], *, allow_outside: bool = False, **more: Any) -> Any:
     """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
     from flows.session import open_session
 
-    with open_session(**arguments):
+    with open_session(**arguments, allow_outside=allow_outside):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -123,7 +127,9 @@ def run(
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
+    *,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -132,7 +138,7 @@ def run(
     """
     from flows.reporting import show_evaluation, show_stages
 
-    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
+    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), allow_outside=allow_outside, serve=serve)
     if as_json:
         _print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
@@ -146,24 +152,28 @@ def run(
 
 @app.command()
 def prepare(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    allow_outside: AllowOutside = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file went to quarantine.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
 
     Example: mulan prepare --manifest tracks.csv
     """
-    counts = _run_flow("prepare", _arguments(manifest, playlists, params))
+    from flows.reporting import show_prepared, show_quarantine
+
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params), allow_outside=allow_outside)
     if as_json:
         _print_json(counts)
-        return
-    table = Table("", "count", title="Prepared")
-    table.add_row("tracks in the manifest", str(counts["tracks"]))
-    table.add_row("usable", str(counts["usable"]))
-    for reason, number in counts["quarantined"].items():
-        table.add_row(f"quarantined: {reason}", str(number))
-    for source, of in sorted(counts["texts"].items()):
-        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']} -> {of['after']}")
-    console.print(table)
+    else:
+        show_prepared(counts)
+    if strict and counts["quarantined"]:
+        show_quarantine(Path(counts["prepared"]))
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -97,6 +97,7 @@ def open_session(
     params: str | None = None,
     *,
     size: int | None = None,
+    allow_outside: bool = False,
     host: str | None = None,
     port: int | None = None,
     join: bool = True,
@@ -104,7 +105,7 @@ def open_session(
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, size: which workspace; see ``open_workspace``.
+        manifest, playlists, params, size, allow_outside: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         join: use the stack of another process of the same home; False makes that an error.
 
@@ -119,7 +120,9 @@ def open_session(
     settings = read_settings()
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
-    workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
+    workspace = open_workspace(
+        settings.home, manifest=manifest, playlists=playlists, params=params, size=size, allow_outside=allow_outside
+    )
     _check_servers(settings)
     serve = workspace.config.serve
     with open_stack(settings, join=join) as stack:

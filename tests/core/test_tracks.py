@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mulan_core.data.tracks import SCHEMA, locate, read_manifest, read_playlists
+from mulan_core.data.tracks import SCHEMA, read_manifest, read_playlists
+from mulan_core.data.uris import locate, root_of
 from mulan_core.errors import UserError
 
 ROW = {"track_id": "a", "uri": "a.wav", "split": "train", "texts": [{"source": "lf", "text": "A calm song."}]}
@@ -71,8 +72,8 @@ def test_wrong_values_are_told_with_row_and_column(tmp_path, change, sentence):
         ("missing.csv", None, "there is no file"),
         ("empty.csv", "uri,text\n", "has no rows"),
         ("m.csv", "path,text\na,b\n", "has no column 'uri'; found: path, text"),
-        ("m.csv", "uri,text\na,b,c\n", "row 1: more cells than the header"),
-        ("m.jsonl", "{nope", "line 1: not valid JSON"),
+        ("m.csv", "uri,text\na,b,c\n", "row 1, line 2: more cells than the header"),
+        ("m.jsonl", "{nope", "row 1, not valid JSON"),
         ("m.jsonl", "[1]", "must be one JSON object a line"),
         ("m.parquet", "not parquet", "cannot read"),
         ("m.xlsx", "x", "must be .parquet, .csv, .tsv or .jsonl"),
@@ -95,6 +96,6 @@ def test_playlists(tmp_path):
 
 
 def test_relative_uris_start_at_the_manifest(tmp_path):
-    assert locate("audio/x.wav", tmp_path / "m.csv") == str(tmp_path / "audio/x.wav")
-    assert locate("/music/x.wav", tmp_path / "m.csv") == "/music/x.wav"
-    assert locate("s3://bucket/x.wav", tmp_path / "m.csv") == "s3://bucket/x.wav"
+    assert locate("audio/x.wav", root_of(tmp_path / "m.csv")) == str(tmp_path / "audio/x.wav")
+    assert locate("/music/x.wav", root_of(tmp_path / "m.csv")) == "/music/x.wav"
+    assert locate("s3://bucket/x.wav", root_of(tmp_path / "m.csv")) == "s3://bucket/x.wav"
