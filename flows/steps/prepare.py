@@ -70,7 +70,7 @@ def prepare(
         replaced.rename(out)  # the last run was killed between its last two moves
     (work / CHANGES).unlink(missing_ok=True)
     plan = plan_shards(manifest, work / "plan", config, texts=texts)
-    with open_manifest(manifest, allow_outside=True) as opened:
+    with open_manifest(manifest) as opened:
         schema = shards.shard_schema(opened.schema)
     folders = {"before": out, "ledger": work / "ledger", "shards": work / "shards"}
     counts = {name: shard_counts(folder) for name, folder in folders.items()}

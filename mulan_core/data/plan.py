@@ -94,7 +94,7 @@ def plan_shards(manifest: Path, folder: Path, config: PrepareConfig, *, texts: P
     shutil.rmtree(folder, ignore_errors=True)
     parts = folder / "parts"
     num_parts = _power_of_two(min(MOST_PARTS, max(1, pq.read_metadata(manifest).num_rows // PART_ROWS)))
-    with open_manifest(manifest, allow_outside=True) as opened:
+    with open_manifest(manifest) as opened:
         root, sizes = opened.root, _deal(opened.schema, opened.batches, parts / "tracks", num_parts)
     if texts is not None:
         judged = pq.ParquetFile(texts)

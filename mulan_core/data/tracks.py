@@ -75,7 +75,7 @@ class Manifest:
 
 @contextmanager
 def open_manifest(
-    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = False
+    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = True
 ) -> Iterator[Manifest]:
     """Open and check a manifest without holding its rows.
 
@@ -87,7 +87,8 @@ def open_manifest(
         path: a ``.parquet``, ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson`` file, or a folder of audio; or a URL of
             one.
         problems: collects the bad rows instead of an error at the end.
-        allow_outside: take local paths outside the manifest's folder.
+        allow_outside: take local paths outside the manifest's folder. The commands ask the user; a table of our own
+            making was judged when it came in.
 
     Raises:
         UserError: missing file, no rows, no column ``uri``; and, after the last batch, bad rows and repeated ids.
@@ -106,7 +107,7 @@ def open_manifest(
         yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
 
 
-def read_manifest(path: str | Path, *, allow_outside: bool = False) -> pa.Table:
+def read_manifest(path: str | Path, *, allow_outside: bool = True) -> pa.Table:
     """Read and check a whole manifest; see ``open_manifest``.
 
     Raises:
