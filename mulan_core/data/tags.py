@@ -14,12 +14,12 @@ from tinytag import TinyTag
 
 SEPARATORS = re.compile(r"[,/;|\0\n]")
 DURATION = re.compile(r"\s*[(\[]\s*\d{1,2}:\d\d(?::\d\d)?\s*[)\]]\s*$|\s+-?\s*\d{1,2}:\d\d$")
-NUMBERED = re.compile(r"^\(?(\d{1,3})\)?(?:\s*(\D.*))?$")
+NUMBERED = re.compile(r"^(?:\((\d{1,3})\)\s*(.*)|(\d{1,3}))$")
 MACHINE = re.compile(
     r"""^(?:iTun\w+\b.*                                       # iTunNORM, iTunSMPB, iTunPGAP
         |(?:[0-9A-F]{8}\s*){2,}                              # their blocks without the name
         |(?:processed|encoded|created|ripped|converted|mastered|generated|made|recorded|exported)\s+(?:by|with|using|in)\b.*
-        |.*\b(?:LAME|Lavf|Lavc|libFLAC|SoX|Exact\ Audio\ Copy|EAC|FFmpeg|Audacity|fre:ac)\b[\s\d.v-]*
+        |.*\b(?:LAME|Lavf|Lavc|libFLAC|SoX|Exact\ Audio\ Copy|EAC|FFmpeg|Audacity|fre:ac)(?![a-z])[\s\d.v-]*
         |(?:bpm|tempo|key)?\s*\d{1,3}(?:[.:]\d+)?            # 120, 130.000000, 2:53
         |0x[0-9A-F]+|[0-9a-f-]{32,}                          # ids and checksums
         |(?:none|unknown|other|n/?a|null|undefined|default|-+|\W+))$""",
@@ -90,8 +90,8 @@ def genres(value: str) -> list[str]:
         genre = part.strip()
         numbered = NUMBERED.match(genre)
         if numbered:
-            number, rest = int(numbered[1]), numbered[2]
-            genre = rest or (ID3V1[number] if number < len(ID3V1) else "")
+            number = int(numbered[1] or numbered[3])
+            genre = numbered[2] or (ID3V1[number] if number < len(ID3V1) else "")
         if genre and not MACHINE.match(genre):
             found.append(genre)
     return found

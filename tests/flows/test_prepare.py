@@ -172,7 +172,15 @@ def test_a_lost_work_folder_costs_reading_alone(catalogue, tmp_path):
 def test_half_of_the_files_broken_and_nothing_lost(tmp_path):
     rng = np.random.default_rng(0)
     wave = (0.1 * rng.standard_normal(16_000)).astype(np.float32)
-    bad = {"missing": [], "empty": [], "undecodable": [], "too_short": [], "too_long": [], "silent": [], "not_finite": []}
+    bad = {
+        "missing": [],
+        "empty": [],
+        "undecodable": [],
+        "too_short": [],
+        "too_long": [],
+        "silent": [],
+        "not_finite": [],
+    }
     rows = []
     for i in range(7):
         soundfile.write(tmp_path / f"good{i}.wav", wave, 16_000)
