@@ -42,8 +42,14 @@ app.command()(cli_versions.lineage)
 console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
-    Path | None,
-    typer.Option(help="Table of your tracks (.csv, .tsv, .jsonl, .parquet; columns uri and text). Default: the demo."),
+    str | None,
+    typer.Option(
+        help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet; columns uri and text) or a folder of audio, "
+        "by path or URL. Default: the demo."
+    ),
+]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
 Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
@@ -97,16 +103,16 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
+def _arguments(manifest: str | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
     named = {"manifest": manifest, "playlists": playlists, "params": params}
     return {name: str(path) if path else None for name, path in named.items()}
 
 
-def _run_flow(name: str, arguments: dict[str, Any], **more: Any) -> Any:
+def _run_flow(name: str, arguments: dict[str, Any], *, allowed: dict[str, Any] | None = None, **more: Any) -> Any:
     """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
     from flows.session import open_session
 
-    with open_session(**arguments, ahead=f"flows.{name}"):
+    with open_session(**arguments, **(allowed or {}), ahead=f"flows.{name}"):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -131,9 +137,10 @@ def run(
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
-    serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
     *,
+    serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
     allow_overlap: AllowOverlap = False,
+    allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -142,8 +149,8 @@ def run(
     """
     from flows.reporting import show_evaluation, show_stages
 
-    arguments = _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap}
-    result = _run_flow("end_to_end", arguments, serve=serve)
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), allowed=allowed, serve=serve)
     if as_json:
         print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
@@ -160,25 +167,27 @@ def prepare(
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
+    *,
     allow_overlap: AllowOverlap = False,
+    allow_outside: AllowOutside = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file went to quarantine.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
 
     Example: mulan prepare --manifest tracks.csv
     """
-    counts = _run_flow("prepare", _arguments(manifest, playlists, params) | {"allow_overlap": allow_overlap})
+    from flows.reporting import show_prepared, show_quarantine
+
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params), allowed=allowed)
     if as_json:
         print_json(counts)
-        return
-    table = Table("", "count", title="Prepared")
-    table.add_row("tracks in the manifest", str(counts["tracks"]))
-    table.add_row("usable", str(counts["usable"]))
-    for reason, number in counts["quarantined"].items():
-        table.add_row(f"quarantined: {reason}", str(number))
-    for source, of in sorted(counts["texts"].items()):
-        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']} -> {of['after']}")
-    console.print(table)
+    else:
+        show_prepared(counts)
+    if strict and counts["quarantined"]:
+        show_quarantine(Path(counts["prepared"]))
+        raise typer.Exit(1)
 
 
 @app.command()

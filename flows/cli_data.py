@@ -20,6 +20,34 @@ app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", n
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@app.command()
+def check(
+    manifest: Annotated[str, typer.Argument(help="A table of tracks or a folder of audio, by path or URL.")],
+    params: Annotated[Path | None, typer.Option(help="Numbers. Default: configs/own.yaml.")] = None,
+    allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what prepare would say of a manifest, without decoding: exit code 1 if any row or file is bad.
+
+    Example: mulan data check tracks.csv
+    """
+    from flows.progress import bar, quiet_libraries
+    from flows.reporting import show_check
+    from flows.workspace import PROJECT
+    from mulan_core.config import load_config
+    from mulan_core.data.check import check_manifest
+
+    config = load_config(params or PROJECT / "configs" / "own.yaml").prepare
+    with quiet_libraries(), bar("check") as update:
+        report = check_manifest(manifest, config, allow_outside=allow_outside or config.allow_outside, progress=update)
+    if as_json:
+        print_json(report)
+    else:
+        show_check(report)
+    if report["bad_rows"] or report["bad_files"]:
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_datasets(
     name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None, as_json: AsJson = False

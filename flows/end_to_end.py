@@ -18,11 +18,7 @@ from flows.train import train
 
 @flow(name="end_to_end", description="From a manifest to served search.")
 def end_to_end(
-    manifest: str | None = None,
-    playlists: str | None = None,
-    params: str | None = None,
-    serve: bool = True,
-    allow_overlap: bool = False,
+    manifest: str | None = None, playlists: str | None = None, params: str | None = None, serve: bool = True
 ) -> dict[str, Any]:
     """Run every stage; a stage whose inputs have not changed does nothing.
 
@@ -32,13 +28,12 @@ def end_to_end(
         playlists: table of playlists with titles and descriptions.
         params: a YAML file of numbers for an own manifest.
         serve: also deploy the new release.
-        allow_overlap: go on where train and valid or test share recordings, for an own manifest.
 
     Returns:
         What each stage returned, and ``stages``: seconds a stage. Without ``index`` and ``serve`` where the
         gate refused the candidate: the release that served before goes on serving.
     """
-    with open_session(manifest, playlists, params, allow_overlap=allow_overlap) as session:
+    with open_session(manifest, playlists, params) as session:
         arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
         result: dict[str, Any] = {"prepare": prepare(**arguments), "train": train(**arguments)}
         result["evaluate"] = evaluate(**arguments)

@@ -12,21 +12,18 @@ from flows.steps import data
 
 
 @flow(name="prepare", description="Any audio and its texts to versioned shards.")
-def prepare(
-    manifest: str | None = None, playlists: str | None = None, params: str | None = None, allow_overlap: bool = False
-) -> dict[str, Any]:
+def prepare(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Prepare a catalogue; a second run with nothing changed does nothing.
 
     Args:
         manifest: table of tracks; null takes the working folder's catalogue (the demo in a checkout).
         playlists: table of playlists.
         params: the numbers, for an own manifest.
-        allow_overlap: go on where train and valid or test share recordings, for an own manifest.
     """
-    with open_session(manifest, playlists, params, allow_overlap=allow_overlap) as session, session.stage("prepare"):
+    with open_session(manifest, playlists, params) as session, session.stage("prepare"):
         counts = data.reproduce(session.workspace, ray_address=session.stack.ray_address)
         push_data(session)
-        return counts | {"data_hash": session.workspace.data_hash}
+        return counts | {"data_hash": session.workspace.data_hash, "prepared": str(session.workspace.prepared)}
 
 
 @task(name="push data", retries=2, retry_delay_seconds=5, timeout_seconds=3600, cache_policy=NO_CACHE)

@@ -98,6 +98,7 @@ def open_session(
     *,
     allow_overlap: bool = False,
     size: int | None = None,
+    allow_outside: bool = False,
     host: str | None = None,
     port: int | None = None,
     join: bool = True,
@@ -106,7 +107,7 @@ def open_session(
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, allow_overlap, size: which workspace; see ``open_workspace``.
+        manifest, playlists, params, allow_overlap, allow_outside, size: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         join: use the stack of another process of the same home; False makes that an error.
         ahead: a module to import while the services start.
@@ -128,6 +129,7 @@ def open_session(
         playlists=playlists,
         params=params,
         allow_overlap=allow_overlap,
+        allow_outside=allow_outside,
         size=size,
     )
     _check_servers(settings)

@@ -181,9 +181,11 @@ class PrepareConfig:
     silence_rms: float = 1e-3
     """Quieter clips go to quarantine."""
     shard_mb: int = 256
-    """Aim for shards of this size, megabytes."""
+    """Largest shard, megabytes, about; a split is cut into a power of two of them."""
     allow_overlap: bool = False
     """Go on where train and valid or test have the same recording; False refuses it (mulan_core/data/overlap.py)."""
+    allow_outside: bool = False
+    """Take local files outside the manifest's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,29 @@ PREPARED_TEXT = pa.struct([("source", pa.string()), ("text", pa.string()), ("dro
 """A text with the reason it was dropped; null where it was kept."""
 
 
+def shard_schema(manifest: pa.Schema) -> pa.Schema:
+    """Columns of the shards made from a manifest of this schema; without ``audio``, of the manifest of usable tracks.
+
+    The manifest's own, with judged texts; then ``media_path``, where the file lies; ``num_samples`` of the clip;
+    ``clip_key``, its identity (``clips.clip_key``); and ``audio``, its FLAC bytes.
+    """
+    judged = manifest.set(manifest.get_field_index("texts"), pa.field("texts", pa.list_(PREPARED_TEXT)))
+    # A file's time is no property of its clip: a copied catalogue must give the same shards.
+    own = [field for field in judged if field.name not in ("file_mark", "media_path")]
+    added = [
+        ("media_path", pa.string()),
+        ("num_samples", pa.int64()),
+        ("clip_key", pa.string()),
+        ("audio", pa.binary()),
+    ]
+    return pa.schema([*own, *(pa.field(name, kind) for name, kind in added)])
+
+
+def without_audio(schema: pa.Schema) -> pa.Schema:
+    """The same columns but the audio."""
+    return schema.remove(schema.get_field_index("audio"))
+
+
 def read_split(prepared: str | Path, split: str, *, columns: list[str] | None = None) -> pa.Table:
     """All clips of one split, in shard order, memory-mapped.
 
