@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from flow_fixtures import MULAN, environment, left_of, mulan, prepared_of, result_of
+from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, prepared_of, result_of
 
 from mulan_core.data import shards
 
