@@ -222,14 +222,24 @@ def _read_clip(file: soundfile.SoundFile, first: int, last: int, sample_rate_hz:
     return wave[first - offset : last - offset] if num_frames == wanted else None
 
 
+def _downmix(block: np.ndarray) -> np.ndarray:
+    """Mean of the channels, added one after the other.
+
+    numpy's mean over so short an axis costs as much as the decoding, and a matrix product wakes threads that then spin.
+    """
+    mono = block[:, 0].copy()
+    for channel in range(1, block.shape[1]):
+        mono += block[:, channel]
+    mono *= np.float32(1 / block.shape[1])
+    return mono
+
+
 def _read_mono(file: soundfile.SoundFile, most_frames: int | None, sample_rate_hz: int) -> tuple[np.ndarray, int]:
     """Downmixed and resampled audio from where the file stands, and how many frames of it were read.
 
     Stops at the end of the file, or after ``most_frames``.
     """
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
-    # One float32 GEMV instead of a mean over the short axis, which costs as much as the decoding.
-    downmix = np.full(file.channels, 1 / file.channels, dtype=np.float32)
     resampler = None
     if file.samplerate != sample_rate_hz:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, 1, dtype="float32", quality="HQ")
@@ -241,7 +251,7 @@ def _read_mono(file: soundfile.SoundFile, most_frames: int | None, sample_rate_h
             block = file.read(wanted, dtype="float32", always_2d=True)
             num_frames += len(block)
             last = len(block) < block_frames or num_frames == most_frames
-            mono = block @ downmix
+            mono = _downmix(block)
             pieces.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
             if last:
                 break

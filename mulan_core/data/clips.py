@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -148,7 +149,9 @@ def _fetch(uri: str, downloads: Path) -> tuple[str, bytes | None, str | None]:
 
 
 def _read(file: BinaryIO, uri: str, downloads: Path) -> tuple[str, bytes | None, str | None]:
-    data = file.read(LARGE_BYTES + 1)
+    # Python clears as much memory as it is asked to read, so ask for what there is.
+    size = getattr(file, "size", None) if is_remote(uri) else os.fstat(file.fileno()).st_size
+    data = file.read(min(LARGE_BYTES, LARGE_BYTES if size is None else size) + 1)
     digest = hashlib.sha256(data)
     if len(data) <= LARGE_BYTES:
         if not data:

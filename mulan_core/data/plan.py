@@ -27,7 +27,7 @@ from mulan_core.errors import UserError
 
 FLAC_BYTES_PER_SAMPLE = 1.3
 """What 16-bit music takes in FLAC, to plan the size of shards."""
-PART_ROWS = 65_536
+PART_ROWS = 16_384
 """Rows that are sorted in memory at once, about."""
 MOST_PARTS = 256
 """Files open at once while the manifest is dealt to parts."""

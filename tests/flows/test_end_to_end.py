@@ -1,5 +1,6 @@
 """The whole flow through the real command: what it makes, what it leaves running, and how it bears being cut off."""
 
+import json
 import signal
 import subprocess
 import time
@@ -22,6 +23,15 @@ def test_bad_files_are_quarantined_each_with_its_reason(home, first):
     )
     table = pq.read_table(prepared_of(home) / shards.QUARANTINE).to_pylist()
     assert {Path(row["uri"]).name: row["reason"] for row in table}["junk.mp3"] == "undecodable"
+
+
+def test_a_second_prepare_does_nothing_and_strict_says_no(home, first):
+    before = {path: path.stat().st_ino for path in prepared_of(home).rglob("*")}
+    done = mulan("prepare", *CATALOGUE, "--strict", "--json", home=home)
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 65}
+    assert "Quarantined: 5" in done.stderr and "undecodable" in done.stderr
+    assert {path: path.stat().st_ino for path in prepared_of(home).rglob("*")} == before
 
 
 def test_nothing_is_left_running(home, first):
