@@ -6,7 +6,6 @@ the user or a server that is away, told in one sentence without a traceback.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_data, cli_text
+from flows import cli_data, cli_text, cli_versions
+from flows.reporting import print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
@@ -36,14 +36,27 @@ app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(release, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
+cli_data.app.command()(cli_versions.diff)
+cli_data.app.command()(cli_versions.pull)
+app.command()(cli_versions.lineage)
 console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
-    Path | None,
-    typer.Option(help="Table of your tracks (.csv, .tsv, .jsonl, .parquet; columns uri and text). Default: the demo."),
+    str | None,
+    typer.Option(
+        help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet; columns uri and text) or a folder of audio, "
+        "by path or URL. Default: the demo."
+    ),
+]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
 Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -52,11 +65,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
     except UserError as error:
         _fail(str(error))
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", code=130)
     except Exception as error:
@@ -69,6 +80,9 @@ def main() -> None:
         if cause:
             _fail(str(cause))
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
+    if code == 130:
+        _fail("stopped", code=130)
+    sys.exit(code or 0)
 
 
 def _terminate(*_: object) -> None:
@@ -89,16 +103,16 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _arguments(manifest: Path | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
+def _arguments(manifest: str | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
     named = {"manifest": manifest, "playlists": playlists, "params": params}
     return {name: str(path) if path else None for name, path in named.items()}
 
 
-def _run_flow(name: str, arguments: dict[str, Any], **more: Any) -> Any:
+def _run_flow(name: str, arguments: dict[str, Any], *, allowed: dict[str, Any] | None = None, **more: Any) -> Any:
     """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
     from flows.session import open_session
 
-    with open_session(**arguments):
+    with open_session(**arguments, **(allowed or {}), ahead=f"flows.{name}"):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -123,7 +137,10 @@ def run(
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
+    *,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    allow_overlap: AllowOverlap = False,
+    allow_outside: AllowOutside = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -132,9 +149,10 @@ def run(
     """
     from flows.reporting import show_evaluation, show_stages
 
-    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), serve=serve)
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), allowed=allowed, serve=serve)
     if as_json:
-        _print_json(
+        print_json(
             {key: value for key, value in result.items() if key != "evaluate"}
             | {"metrics": result["evaluate"]["metrics"]}
         )
@@ -146,24 +164,30 @@ def run(
 
 @app.command()
 def prepare(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    allow_overlap: AllowOverlap = False,
+    allow_outside: AllowOutside = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file went to quarantine.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn audio and texts into versioned shards; bad files go to quarantine with a reason.
 
     Example: mulan prepare --manifest tracks.csv
     """
-    counts = _run_flow("prepare", _arguments(manifest, playlists, params))
+    from flows.reporting import show_prepared, show_quarantine
+
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    counts = _run_flow("prepare", _arguments(manifest, playlists, params), allowed=allowed)
     if as_json:
-        _print_json(counts)
-        return
-    table = Table("", "count", title="Prepared")
-    table.add_row("tracks in the manifest", str(counts["tracks"]))
-    table.add_row("usable", str(counts["usable"]))
-    for reason, number in counts["quarantined"].items():
-        table.add_row(f"quarantined: {reason}", str(number))
-    for source, of in sorted(counts["texts"].items()):
-        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']} -> {of['after']}")
-    console.print(table)
+        print_json(counts)
+    else:
+        show_prepared(counts)
+    if strict and counts["quarantined"]:
+        show_quarantine(Path(counts["prepared"]))
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -183,7 +207,7 @@ def train(
     """
     result = _run_flow("train", _arguments(manifest, playlists, params), task=task)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
     if task == "audioset":
@@ -202,10 +226,10 @@ def evaluate(
     from flows.session import open_session
 
     arguments = _arguments(manifest, playlists, params)
-    with open_session(**arguments):
+    with open_session(**arguments, ahead="flows.evaluate"):
         report, gate = _run_flow("evaluate", arguments), _run_flow("register", arguments)
     if as_json:
-        _print_json({"metrics": report["metrics"], "gate": gate})
+        print_json({"metrics": report["metrics"], "gate": gate})
     else:
         show_evaluation(report)
         console.print(
@@ -226,7 +250,7 @@ def index(
     """
     built = _run_flow("index", _arguments(manifest, playlists, params))
     if as_json:
-        _print_json(built)
+        print_json(built)
     else:
         console.print(
             f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
@@ -251,7 +275,7 @@ def ablate(
     check_rows(names or [])
     result = _run_flow("ablate", _arguments(manifest, playlists, params), rows=names)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         from rich.markdown import Markdown
 
@@ -304,7 +328,7 @@ def search(
 
     answer = _client(url).search_text(text, k=k)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         show_hits(text, answer)
 
@@ -323,7 +347,7 @@ def tag(
     _must_exist(file)
     answer = _client(url).tag(audio=file, labels=labels.split(",") if labels else None)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     table = Table("label", "score", title=str(file))
     for item in answer["labels"][:15]:
@@ -341,7 +365,7 @@ def embed(
     Example: mulan embed "calm piano"
     """
     path = Path(what)
-    _print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
+    print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
 
 
 @app.command()
@@ -364,7 +388,7 @@ def export(
     opened, processor = MuLanModel.from_pretrained(model), MuLanProcessor.from_pretrained(model)
     written = export_onnx(opened, processor, out, int8=int8)
     if as_json:
-        _print_json([asdict(program) for program in written])
+        print_json([asdict(program) for program in written])
         return
     table = Table("file", "MB", "largest difference", "smallest cosine", title=f"Exported to {out}")
     for program in written:
@@ -379,7 +403,7 @@ def release_show(url: Annotated[str | None, typer.Option(help="The endpoint.")] 
 
     Example: mulan release show
     """
-    _print_json(_client(url).release())
+    print_json(_client(url).release())
 
 
 @release.command("list")
@@ -392,7 +416,7 @@ def release_list(as_json: AsJson = False) -> None:
 
     versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
     if as_json:
-        _print_json(versions)
+        print_json(versions)
         return
     table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
     for version in versions:
@@ -446,6 +470,8 @@ def stage_corpus() -> None:
 @stage.command("judge")
 def stage_judge() -> None:
     """Note what judges the texts, by hash: DVC sees a changed rule or classifier by this file."""
+    import json
+
     from mulan_core.config import load_config
     from mulan_core.text.fingerprint import fingerprint
 
@@ -480,7 +506,7 @@ def stage_prepare() -> None:
     config = load_config("params.yaml")
     with ray_for_stage(), bar("prepare") as update:
         catalogue, out, texts = (
-            Path(p).resolve() for p in (config.catalogue, ".mulan/data/prepared", ".mulan/data/texts")
+            Path(p).resolve() for p in (config.catalogue, ".mulan/data/prepared", ".mulan/data/texts/texts.parquet")
         )
         step(catalogue, out, config.prepare, texts=texts, progress=update)
 
@@ -495,10 +521,6 @@ def _client(url: str | None) -> Any:
 def _must_exist(file: Path) -> None:
     if not file.is_file():
         raise UserError(f"there is no file {file}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, default=str))  # noqa: T201
 
 
 def _exit_by_gate(gate: dict[str, Any]) -> None:

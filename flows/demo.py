@@ -26,9 +26,9 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
     Raises:
         UserError: if another demo runs, the port is taken, or a check query comes back empty.
     """
-    from flows.end_to_end import end_to_end
+    with open_session(size=size, port=port, join=False, ahead="flows.end_to_end") as session:
+        from flows.end_to_end import end_to_end
 
-    with open_session(size=size, port=port, join=False) as session:
         # Said now: after minutes of training it would be late.
         check_port_free(session.host, session.port)
         result = end_to_end()

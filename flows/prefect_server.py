@@ -54,6 +54,9 @@ class PrefectServer:
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
         if self._child is not None:
+            from prefect.logging.handlers import APILogHandler
+
+            APILogHandler().flush()  # what the flows said last is still on its way
             self._child.stop()
         self._child = None
 

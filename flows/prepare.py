@@ -23,7 +23,7 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
     with open_session(manifest, playlists, params) as session, session.stage("prepare"):
         counts = data.reproduce(session.workspace, ray_address=session.stack.ray_address)
         push_data(session)
-        return counts | {"data_hash": session.workspace.data_hash}
+        return counts | {"data_hash": session.workspace.data_hash, "prepared": str(session.workspace.prepared)}
 
 
 @task(name="push data", retries=2, retry_delay_seconds=5, timeout_seconds=3600, cache_policy=NO_CACHE)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -32,6 +33,21 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
                 progress.update(task, total=total)
 
         yield update
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep what C libraries print off the terminal; mpg123 comments on every broken file. Ours still gets there."""
+    ours = os.fdopen(os.dup(2), "w")
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        with redirect_stderr(ours):
+            yield
+    finally:
+        os.dup2(ours.fileno(), 2)
+        ours.close()
+        os.close(null)
 
 
 @contextmanager

@@ -1,14 +1,82 @@
-"""What the commands print: the evaluation beside chance, stages with their times, hits of a search."""
+"""What the commands print: what prepare did, the evaluation beside chance, stages with their times, hits."""
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 console = Console(file=sys.__stdout__)
+
+
+def print_json(value: Any) -> None:
+    """Print what a machine reads, and nothing else."""
+    print(json.dumps(value, indent=1, default=str))  # noqa: T201
+
+
+MOST_ROWS = 20
+"""Rows of a table that grows with the catalogue; files and ``--json`` hold the rest."""
+
+
+def show_prepared(counts: dict[str, Any]) -> None:
+    """Print what prepare counted and what it found changed."""
+    table = Table("", title="Prepared")
+    table.add_column("count", justify="right")
+    table.add_row("tracks in the manifest", f"{counts['tracks']:,}")
+    for change, number in counts["changes"].items():
+        table.add_row(f"  {change}", f"{number:,}")
+    table.add_row("usable", f"{counts['usable']:,}")
+    for split, number in counts["splits"].items():
+        table.add_row(f"  {split}", f"{number:,}")
+    for reason, number in counts["quarantined"].items():
+        table.add_row(f"quarantined: {reason}", f"{number:,}")
+    table.add_row("hours of clips", f"{counts['hours']:,.2f}")
+    for source, of in counts["texts"].items():
+        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']:,} -> {of['after']:,}")
+    console.print(table)
+
+
+def show_quarantine(prepared: Path) -> None:
+    """Print the files that could not be used, on stderr: stdout may hold JSON."""
+    import pyarrow.parquet as pq
+
+    from mulan_core.data.shards import QUARANTINE
+
+    rows = pq.read_table(prepared / QUARANTINE)
+    table = Table("uri", "reason", "detail", title=f"Quarantined: {len(rows)} (all in {prepared / QUARANTINE})")
+    for row in rows.slice(0, MOST_ROWS).to_pylist():
+        table.add_row(row["uri"], row["reason"], row["detail"])
+    Console(stderr=True).print(table)
+
+
+def show_check(report: dict[str, Any]) -> None:
+    """Print what prepare would say of a manifest."""
+    table = Table("", title=report["manifest"])
+    table.add_column("count", justify="right")
+    table.add_row("rows", f"{report['rows']:,}")
+    table.add_row("bad rows", f"{len(report['bad_rows']):,}")
+    table.add_row("  of them ids that come twice", f"{report['duplicate_ids']:,}")
+    for reason, number in report["reasons"].items():
+        table.add_row(f"files: {reason}", f"{number:,}")
+    if report["remote"]:
+        table.add_row("files on servers, not opened", f"{report['remote']:,}")
+    table.add_row("usable, by their headers", f"{report['usable']:,}")
+    for split, number in report["splits"].items():
+        table.add_row(f"  {split}", f"{number:,}")
+    table.add_row("hours of clips", f"{report['hours']:,.2f}")
+    for source, of in report["texts"].items():
+        table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
+    console.print(table)
+    for row in report["bad_rows"][:MOST_ROWS]:
+        console.print(f"row {row['row']}, {row['problem']}", highlight=False, markup=False)
+    for file in report["bad_files"][:MOST_ROWS]:
+        console.print(f"{file['uri']}: {file['reason']}, {file['detail']}", highlight=False, markup=False)
+    if max(len(report["bad_rows"]), len(report["bad_files"])) > MOST_ROWS:
+        console.print("--json lists all", highlight=False)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

@@ -96,17 +96,21 @@ def open_session(
     playlists: str | None = None,
     params: str | None = None,
     *,
+    allow_overlap: bool = False,
     size: int | None = None,
+    allow_outside: bool = False,
     host: str | None = None,
     port: int | None = None,
     join: bool = True,
+    ahead: str | None = None,
 ) -> Iterator[Session]:
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, size: which workspace; see ``open_workspace``.
+        manifest, playlists, params, allow_overlap, allow_outside, size: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         join: use the stack of another process of the same home; False makes that an error.
+        ahead: a module to import while the services start.
 
     Raises:
         UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
@@ -119,10 +123,18 @@ def open_session(
     settings = read_settings()
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
-    workspace = open_workspace(settings.home, manifest=manifest, playlists=playlists, params=params, size=size)
+    workspace = open_workspace(
+        settings.home,
+        manifest=manifest,
+        playlists=playlists,
+        params=params,
+        allow_overlap=allow_overlap,
+        allow_outside=allow_outside,
+        size=size,
+    )
     _check_servers(settings)
     serve = workspace.config.serve
-    with open_stack(settings, join=join) as stack:
+    with open_stack(settings, join=join, ahead=ahead) as stack:
         session = Session(
             settings=settings, workspace=workspace, stack=stack, host=host or serve.host, port=port or serve.port
         )

@@ -5,6 +5,7 @@
 | MULAN_HOME | folder of local state | `.mulan` in the working folder |
 | MLFLOW_TRACKING_URI | MLflow server or database | SQLite in MULAN_HOME |
 | MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN | Milvus | a `milvus-lite server` of our own |
+| MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | `.mulan/dvc/remote` of the workspace |
 | RAY_ADDRESS | Ray cluster | a private one on this machine |
 | MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
 | PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | temporary server, state in MULAN_HOME |

@@ -12,10 +12,12 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import IO, Any
 
 import psutil
@@ -44,12 +46,13 @@ class Stack:
 
 
 @contextmanager
-def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
+def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = None) -> Iterator[Stack]:
     """Start the local services, or join those that run; stop what was started here, whatever happens.
 
     Args:
         settings: addresses; a named server is used instead of one of our own.
         join: use the stack of another process of the same home. False makes that an error.
+        ahead: a module that the caller imports next; it is imported while the services start, which takes as long.
 
     Raises:
         UserError: if another process holds the stack and ``join`` is false, or a service does not start.
@@ -95,6 +98,9 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
             prefect_url = prefect.url
             cleanup.enter_context(report_to(prefect_url))
         cleanup.callback(_stop_ray)
+        if ahead:
+            # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
+            threading.Thread(target=_try_import, args=(ahead,), daemon=True, name="import ahead").start()
         ray_address = _start_ray(settings.ray_address)
         for server in servers:
             server.wait()
@@ -108,6 +114,11 @@ def open_stack(settings: Settings, *, join: bool = True) -> Iterator[Stack]:
         )
         settings.stack_file.write_text(json.dumps(asdict(stack)), encoding="utf-8")
         yield stack
+
+
+def _try_import(module: str) -> None:
+    with suppress(Exception):
+        import_module(module)
 
 
 def _try_lock(lock: IO[Any]) -> bool:
@@ -134,6 +145,8 @@ def _start_ray(address: str | None) -> str:
     private = address is None
     if private:
         _keep_ray_on_loopback()
+        # Nobody preempts the only node; the watcher is one more process to start before each training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
     try:
         ray.init(

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from mulan_core.config import Config, load_config, to_mapping
-from mulan_core.data.tracks import locate, read_manifest, read_playlists
+from mulan_core.data.tracks import open_manifest, read_playlists
+from mulan_core.data.uris import is_remote, local_path, locate, marks_of
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
 
@@ -40,9 +41,9 @@ OWN_STAGES = {
         },
         "prepare": {
             "cmd": "mulan stage prepare",
-            "deps": ["${catalogue}", ".mulan/data/texts"],
+            "deps": ["${catalogue}", ".mulan/data/texts/texts.parquet"],
             "params": ["prepare"],
-            "outs": [".mulan/data/prepared"],
+            "outs": [{".mulan/data/prepared": {"persist": True}}],  # prepare takes over what is unchanged
         },
     }
 }
@@ -89,15 +90,20 @@ def open_workspace(
     manifest: str | Path | None = None,
     playlists: str | Path | None = None,
     params: str | Path | None = None,
+    allow_overlap: bool = False,
     size: int | None = None,
+    allow_outside: bool = False,
 ) -> Workspace:
     """Find or make the workspace of a catalogue.
 
     Args:
         home: the folder of local state; workspaces of own catalogues live in it.
-        manifest: a table of tracks; null takes the working folder as workspace (the demo's, in a checkout).
+        manifest: a table of tracks or a folder of audio, or a URL of one; null takes the working folder as workspace
+            (the demo's, in a checkout).
         playlists: a table of playlists, optional.
         params: the numbers; null takes ``configs/own.yaml`` for an own manifest.
+        allow_overlap: set ``prepare.allow_overlap``, for an own manifest.
+        allow_outside: take local files outside the manifest's folder, now and whenever this workspace is opened.
         size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
 
     Raises:
@@ -106,6 +112,10 @@ def open_workspace(
     if manifest is None:
         if playlists or params:
             raise UserError("--playlists and --params go with --manifest; without it the working folder's are used")
+        if allow_overlap:
+            raise UserError(
+                "--allow-overlap goes with --manifest; without it set prepare.allow_overlap: true in params.yaml"
+            )
         folder = Path.cwd()
         if not (folder / "params.yaml").is_file() or not (folder / "dvc.yaml").is_file():
             raise UserError(
@@ -120,18 +130,27 @@ def open_workspace(
             replace(config, corpus=replace(config.corpus, size=size)),
             stages=yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8")),
         )
-    manifest = Path(manifest)
-    tracks = read_manifest(manifest)
-    name = f"{manifest.stem}-{hashlib.sha256(str(manifest.resolve()).encode()).hexdigest()[:8]}"
-    workspace = Workspace(home / "workspaces" / name)
+    name = Path(str(manifest).rstrip("/")).stem
+    place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
+    workspace = Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}")
     config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
+    allow_outside = allow_outside or config.prepare.allow_outside or _allowed_before(workspace)
+    allow_overlap = allow_overlap or config.prepare.allow_overlap
+    prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
+    config = replace(config, prepare=prepare)
     catalogue = workspace.folder / config.catalogue
-    catalogue.mkdir(parents=True, exist_ok=True)
-    pq.write_table(_absolute(tracks, manifest), catalogue / "manifest.parquet")
+    _write_catalogue(manifest, catalogue / "manifest.parquet", allow_outside=allow_outside)
     (catalogue / "playlists.parquet").unlink(missing_ok=True)
     if playlists:
         pq.write_table(read_playlists(playlists), catalogue / "playlists.parquet")
     return _make(workspace.folder, config, stages=OWN_STAGES)
+
+
+def _allowed_before(workspace: Workspace) -> bool:
+    try:
+        return workspace.config.prepare.allow_outside
+    except UserError:  # no workspace yet, or one of an older version
+        return False
 
 
 def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
@@ -162,13 +181,19 @@ def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = 
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
 
 
-def _absolute(tracks: pa.Table, manifest: Path) -> pa.Table:
-    """Make uris absolute and note size and time of local files, so that DVC sees when a file has changed."""
-    uris = [locate(uri, manifest) for uri in tracks["uri"].to_pylist()]
-    tracks = tracks.set_column(tracks.schema.get_field_index("uri"), tracks.schema.field("uri"), pa.array(uris))
-    marks = []
-    for uri in uris:
-        path = Path(uri)
-        stat = path.stat() if "://" not in uri and path.is_file() else None
-        marks.append(f"{stat.st_size}:{stat.st_mtime_ns}" if stat else None)
-    return tracks.append_column("file_mark", pa.array(marks, pa.string()))
+def _write_catalogue(manifest: str | Path, path: Path, *, allow_outside: bool) -> None:
+    """Copy a manifest with absolute uris and the files' marks, so that DVC sees when one has changed."""
+    building = path.with_suffix(".building")
+    with open_manifest(manifest, allow_outside=allow_outside) as opened:
+        carried = [field for field in opened.schema if field.name != "file_mark"]
+        schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
+        uri = schema.get_field_index("uri")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(building, schema) as file:
+            for batch in opened.batches:
+                uris = [locate(value, opened.root) for value in batch.column("uri").to_pylist()]
+                columns = [batch.column(field.name) for field in carried]
+                columns[uri] = pa.array(uris)
+                columns.append(pa.array(marks_of(uris), pa.string()))
+                file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    building.replace(path)

@@ -268,7 +268,11 @@ class PrepareConfig:
     silence_rms: float = 1e-3
     """Quieter clips go to quarantine."""
     shard_mb: int = 256
-    """Aim for shards of this size, megabytes."""
+    """Largest shard, megabytes, about; a split is cut into a power of two of them."""
+    allow_overlap: bool = False
+    """Go on where train and valid or test have the same recording; False refuses it (mulan_core/data/overlap.py)."""
+    allow_outside: bool = False
+    """Take local files outside the manifest's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +330,14 @@ class TrainConfig:
     """SpecAugment: widest frequency mask, mel bands."""
     source_weights: Mapping[str, float] = field(default_factory=lambda: {"sf": 2.0, "lf": 2.0, "pl": 1.0, "aset": 1.0})
     """Odds of each text source in a draw (PAPER: SF:LF:PL:ASET = 2:2:1:1)."""
+    source_mix: Literal["odds", "quota"] = "odds"
+    """``odds`` draws the source of each pair by itself; ``quota`` makes every global batch hold the sources in
+    those odds, as far as its tracks have them."""
+    num_lanes: int = 48
+    """Stretches of the training split that are read side by side; each batch takes an equal share from every one.
+    Where the workers divide it, each reads its own stretches only."""
+    shuffle_window: int = 256
+    """Clips of a lane that are shuffled among each other; a worker holds as many of each of its lanes in memory."""
     use_filtered_text: bool = True
     """False also draws the SF and LF texts that the filters dropped (the paper's ablation)."""
     checkpoint_every: int = 1_000
@@ -333,7 +345,7 @@ class TrainConfig:
     log_every: int = 20
     """Steps between metric points."""
     decoded_cache_mb: int = 1024
-    """Decoded clips kept in memory by each worker, megabytes."""
+    """A worker whose clips take no more than this when decoded, megabytes, decodes each only once."""
     max_bad_steps: int = 10
     """Stop after this many steps in a row with a non-finite loss or gradient."""
 
@@ -351,6 +363,9 @@ class TrainConfig:
         for name, chunk in (("audio_chunk", self.audio_chunk), ("text_chunk", self.text_chunk)):
             if chunk is not None and chunk < 1:
                 raise UserError(f"train.{name} is {chunk}; give at least 1, or null for a worker's whole share")
+        for name, count in (("num_lanes", self.num_lanes), ("shuffle_window", self.shuffle_window)):
+            if count < 1:
+                raise UserError(f"train.{name} is {count}; give at least 1")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(
                 f"train.ema_decay is {self.ema_decay}; give a number between 0 and 1, or null for no average"

@@ -24,7 +24,7 @@ from mulan_core.config import ModelConfig, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.towers.audio import audio_config, build_audio_tower, warm_start_audio
 from mulan_core.towers.text import TextTower, warm_start_text
-from mulan_core.towers.warm_start import load_config, quiet, refuse_incomplete, unreachable
+from mulan_core.towers.warm_start import load_config, quiet, refuse_incomplete, unreachable, unreadable
 
 WINDOWS_AT_ONCE = 32
 """Windows of whole tracks that a tower encodes at once, so that a long track needs no more memory than a short one."""
@@ -56,6 +56,8 @@ class MuLanConfig(PreTrainedConfig):
             UserError: if it is another model's.
         """
         found = config_dict.get("model_type")
+        if not config_dict:
+            raise OSError("there is no config.json")  # transformers hands out an empty one for a folder without
         if found != cls.model_type:
             raise UserError(f"its config.json is that of a {found!r} model, not of a {cls.model_type!r} one")
         return super().from_dict(config_dict, **kwargs)
@@ -154,7 +156,7 @@ class MuLanModel(PreTrainedModel):
                 loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         except UserError as error:
             raise UserError(f"cannot open {name!r}: {error}") from error
-        except OSError as error:
+        except unreadable() as error:
             raise unreachable(name, error) from error
         model, info = loaded
         refuse_incomplete(name, info)

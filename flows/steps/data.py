@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from flows.workspace import Workspace, run_dvc
+from mulan_core.data.assembly import CHANGES, work_folder
 from mulan_core.data.shards import read_counts
 
 
@@ -19,18 +21,39 @@ def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
         ray_address: the running Ray, which the stages join instead of starting their own.
 
     Returns:
-        The counts of the prepared folder.
+        The counts of the prepared folder, and ``changes``: new, changed, removed and unchanged tracks.
 
     Raises:
         UserError: if a stage fails; its own sentence stands on the terminal.
     """
+    changes = work_folder(workspace.prepared) / CHANGES
+    changes.unlink(missing_ok=True)
     run_dvc(["repro", "-q"], workspace.folder, env=stage_environment(ray_address))
-    return read_counts(workspace.prepared)
+    counts = read_counts(workspace.prepared)
+    nothing = {"new": 0, "changed": 0, "removed": 0, "unchanged": counts["tracks"]}
+    return counts | {"changes": json.loads(changes.read_text(encoding="utf-8")) if changes.exists() else nothing}
 
 
 def push(workspace: Workspace) -> None:
-    """Copy what is new to the DVC remote (``.mulan/dvc/remote`` unless configured otherwise)."""
+    """Copy what is new to the DVC remote (MULAN_DVC_REMOTE, else what the workspace's DVC names)."""
+    _name_remote(workspace)
     run_dvc(["push", "-q"], workspace.folder)
+
+
+def pull(workspace: Workspace) -> None:
+    """Fetch from the DVC remote what ``dvc.lock`` names.
+
+    Raises:
+        UserError: if the remote does not hold it.
+    """
+    _name_remote(workspace)
+    run_dvc(["pull", "-q"], workspace.folder)
+
+
+def _name_remote(workspace: Workspace) -> None:
+    """Make MULAN_DVC_REMOTE the default, in DVC's local configuration, which git does not see."""
+    if remote := os.environ.get("MULAN_DVC_REMOTE"):
+        run_dvc(["remote", "add", "--local", "-q", "-f", "-d", "mulan", remote], workspace.folder)
 
 
 def stage_environment(ray_address: str | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ run with the same model and data reads what is there.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def _embed(
     shards = [str(path) for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
     dataset = ray.data.read_parquet(shards, columns=["track_id", "split", "audio"]).map_batches(
         TrackEmbedder,
-        fn_constructor_args=(str(model), batch_size),
+        fn_constructor_args=(str(model), batch_size, num_actors),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
@@ -98,12 +99,14 @@ def _embed(
 class TrackEmbedder:
     """Ray Data actor: clips as FLAC bytes in, track vectors out."""
 
-    def __init__(self, model: str, batch_size: int) -> None:
+    def __init__(self, model: str, batch_size: int, num_actors: int) -> None:
         import torch
 
         from mulan_core.model import MuLanModel
         from mulan_core.processor import MuLanProcessor
 
+        # Ray leaves an actor one thread for its one CPU; on one machine nothing else works while these do.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_actors))
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = MuLanModel.from_pretrained(model).to(self._device)
         self._processor = MuLanProcessor.from_pretrained(model)

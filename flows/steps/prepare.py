@@ -1,35 +1,43 @@
-"""Prepare: any audio to shards of 16 kHz mono FLAC, with a Ray Data pipeline.
+"""Prepare: any audio to shards of 16 kHz mono FLAC, with Ray Data pipelines over a plan that lies on disk.
 
-One row of the dataset is one shard to be: a list of tracks of one split. A task decodes, checks and
-cuts them one at a time and writes the shard, so memory stays flat and the outcome does not depend on
-how many tasks run. A file that cannot be used goes to quarantine with its reason and the job goes on.
+First each shard to be is compared with the last run; then the clips that are missing stream through read, decode,
+encode and keep; then each shard is put together. Rows stream in all three, so memory does not grow with the catalogue,
+and every finished clip is on disk, so a killed run goes on where it was (docs/decisions/0012-prepare.md). A file that
+cannot be used goes to quarantine with its reason and the job goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
-from mulan_core.audio.decode import AudioError, check_wave, decode_audio
-from mulan_core.config import PrepareConfig, TextConfig
+from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
-from mulan_core.data.tracks import SPLITS, locate, read_manifest
+from mulan_core.data.assembly import CHANGES, Bench, work_folder
+from mulan_core.data.clips import CUT, FETCHED, OUTCOME, WORK, cut_clip, encode_clip, fetch_clip
+from mulan_core.data.overlap import check_splits
+from mulan_core.data.plan import Shard, plan_shards, shard_counts
+from mulan_core.data.tracks import open_manifest
 from mulan_core.errors import UserError
-from mulan_core.text.judging import judge_tracks
 
-FLAC_BYTES_PER_SAMPLE = 1.3
-"""What 16-bit music takes in FLAC, to plan the size of shards."""
+CLIPS_PER_BLOCK = 16
+"""Clips that travel together between the stages."""
+READS_AT_ONCE = 8
+"""Files that one reading task waits for at once."""
+READ_CPUS = 0.25
+"""Reading waits more than it works; four such tasks share a CPU."""
+ROWS_PER_GROUP = 16_384
+
+Progress = Callable[[int, int], None]
 
 
 def prepare(
@@ -38,193 +46,206 @@ def prepare(
     config: PrepareConfig,
     *,
     texts: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Turn a catalogue into a prepared folder.
+    """Turn a catalogue into a prepared folder; only what is new, changed or removed since the last run is worked on.
+
+    The result is that of a run from scratch, byte for byte.
 
     Args:
         catalogue: folder with ``manifest.parquet`` and maybe ``playlists.parquet``.
         out: the prepared folder; replaced as a whole once everything is written.
         config: clip length, limits, size of shards.
-        texts: folder of judged texts (``flows/steps/text.py``); null judges them here, by the default rules.
+        texts: a table of judged texts, a row a track (``track_id``, ``texts`` with source, text, drop); null judges
+            the manifest's texts by rules.
         progress: called with (tracks done, tracks in all).
 
     Returns:
-        The counts, as in ``counts.json``.
+        The counts, as in ``counts.json``, and ``changes``: new, changed, removed, unchanged tracks.
 
     Raises:
-        UserError: if the manifest is wrong or not one track is usable.
+        UserError: if the manifest is wrong, if not one track is usable, or if splits share recordings.
     """
-    manifest = catalogue / "manifest.parquet"
-    tracks = read_manifest(manifest)
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    jobs = _plan(_with_judged_texts(tracks, texts), manifest, config)
-    write = _ShardWriter(str(building), config)
-    outcomes: list[dict[str, Any]] = []
-    done = 0
-    for row in ray.data.from_items(jobs, override_num_blocks=len(jobs)).map(write).iter_rows():
-        result = json.loads(row["result"])
-        outcomes.append(result)
-        done += len(result["kept"]) + len(result["quarantined"])
-        if progress:
-            progress(done, len(tracks))
-    counts = _write_tables(building, tracks, outcomes, config)
-    if not counts["usable"]:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in counts["quarantined"].items())
-        raise UserError(f"not one track of {manifest} is usable ({reasons}); see {building / shards.QUARANTINE}")
+    manifest, work, replaced = catalogue / "manifest.parquet", work_folder(out), out.with_name(f".{out.name}.replaced")
+    if replaced.exists() and not out.exists():
+        replaced.rename(out)  # the last run was killed between its last two moves
+    (work / CHANGES).unlink(missing_ok=True)
+    plan = plan_shards(manifest, work / "plan", config, texts=texts)
+    with open_manifest(manifest) as opened:
+        schema = shards.shard_schema(opened.schema)
+    folders = {"before": out, "ledger": work / "ledger", "shards": work / "shards"}
+    counts = {name: shard_counts(folder) for name, folder in folders.items()}
+    bench = Bench(work=work, before=out, config=config, counts=counts, schema=schema)
+    num_tracks = pq.read_metadata(manifest).num_rows
+    _make_clips(bench, plan, num_tracks, progress)
+    results = [json.loads(row["result"]) for row in _over(plan).map(_WriteShard(bench)).iter_rows()]
+    built = work / "shards"
+    summary = _summarise(results, config) | {"tracks": num_tracks}
+    _write_tables(bench, plan, summary)
+    if not summary["usable"]:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in summary["quarantined"].items())
+        raise UserError(f"not one track of {manifest} is usable ({reasons}); see {built / shards.QUARANTINE}")
+    check_splits(built / shards.MANIFEST, allow=config.allow_overlap)
     if (catalogue / "playlists.parquet").exists():
-        shutil.copyfile(catalogue / "playlists.parquet", building / shards.PLAYLISTS)
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building.rename(out)
-    return counts
-
-
-def _with_judged_texts(tracks: pa.Table, texts: Path | None) -> list[dict[str, Any]]:
-    """Rows of the manifest, their texts replaced by the judged ones."""
-    rows = tracks.to_pylist()
-    if texts is None:
-        judged = judge_tracks(rows, TextConfig())
+        shutil.copyfile(catalogue / "playlists.parquet", built / shards.PLAYLISTS)
     else:
-        by_track = shards.read_texts(texts)
-        lost = [row["track_id"] for row in rows if row["track_id"] not in by_track]
-        if lost:
-            raise UserError(
-                f"{texts} has no judged texts of track {lost[0]!r} (and {len(lost) - 1} more); run `dvc repro`"
-            )
-        judged = [by_track[row["track_id"]] for row in rows]
-    return [row | {"texts": of_track} for row, of_track in zip(rows, judged, strict=True)]
+        (built / shards.PLAYLISTS).unlink(missing_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        out.rename(replaced)
+    built.rename(out)
+    for leftover in (replaced, work / "plan", work / "clips", work / "downloads"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    changes = dict(sum((Counter(result["changes"]) for result in results), Counter()))
+    changes = {name: changes.get(name, 0) for name in ("new", "changed", "removed", "unchanged")}
+    (work / CHANGES).write_text(json.dumps(changes), encoding="utf-8")
+    return summary | {"changes": changes}
 
 
-def _plan(tracks: list[dict[str, Any]], manifest: Path, config: PrepareConfig) -> list[dict[str, Any]]:
-    """Deal the tracks of each split to shards of about the configured size, in manifest order."""
-    clip_bytes = config.clip_s * config.sample_rate_hz * FLAC_BYTES_PER_SAMPLE
-    per_shard = max(1, round(config.shard_mb * 2**20 / clip_bytes))
-    jobs = []
-    for split in SPLITS:
-        rows = [row for row in tracks if row["split"] == split]
-        for row in rows:
-            row["uri"] = locate(row["uri"], manifest)
-        for index, start in enumerate(range(0, len(rows), per_shard)):
-            jobs.append(
-                {"split": split, "index": index, "rows": json.dumps(rows[start : start + per_shard], default=str)}
-            )
-    return jobs
-
-
-class _ShardWriter:
-    """Callable of the Ray Data pipeline: one planned shard in, what became of its tracks out."""
-
-    def __init__(self, folder: str, config: PrepareConfig) -> None:
-        self._folder, self._config = folder, config
-
-    def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        kept, quarantined = [], []
-        for row in json.loads(job["rows"]):
-            try:
-                kept.append(_prepare_track(row, self._config))
-            except AudioError as error:
-                quarantined.append(
-                    {"track_id": row["track_id"], "uri": row["uri"], "reason": error.reason, "detail": str(error)}
-                )
-        if kept:
-            path = Path(self._folder) / job["split"] / f"shard-{job['index']:05d}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # The audio is compressed already, and small row groups let readers take a few clips at a time.
-            pq.write_table(_shard_table(kept), path, compression="none", row_group_size=64)
-        facts = [
-            {
-                "track_id": row["track_id"],
-                "sha256": row["sha256"],
-                "num_samples": row["num_samples"],
-                "texts": row["texts"],
-                "media_path": row["media_path"],
-            }
-            for row in kept
-        ]
-        return {"result": json.dumps({"kept": facts, "quarantined": quarantined})}
-
-
-def _prepare_track(row: dict[str, Any], config: PrepareConfig) -> dict[str, Any]:
-    """Decode, check and cut one track."""
-    data = _read_bytes(row["uri"])
-    wave_T, _ = decode_audio(data, max_s=config.max_s)
-    wave_T = _cut_clip(wave_T, row, config)
-    check_wave(wave_T, min_s=config.min_s, silence_rms=config.silence_rms)
-    return {
-        **{key: value for key, value in row.items() if key not in ("uri", "start_s", "duration_s")},
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "audio": shards.encode_flac(wave_T, config.sample_rate_hz),
-        "num_samples": len(wave_T),
-        "media_path": row["uri"],
-    }
-
-
-def _read_bytes(uri: str) -> bytes:
-    try:
-        with fsspec.open(uri, "rb") as file:
-            data: bytes = file.read()
-    except FileNotFoundError as error:
-        raise AudioError("missing", f"there is no file {uri}") from error
-    except (OSError, ValueError, ImportError) as error:
-        raise AudioError("missing", f"cannot open {uri}: {error}") from error
-    return data
-
-
-def _cut_clip(wave_T: np.ndarray, row: dict[str, Any], config: PrepareConfig) -> np.ndarray:
-    """Cut the clip from the middle of the track, or of the stretch that the manifest names."""
-    rate = config.sample_rate_hz
-    first = round((row["start_s"] or 0.0) * rate)
-    last = first + round(row["duration_s"] * rate) if row["duration_s"] else len(wave_T)
-    stretch_T = wave_T[first:last]
-    length = round(config.clip_s * rate)
-    start = max(0, (len(stretch_T) - length) // 2)
-    return stretch_T[start : start + length]
-
-
-def _shard_table(rows: list[dict[str, Any]]) -> pa.Table:
-    fixed = {"texts": pa.list_(shards.PREPARED_TEXT), "labels": pa.list_(pa.string()), "audio": pa.binary()}
-    fixed |= {"title": pa.string(), "license": pa.string(), "num_samples": pa.int64()}
-    return pa.table(
-        {name: pa.array([row[name] for row in rows], fixed.get(name)) for name in rows[0]},
+def _make_clips(bench: Bench, plan: list[Shard], num_tracks: int, progress: Progress | None) -> None:
+    todo = bench.work / "todo"
+    shutil.rmtree(todo, ignore_errors=True)
+    found = {row["todo"]: row["count"] for row in _over(plan).map(_FindWork(bench, todo)).iter_rows() if row["count"]}
+    done = num_tracks - sum(found.values())
+    if progress:
+        progress(done, num_tracks)
+    if not found:
+        return
+    reading, working = _Reading(bench), _Working(bench)
+    stages = (
+        ray.data.from_items([{"todo": path} for path in sorted(found)], override_num_blocks=len(found))
+        .map_batches(_rows_to_do, batch_format="pyarrow", batch_size=1)
+        .repartition(target_num_rows_per_block=CLIPS_PER_BLOCK)
+        .map_batches(reading.fetch, batch_format="pyarrow", batch_size=READS_AT_ONCE, num_cpus=READ_CPUS)
+        .map_batches(working.cut, batch_format="pyarrow", batch_size=READS_AT_ONCE)
+        .map_batches(working.encode, batch_format="pyarrow", batch_size=READS_AT_ONCE)
+        .map_batches(working.keep, batch_format="pyarrow", batch_size=CLIPS_PER_BLOCK)
     )
+    for row in stages.iter_rows():
+        done += row["kept"]
+        if progress:
+            progress(done, num_tracks)
+    shutil.rmtree(todo)
 
 
-def _write_tables(
-    folder: Path, tracks: pa.Table, outcomes: list[dict[str, Any]], config: PrepareConfig
-) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {fact["track_id"]: fact for outcome in outcomes for fact in outcome["kept"]}
-    quarantined = [row for outcome in outcomes for row in outcome["quarantined"]]
-    rows = [row | kept[row["track_id"]] for row in tracks.to_pylist() if row["track_id"] in kept]
-    fields = {name: tracks.schema.field(name).type for name in tracks.schema.names}
-    fields |= {"texts": pa.list_(shards.PREPARED_TEXT), "num_samples": pa.int64(), "media_path": pa.string()}
-    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in fields.items()}
-    pq.write_table(pa.table(columns), folder / shards.MANIFEST)
-    quarantine_schema = pa.schema([(name, pa.string()) for name in ("track_id", "uri", "reason", "detail")])
-    pq.write_table(pa.Table.from_pylist(quarantined, schema=quarantine_schema), folder / shards.QUARANTINE)
-    counts = {
-        "tracks": len(tracks),
-        "usable": len(rows),
-        "splits": dict(Counter(row["split"] for row in rows)),
-        "quarantined": dict(Counter(row["reason"] for row in quarantined).most_common()),
-        "texts": _count_texts(rows),
+def _over(plan: list[Shard]) -> Any:
+    rows = [{"split": shard.split, "index": shard.index, "of": shard.of} for shard in plan]
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), 64))
+
+
+class _FindWork:
+    """Callable of a pipeline: a shard in, the table of its clips to be made out, on disk."""
+
+    def __init__(self, bench: Bench, todo: Path) -> None:
+        self._bench, self._todo = bench, todo
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        shard = Shard(row["split"], row["index"], row["of"])
+        work, path = self._bench.find_work(shard), self._todo / shard.path
+        if len(work):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(work, path)
+        return {"todo": str(path), "count": len(work)}
+
+
+class _WriteShard:
+    """Callable of a pipeline: a shard in, its counts out."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"result": json.dumps(self._bench.write(Shard(row["split"], row["index"], row["of"])))}
+
+
+def _rows_to_do(batch: pa.Table) -> Iterator[pa.Table]:
+    for path in batch["todo"].to_pylist():
+        yield pq.read_table(path, schema=WORK)
+
+
+class _Reading:
+    """The stage that waits: files and URLs to bytes."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._config, self._downloads = bench.config, bench.work / "downloads"
+
+    def fetch(self, batch: pa.Table) -> pa.Table:
+        """Read the files of a batch at once."""
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            rows = pool.map(lambda row: fetch_clip(row, self._config, self._downloads), batch.to_pylist())
+            return pa.Table.from_pylist(list(rows), schema=FETCHED)
+
+
+class _Working:
+    """The stages that compute: bytes to waves, waves to FLAC, FLAC to disk."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench, self._config, self._downloads = bench, bench.config, bench.work / "downloads"
+
+    def cut(self, batch: pa.Table) -> pa.Table:
+        """Decode, check and cut."""
+        rows = [cut_clip(row, self._config, self._downloads) for row in batch.to_pylist()]
+        return pa.Table.from_pylist(rows, schema=CUT)
+
+    def encode(self, batch: pa.Table) -> pa.Table:
+        """Encode as FLAC."""
+        return pa.Table.from_pylist([encode_clip(row, self._config) for row in batch.to_pylist()], schema=OUTCOME)
+
+    def keep(self, batch: pa.Table) -> pa.Table:
+        """Write down; what streams on is how many."""
+        self._bench.keep(batch)
+        return pa.table({"kept": [len(batch)]})
+
+
+def _summarise(results: list[dict[str, Any]], config: PrepareConfig) -> dict[str, Any]:
+    splits: Counter[str] = Counter()
+    quarantined: Counter[str] = Counter()
+    texts: dict[str, Any] = {}
+    for result in results:
+        splits.update(result["splits"])
+        quarantined.update(result["quarantined"])
+        for source, counted in result["texts"].items():
+            of = texts.setdefault(source, {"before": 0, "after": 0, "dropped": Counter()})
+            of["before"] += counted["before"]
+            of["after"] += counted["after"]
+            of["dropped"].update(counted["dropped"])
+    return {
+        "usable": splits.total(),
+        "splits": dict(sorted(splits.items())),
+        "hours": round(sum(result["samples"] for result in results) / config.sample_rate_hz / 3600, 3),
+        "quarantined": dict(sorted(quarantined.items(), key=lambda item: (-item[1], item[0]))),
+        "texts": {
+            source: of | {"dropped": dict(sorted(of["dropped"].items()))} for source, of in sorted(texts.items())
+        },
         "clip_s": config.clip_s,
     }
-    (folder / shards.COUNTS).write_text(json.dumps(counts, indent=1), encoding="utf-8")
-    return counts
 
 
-def _count_texts(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Count texts before and after the filters by source, with the reasons for drops."""
-    counts: dict[str, Any] = {}
-    for row in rows:
-        for text in row["texts"]:
-            of = counts.setdefault(text["source"], {"before": 0, "after": 0, "dropped": {}})
-            of["before"] += 1
-            if text["drop"] is None:
-                of["after"] += 1
-            else:
-                of["dropped"][text["drop"]] = of["dropped"].get(text["drop"], 0) + 1
-    return counts
+def _write_tables(bench: Bench, plan: list[Shard], summary: dict[str, Any]) -> None:
+    """Write the tables of the whole folder shard by shard, and remove what belongs to other plans."""
+    built, ledger = bench.work / "shards", bench.work / "ledger"
+    for folder in (built, ledger):
+        stale = {path.relative_to(folder) for path in folder.glob("*/*")} - {shard.path for shard in plan}
+        for path in stale:
+            (folder / path).unlink()
+    metadata = shards.without_audio(bench.schema)
+    of_tracks = (pq.read_table(built / s.path, columns=metadata.names) for s in plan if (built / s.path).exists())
+    _stream(of_tracks, metadata, built / shards.MANIFEST)
+    quarantine = pa.schema([(name, pa.string()) for name in ("track_id", "uri", "reason", "detail")])
+    kept = (pq.read_table(ledger / s.path, columns=quarantine.names) for s in plan if (ledger / s.path).exists())
+    _stream((table.filter(table["reason"].is_valid()) for table in kept), quarantine, built / shards.QUARANTINE)
+    (built / shards.COUNTS).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def _stream(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write many small tables as one file, a few thousand rows at a time."""
+    with pq.ParquetWriter(path, schema) as file:
+        pending: list[pa.Table] = []
+        for table in tables:
+            pending.append(table.cast(schema))
+            if sum(map(len, pending)) >= ROWS_PER_GROUP:
+                file.write_table(pa.concat_tables(pending))
+                pending = []
+        if pending:
+            file.write_table(pa.concat_tables(pending))

@@ -4,6 +4,8 @@ The header is judged before anything is decoded, and then not trusted: the file 
 downmixed and resampled at once, and reading stops when the limit is passed. So memory holds the mono output
 and one block, whatever rate, number of channels or length a file claims.
 
+``decode_clip`` seeks to a stretch and decodes no more than that.
+
 A file that cannot be used raises ``AudioError`` with a reason code, which ``mulan prepare`` writes into the
 quarantine table and the endpoint into its answer.
 """
@@ -11,6 +13,7 @@ quarantine table and the endpoint into its answer.
 from __future__ import annotations
 
 import io
+from math import ceil, gcd
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -26,6 +29,7 @@ SAMPLE_RATE_HZ = 16_000
 Reason = Literal["missing", "empty", "undecodable", "too_short", "too_long", "silent", "not_finite"]
 
 _BLOCK_SAMPLES = 1 << 20  # over all channels: 4 MiB of float32
+_MARGIN_S = 0.25  # decoded on both sides of a clip; soxr's filter needs a fifth of it at 11 kHz, less above
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's answer for a FLAC written to a pipe, whose header has no length
 
 
@@ -71,14 +75,8 @@ def decode_audio(
     """
     with _open(source) as file:
         rate_hz = file.samplerate
-        if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
-            raise AudioError("undecodable", f"the audio claims a sample rate of {rate_hz} Hz")
-        max_frames = None if max_s is None else int(max_s * rate_hz)
-        if max_frames is not None and max_frames < file.frames < _UNKNOWN_FRAMES:
-            raise AudioError(
-                "too_long", f"the audio lasts {file.frames / rate_hz:.1f} s; at most {max_s:g} s are taken"
-            )
-        wave, num_frames = _read_mono(file, max_frames, sample_rate_hz)
+        max_frames = _check_length(file, max_s)
+        wave, num_frames = _read_mono(file, None if max_frames is None else max_frames + 1, sample_rate_hz)
     if num_frames == 0:
         raise AudioError("empty", "the audio holds no samples")
     if max_frames is not None and num_frames > max_frames:
@@ -86,6 +84,67 @@ def decode_audio(
     if not np.isfinite(wave).all():
         raise AudioError("not_finite", "the audio holds values that are not finite")
     return wave, num_frames / rate_hz
+
+
+def decode_clip(
+    source: bytes | str | Path,
+    *,
+    clip_s: float,
+    start_s: float | None = None,
+    duration_s: float | None = None,
+    max_s: float | None = None,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+) -> np.ndarray:
+    """Decode one clip: the middle of the track, or the middle of the stretch that is named.
+
+    Of a long file only the clip and a margin are decoded: libsndfile seeks to the very sample in every format
+    that it reads, and the margin holds the resampler's filter, so the clip equals that of the whole file but for the
+    rounding of float32. Where the header states no length, or the file breaks it, the file is decoded as a whole.
+
+    Args:
+        source: encoded bytes, or a path.
+        clip_s: length of the clip, seconds; a shorter stretch is taken as it is.
+        start_s, duration_s: the stretch of the track, seconds; null takes the track from its start, to its end.
+        max_s: refuse longer tracks, seconds.
+        sample_rate_hz: of the result.
+
+    Returns:
+        Mono float32 (samples,); nothing where the stretch lies behind the track's end.
+
+    Raises:
+        AudioError: ``missing``, ``empty``, ``undecodable``, ``too_long`` or ``not_finite``.
+    """
+
+    def find_clip(num_samples: int) -> tuple[int, int]:
+        first = min(round((start_s or 0.0) * sample_rate_hz), num_samples)
+        last = min(first + round(duration_s * sample_rate_hz), num_samples) if duration_s else num_samples
+        length = round(clip_s * sample_rate_hz)
+        first += max(0, (last - first - length) // 2)
+        return first, min(last, first + length)
+
+    with _open(source) as file:
+        _check_length(file, max_s)
+        if file.frames < _UNKNOWN_FRAMES:
+            num_samples = (2 * file.frames * sample_rate_hz + file.samplerate) // (
+                2 * file.samplerate
+            )  # as soxr rounds
+            clip = _read_clip(file, *find_clip(num_samples), sample_rate_hz)
+            if clip is not None:
+                return clip
+    wave, _ = decode_audio(source, max_s=max_s, sample_rate_hz=sample_rate_hz)
+    first, last = find_clip(len(wave))
+    return wave[first:last]
+
+
+def read_length(source: bytes | str | Path, *, max_s: float | None = None) -> float:
+    """Length of audio in seconds as its header states it; infinite where it states none. Decodes nothing.
+
+    Raises:
+        AudioError: ``missing``, ``empty``, ``undecodable`` or ``too_long``.
+    """
+    with _open(source) as file:
+        _check_length(file, max_s)
+        return file.frames / file.samplerate if file.frames < _UNKNOWN_FRAMES else float("inf")
 
 
 def check_wave(wave: np.ndarray, *, min_s: float, silence_rms: float, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
@@ -132,25 +191,67 @@ def _open(source: bytes | str | Path | BinaryIO) -> soundfile.SoundFile:
         raise AudioError("undecodable", f"{name} is not audio that can be decoded") from error
 
 
-def _read_mono(file: soundfile.SoundFile, max_frames: int | None, sample_rate_hz: int) -> tuple[np.ndarray, int]:
-    """Downmixed and resampled audio, and how many frames of the file were read.
+def _check_length(file: soundfile.SoundFile, max_s: float | None) -> int | None:
+    """Judge the header; returns ``max_s`` in frames."""
+    rate_hz = file.samplerate
+    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+        raise AudioError("undecodable", f"the audio claims a sample rate of {rate_hz} Hz")
+    max_frames = None if max_s is None else int(max_s * rate_hz)
+    if max_frames is not None and max_frames < file.frames < _UNKNOWN_FRAMES:
+        raise AudioError("too_long", f"the audio lasts {file.frames / rate_hz:.1f} s; at most {max_s:g} s are taken")
+    return max_frames
 
-    Stops at the end of the file, or after the block in which ``max_frames`` is passed.
+
+def _read_clip(file: soundfile.SoundFile, first: int, last: int, sample_rate_hz: int) -> np.ndarray | None:
+    """Samples ``first`` to ``last`` of the resampled audio, or None where the file cannot seek or breaks its header."""
+    # Input and output samples coincide `common` times a second; the resampler must start at such a point.
+    common = gcd(file.samplerate, sample_rate_hz)
+    frames_per, samples_per = file.samplerate // common, sample_rate_hz // common
+    start = max(0, first // samples_per - ceil(_MARGIN_S * common))
+    end_frame = min(ceil(last * file.samplerate / sample_rate_hz) + ceil(_MARGIN_S * file.samplerate), file.frames)
+    wanted = end_frame - start * frames_per
+    if first >= last:
+        return np.zeros(0, dtype=np.float32)
+    try:
+        if start:
+            file.seek(start * frames_per)
+        wave, num_frames = _read_mono(file, wanted, sample_rate_hz)
+    except (RuntimeError, AudioError):
+        return None
+    offset = start * samples_per
+    return wave[first - offset : last - offset] if num_frames == wanted else None
+
+
+def _downmix(block: np.ndarray) -> np.ndarray:
+    """Mean of the channels, added one after the other.
+
+    numpy's mean over so short an axis costs as much as the decoding, and a matrix product wakes threads that then spin.
+    """
+    mono = block[:, 0].copy()
+    for channel in range(1, block.shape[1]):
+        mono += block[:, channel]
+    mono *= np.float32(1 / block.shape[1])
+    return mono
+
+
+def _read_mono(file: soundfile.SoundFile, most_frames: int | None, sample_rate_hz: int) -> tuple[np.ndarray, int]:
+    """Downmixed and resampled audio from where the file stands, and how many frames of it were read.
+
+    Stops at the end of the file, or after ``most_frames``.
     """
     block_frames = max(1, _BLOCK_SAMPLES // file.channels)
-    # One float32 GEMV instead of a mean over the short axis, which costs as much as the decoding.
-    downmix = np.full(file.channels, 1 / file.channels, dtype=np.float32)
     resampler = None
     if file.samplerate != sample_rate_hz:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, 1, dtype="float32", quality="HQ")
     pieces: list[np.ndarray] = []
     num_frames = 0
     try:
-        while max_frames is None or num_frames <= max_frames:
-            block = file.read(block_frames, dtype="float32", always_2d=True)
+        while True:
+            wanted = block_frames if most_frames is None else min(block_frames, most_frames - num_frames)
+            block = file.read(wanted, dtype="float32", always_2d=True)
             num_frames += len(block)
-            last = len(block) < block_frames
-            mono = block @ downmix
+            last = len(block) < block_frames or num_frames == most_frames
+            mono = _downmix(block)
             pieces.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
             if last:
                 break

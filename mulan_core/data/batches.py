@@ -5,14 +5,13 @@ Shape letters: B examples of this worker, S samples of a window, L tokens of the
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -20,7 +19,8 @@ from mulan_core.audio.augment import draw_masks
 from mulan_core.audio.windows import crop_start, cut_window
 from mulan_core.config import FrontendConfig, TrainConfig
 from mulan_core.data.sampling import Draw, Sampler, number, texts_by_source
-from mulan_core.data.shards import decode_flac, read_split
+from mulan_core.data.shards import decode_flac
+from mulan_core.data.split import Split
 from mulan_core.errors import UserError
 
 Beside = Callable[[list[Draw]], dict[str, Tensor]]
@@ -47,7 +47,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        table: pa.Table,
+        clips: Split,
         sampler: Sampler,
         beside: Beside,
         *,
@@ -55,13 +55,19 @@ class TrainingBatches:
         frontend: FrontendConfig,
         rank: int,
     ) -> None:
-        self.sampler, self._beside = sampler, beside
-        self._audio, self._num_samples = table["audio"], table["num_samples"].to_numpy()
-        self._config, self._rank = config, rank
+        self._clips, self.sampler, self._beside = clips, sampler, beside
+        self._config = config
+        share = config.batch_size // config.num_workers
+        self._places = range(rank * share, (rank + 1) * share)
         self._window = round(frontend.window_s * frontend.sample_rate_hz)
         self._num_frames, self._num_mels = round(frontend.window_s * 1000 / frontend.hop_ms), frontend.num_mels
-        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._cache_bytes = 0
+        own = sampler.lanes.members({sampler.lanes.lane_of(place) for place in self._places})
+        groups_of_window = -(-config.shuffle_window // clips.rows_of_group) + 2
+        clips.keep_groups = groups_of_window * len(own)
+        num_samples = clips.column("num_samples").to_numpy()
+        total = sum(int(num_samples[sampler.rows[first:last]].sum()) for first, last in own)
+        self._keeps_decoded = total * np.dtype(np.int16).itemsize <= config.decoded_cache_mb * 2**20
+        self._decoded: dict[int, np.ndarray] = {}
 
     @classmethod
     def of_pairs(
@@ -85,16 +91,20 @@ class TrainingBatches:
         Raises:
             UserError: if the folder has no training shards or no text to draw.
         """
-        table = read_split(prepared, "train", columns=["track_id", "audio", "num_samples", "texts"])
-        texts = [texts_by_source(row, use_filtered=config.use_filtered_text) for row in table["texts"].to_pylist()]
-        sampler = Sampler(table["track_id"].to_pylist(), texts, source_weights=config.source_weights, seed=config.seed)
+        clips = Split(prepared, "train", ["track_id", "audio", "num_samples", "texts"])
+
+        def track_of(row: int) -> tuple[str, dict[str, list[str]]]:
+            track_id, texts = clips.row(row, "track_id", "texts")
+            return track_id, texts_by_source(texts, use_filtered=config.use_filtered_text)
 
         def beside(draws: list[Draw]) -> dict[str, Tensor]:
             tokens = tokenize([draw.text for draw in draws])
             ids = torch.tensor([(draw.row, number(draw.text)) for draw in draws])
             return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"], "ids": ids}
 
-        return cls(table, sampler, beside, config=config, frontend=frontend, rank=rank)
+        has = clips.sources(use_filtered=config.use_filtered_text)
+        sampler = _sampler(has, track_of, config.source_weights, config)
+        return cls(clips, sampler, beside, config=config, frontend=frontend, rank=rank)
 
     @classmethod
     def of_labels(
@@ -105,23 +115,27 @@ class TrainingBatches:
         Raises:
             UserError: if the folder has no training shards or its tracks no labels.
         """
-        table = read_split(prepared, "train", columns=["track_id", "audio", "num_samples", "labels"])
-        of_tracks = [labels or [] for labels in table["labels"].to_pylist()]
-        names = sorted({label for labels in of_tracks for label in labels})
+        clips = Split(prepared, "train", ["track_id", "audio", "num_samples", "labels"])
+        labels = clips.column("labels")
+        names = sorted(pc.unique(pc.list_flatten(labels)).drop_null().to_pylist())
         if not names:
             raise UserError(f"no training track in {prepared} carries a label; there is nothing to classify")
         column = {name: i for i, name in enumerate(names)}
-        # To the sampler labels are texts of one source, of which it draws one; here all of them count.
-        texts = [{"aset": labels} for labels in of_tracks]
-        sampler = Sampler(table["track_id"].to_pylist(), texts, source_weights={"aset": 1.0}, seed=config.seed)
+
+        def track_of(row: int) -> tuple[str, dict[str, list[str]]]:
+            # To the sampler labels are texts of one source, of which it draws one; below all of them count.
+            track_id, of_track = clips.row(row, "track_id", "labels")
+            return track_id, {"aset": of_track}
 
         def beside(draws: list[Draw]) -> dict[str, Tensor]:
             labels_BC = torch.zeros(len(draws), len(names))
             for i, draw in enumerate(draws):
-                labels_BC[i, [column[label] for label in of_tracks[draw.row]]] = 1.0
+                labels_BC[i, [column[label] for label in clips.row(draw.row, "labels")[0]]] = 1.0
             return {"labels": labels_BC}
 
-        return cls(table, sampler, beside, config=config, frontend=frontend, rank=rank), names
+        has = {"aset": pc.fill_null(pc.greater(pc.list_value_length(labels), 0), False).to_numpy()}
+        sampler = _sampler(has, track_of, {"aset": 1.0}, config)
+        return cls(clips, sampler, beside, config=config, frontend=frontend, rank=rank), names
 
     def from_step(self, first: int) -> Iterator[Batch]:
         """Yield the batches of steps ``first``, ``first + 1``, ... up to the configured number of steps."""
@@ -135,8 +149,7 @@ class TrainingBatches:
 
     def at(self, step: int) -> Batch:
         """Make this worker's slice of the batch of one step."""
-        share = self._config.batch_size // self._config.num_workers
-        draws = self.sampler.batch(step, self._config.batch_size)[self._rank * share : (self._rank + 1) * share]
+        draws = self.sampler.batch(step, self._places)
         inputs = self._beside(draws)
         inputs["waveforms"] = torch.from_numpy(np.stack([self._crop(draw) for draw in draws]))
         inputs["spec_masks"] = torch.from_numpy(np.stack([self._masks(draw) for draw in draws]))
@@ -144,9 +157,20 @@ class TrainingBatches:
         return Batch(step=step, inputs=inputs, sources=sources)
 
     def _crop(self, draw: Draw) -> np.ndarray:
-        start = crop_start(int(self._num_samples[draw.row]), self._window, draw.rng)
-        clip = self._decoded(draw.row)[start : start + self._window]
-        return cut_window(clip.astype(np.float32) / 32768.0, 0, self._window)
+        """A window of the clip. Decoding costs as much as a small tower's step, so where all clips of this worker
+        fit into the configured memory each is decoded once; where not, only the window is decoded.
+        """
+        if draw.row in self._decoded:
+            clip = self._decoded[draw.row]
+            start = crop_start(len(clip), self._window, draw.rng)
+            return cut_window(clip[start : start + self._window].astype(np.float32) / 32768.0, 0, self._window)
+        audio, num_samples = self._clips.row(draw.row, "audio", "num_samples")
+        start = crop_start(num_samples, self._window, draw.rng)
+        if not self._keeps_decoded:
+            return cut_window(decode_flac(audio, start=start, frames=self._window), 0, self._window)
+        clip = decode_flac(audio)
+        self._decoded[draw.row] = np.round(clip * 32768.0).clip(-32768, 32767).astype(np.int16)
+        return cut_window(clip, start, self._window)
 
     def _masks(self, draw: Draw) -> np.ndarray:
         return draw_masks(
@@ -157,14 +181,20 @@ class TrainingBatches:
             freq_mask=self._config.spec_freq_mask,
         )
 
-    def _decoded(self, row: int) -> np.ndarray:
-        """Whole clips as int16, kept within the configured memory: decoding costs as much as a small tower's step."""
-        if row in self._cache:
-            self._cache.move_to_end(row)
-            return self._cache[row]
-        clip = np.round(decode_flac(self._audio[row].as_py()) * 32768.0).clip(-32768, 32767).astype(np.int16)
-        self._cache[row] = clip
-        self._cache_bytes += clip.nbytes
-        while self._cache_bytes > self._config.decoded_cache_mb * 2**20:
-            self._cache_bytes -= self._cache.popitem(last=False)[1].nbytes
-        return clip
+
+def _sampler(
+    has: Mapping[str, np.ndarray],
+    track_of: Callable[[int], tuple[str, Mapping[str, list[str]]]],
+    source_weights: Mapping[str, float],
+    config: TrainConfig,
+) -> Sampler:
+    return Sampler(
+        has,
+        track_of,
+        source_weights=source_weights,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_lanes=config.num_lanes,
+        window=config.shuffle_window,
+        by_quota=config.source_mix == "quota",
+    )

@@ -1,19 +1,19 @@
 """Which clip, which text and which crop at which step: a pure function of (seed, step).
 
-A run killed at step k resumes on the very next batch from one integer, and any number of workers
-sees the same global batches: worker r of W takes the r-th of W equal slices of each.
+A run killed at step k resumes on the very next batch from one integer, and any number of workers sees the
+same global batches: worker r of W takes the r-th of W equal slices of each.
 
-Text draws follow the paper (section 3): a source by its odds among those the track has, then one
-text of that source.
+Shape letters: N tracks, B pairs of a global batch, S text sources.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
 
@@ -29,14 +29,95 @@ class Draw:
     """Random numbers of this draw, for its crop and its SpecAugment masks."""
 
 
+class Lanes:
+    """An endless order of ``count`` things in which neighbours in storage stay near each other in time.
+
+    The things are cut into lanes, stretches of equal length, and each batch takes an equal share from every lane;
+    so a batch mixes the whole catalogue while a worker reads its own stretches of it. A lane is walked in windows:
+    each epoch draws a new order of the lane's windows and a new order inside each. Every thing of a lane comes once
+    before any comes again.
+
+    Args:
+        count: how many things.
+        num_lanes: lanes; never more than there are things or places in a batch.
+        window: things that are shuffled among each other.
+        batch_size: of the global batch.
+        seed: everything drawn follows from it.
+    """
+
+    def __init__(self, count: int, *, num_lanes: int, window: int, batch_size: int, seed: int) -> None:
+        lanes = min(num_lanes, count, batch_size)
+        self._bounds = [lane * count // lanes for lane in range(lanes + 1)]
+        self._places = [-(-lane * batch_size // lanes) for lane in range(lanes + 1)]
+        self._window, self._seed = window, seed
+        self._shuffled: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def lane_of(self, place: int) -> int:
+        """The lane that fills a place of the batch."""
+        return int(np.searchsorted(self._places, place, side="right")) - 1
+
+    def members(self, lanes: Iterable[int]) -> list[tuple[int, int]]:
+        """The first thing and the one after the last of some lanes."""
+        return [(self._bounds[lane], self._bounds[lane + 1]) for lane in sorted(lanes)]
+
+    def at(self, step: int, place: int) -> int:
+        """What stands at a place of a step's global batch."""
+        lane = self.lane_of(place)
+        first, length = self._bounds[lane], self._bounds[lane + 1] - self._bounds[lane]
+        share = self._places[lane + 1] - self._places[lane]
+        epoch, position = divmod(step * share + place - self._places[lane], length)
+        start, inside = self._locate(lane, epoch, position, length)
+        return first + start + int(self._shuffle(lane, epoch, start, length)[inside])
+
+    def _locate(self, lane: int, epoch: int, position: int, length: int) -> tuple[int, int]:
+        """Start of the window that holds a position of an epoch, and the place inside it."""
+        full, rest = divmod(length, self._window)
+        order = self._window_order(lane, epoch, full + bool(rest))
+        short = int(np.flatnonzero(order == full)[0]) if rest else len(order)  # when the short window's turn is
+        before = short * self._window
+        if position < before:
+            turn, inside = divmod(position, self._window)
+        elif position < before + rest:
+            turn, inside = short, position - before
+        else:
+            turn, inside = divmod(position - rest, self._window)
+            turn += 1
+        return int(order[turn]) * self._window, inside
+
+    def _window_order(self, lane: int, epoch: int, count: int) -> NDArray[np.int64]:
+        known = self._orders.get(lane)
+        if known is None or known[0] != epoch:
+            known = epoch, np.random.default_rng([self._seed, epoch, lane]).permutation(count)
+            self._orders[lane] = known
+        return known[1]
+
+    def _shuffle(self, lane: int, epoch: int, start: int, length: int) -> NDArray[np.int64]:
+        known = self._shuffled.get(lane)
+        if known is None or known[:2] != (epoch, start):
+            size = min(self._window, length - start)
+            known = epoch, start, np.random.default_rng([self._seed, epoch, lane, start]).permutation(size)
+            self._shuffled[lane] = known
+        return known[2]
+
+
 class Sampler:
     """Draws batches from tracks that each have texts by source.
 
+    A draw takes a source by its odds among those the track has, then one text of that source (paper, section 3.4);
+    a source that a track lacks leaves its odds to the others. By quota the odds hold for each global batch, as
+    far as its tracks allow: tracks with few sources choose first, each the source that is furthest behind, and
+    those whose every source is full draw by odds.
+
     Args:
-        track_ids: ids of the tracks, in the order of the table.
-        texts: for each track, source -> its texts. Tracks without a text of a weighted source are left out.
+        has: source -> whether each track has a text of it, (N,). Tracks without a text of a weighted source are
+            left out.
+        track_of: row -> its track's id and its texts by source.
         source_weights: odds of each source; 0 leaves a source out.
+        batch_size: B.
         seed: everything drawn follows from it.
+        num_lanes, window: see ``Lanes``.
+        by_quota: see above.
 
     Raises:
         UserError: if no track has a text of a source with weight.
@@ -44,48 +125,63 @@ class Sampler:
 
     def __init__(
         self,
-        track_ids: Sequence[str],
-        texts: Sequence[Mapping[str, Sequence[str]]],
+        has: Mapping[str, NDArray[np.bool_]],
+        track_of: Callable[[int], tuple[str, Mapping[str, Sequence[str]]]],
         *,
         source_weights: Mapping[str, float],
+        batch_size: int,
         seed: int,
+        num_lanes: int = 1,
+        window: int = 2**62,
+        by_quota: bool = False,
     ) -> None:
-        self._weights = {source: weight for source, weight in source_weights.items() if weight > 0}
-        self._texts = [{s: list(by[s]) for s in sorted(self._weights) if by.get(s)} for by in texts]
-        self._track_ids = list(track_ids)
-        self._seed = seed
-        self.rows = np.array([row for row, by in enumerate(self._texts) if by], dtype=np.int64)
+        weighted = sorted(source for source, weight in source_weights.items() if weight > 0)
+        self._sources = [source for source in weighted if source in has and has[source].any()]
+        if not self._sources:
+            raise UserError(f"no training track has a text of the sources {', '.join(weighted)}")
+        self._weights_S = np.array([source_weights[source] for source in self._sources])
+        self._has_NS = np.stack([has[source] for source in self._sources], axis=1)
+        self.rows = np.flatnonzero(self._has_NS.any(axis=1))
         """Rows of the table that can be drawn."""
-        if not len(self.rows):
-            raise UserError(f"no training track has a text of the sources {', '.join(self._weights)}")
+        self.lanes = Lanes(len(self.rows), num_lanes=num_lanes, window=window, batch_size=batch_size, seed=seed)
+        self._track_of, self._batch_size, self._seed, self._by_quota = track_of, batch_size, seed, by_quota
 
-    def batch(self, step: int, batch_size: int) -> list[Draw]:
-        """The global batch of a step.
+    def batch(self, step: int, places: range | None = None) -> list[Draw]:
+        """The global batch of a step, or some places of it."""
+        places = range(self._batch_size) if places is None else places
+        quota = self._fill_quota(step) if self._by_quota else None
+        return [self._draw(self._row(step, p), step, None if quota is None else int(quota[p])) for p in places]
 
-        Batches walk through one permutation of the tracks after another, so every track is drawn once
-        before any is drawn again; a batch larger than the set of tracks wraps round.
-        """
-        first = step * batch_size
-        return [self._draw(self._row_at(first + i), step) for i in range(batch_size)]
+    def _row(self, step: int, place: int) -> int:
+        return int(self.rows[self.lanes.at(step, place)])
 
-    def _row_at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.rows))
-        order = self._permutation(epoch)
-        return int(self.rows[order[place]])
+    def _draw(self, row: int, step: int, source: int | None) -> Draw:
+        track_id, by_source = self._track_of(row)
+        rng = np.random.default_rng([self._seed, step, number(track_id)])
+        if source is None:
+            source = self._by_odds(row, rng)
+        texts = by_source[self._sources[source]]
+        return Draw(row=row, source=self._sources[source], text=texts[int(rng.integers(len(texts)))], rng=rng)
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self.rows))
-        return self._order
+    def _by_odds(self, row: int, rng: np.random.Generator) -> int:
+        odds_S = self._weights_S * self._has_NS[row]
+        return int(np.searchsorted(np.cumsum(odds_S), rng.random() * odds_S.sum(), side="right"))
 
-    def _draw(self, row: int, step: int) -> Draw:
-        rng = np.random.default_rng([self._seed, step, number(self._track_ids[row])])
-        by_source = self._texts[row]
-        sources = list(by_source)
-        odds = np.array([self._weights[s] for s in sources])
-        source = sources[rng.choice(len(sources), p=odds / odds.sum())]
-        text = by_source[source][rng.integers(len(by_source[source]))]
-        return Draw(row=row, source=source, text=text, rng=rng)
+    def _fill_quota(self, step: int) -> NDArray[np.int64]:
+        """The source of every place of the global batch, (B,)."""
+        rng = np.random.default_rng([self._seed, step])
+        rows_B = np.array([self._row(step, place) for place in range(self._batch_size)])
+        has_BS = self._has_NS[rows_B]
+        left_S = self._weights_S / self._weights_S.sum() * self._batch_size
+        sources_B = np.empty(self._batch_size, np.int64)
+        for place in np.lexsort([rng.random(self._batch_size), has_BS.sum(axis=1)]):
+            wanted_S = np.where(has_BS[place], left_S / self._weights_S, -np.inf)
+            source = int(wanted_S.argmax())
+            if left_S[source] < 0.5:  # less than half a text is missing: the batch has its share
+                source = self._by_odds(rows_B[place], rng)
+            sources_B[place] = source
+            left_S[source] -= 1
+        return sources_B
 
 
 def texts_by_source(texts: Sequence[Mapping[str, str | None]], *, use_filtered: bool) -> dict[str, list[str]]:

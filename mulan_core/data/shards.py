@@ -29,8 +29,42 @@ PREPARED_TEXT = pa.struct([("source", pa.string()), ("text", pa.string()), ("dro
 """A text with the reason it was dropped; null where it was kept."""
 
 
+def shard_schema(manifest: pa.Schema) -> pa.Schema:
+    """Columns of the shards made from a manifest of this schema; without ``audio``, of the manifest of usable tracks.
+
+    The manifest's own, with judged texts; then ``media_path``, where the file lies; ``num_samples`` of the clip;
+    ``clip_key``, its identity (``clips.clip_key``); and ``audio``, its FLAC bytes.
+    """
+    judged = manifest.set(manifest.get_field_index("texts"), pa.field("texts", pa.list_(PREPARED_TEXT)))
+    # A file's time is no property of its clip: a copied catalogue must give the same shards.
+    own = [field for field in judged if field.name not in ("file_mark", "media_path")]
+    added = [
+        ("media_path", pa.string()),
+        ("num_samples", pa.int64()),
+        ("clip_key", pa.string()),
+        ("audio", pa.binary()),
+    ]
+    return pa.schema([*own, *(pa.field(name, kind) for name, kind in added)])
+
+
+def without_audio(schema: pa.Schema) -> pa.Schema:
+    """The same columns but the audio."""
+    return schema.remove(schema.get_field_index("audio"))
+
+
 def read_split(prepared: str | Path, split: str, *, columns: list[str] | None = None) -> pa.Table:
     """All clips of one split, in shard order, memory-mapped.
+
+    Raises:
+        UserError: if the folder holds no shard of that split.
+    """
+    return pa.concat_tables(
+        pq.read_table(shard, columns=columns, memory_map=True) for shard in shard_paths(prepared, split)
+    )
+
+
+def shard_paths(prepared: str | Path, split: str) -> list[Path]:
+    """The shards of one split, in their order.
 
     Raises:
         UserError: if the folder holds no shard of that split.
@@ -38,7 +72,7 @@ def read_split(prepared: str | Path, split: str, *, columns: list[str] | None = 
     shards = sorted((Path(prepared) / split).glob("shard-*.parquet"))
     if not shards:
         raise UserError(f"{Path(prepared) / split} holds no shard; run `mulan prepare`, or check the manifest's splits")
-    return pa.concat_tables(pq.read_table(shard, columns=columns, memory_map=True) for shard in shards)
+    return shards
 
 
 def read_counts(prepared: str | Path) -> dict[str, Any]:
@@ -52,19 +86,6 @@ def read_counts(prepared: str | Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except OSError as error:
         raise UserError(f"{prepared} is not a prepared folder ({COUNTS} is missing); run `mulan prepare`") from error
-
-
-def read_texts(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Judged texts by track id, from a folder that the text stage wrote.
-
-    Raises:
-        UserError: if the folder holds none.
-    """
-    path = Path(folder) / TEXTS
-    if not path.exists():
-        raise UserError(f"{folder} holds no judged texts ({TEXTS} is missing); run `mulan prepare`")
-    table = pq.read_table(path, columns=["track_id", "texts"])
-    return dict(zip(table["track_id"].to_pylist(), table["texts"].to_pylist(), strict=True))
 
 
 def encode_flac(wave_T: np.ndarray, sample_rate_hz: int) -> bytes:

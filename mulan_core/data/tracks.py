@@ -1,23 +1,26 @@
 """The manifest: the table of tracks, one row a track.
 
-Reads Parquet, CSV, TSV and JSONL, checks every row, and always hands back the same Arrow columns.
-Columns we do not know are carried along; a wrong type is refused with its row and column. The least
-a manifest needs is two columns: ``uri`` and ``text`` (or ``texts``).
+Reads Parquet, CSV, TSV, JSONL or a plain folder of audio, from this machine or a URL, checks every row, and always
+hands back the same Arrow columns. Columns we do not know are carried along; wrong rows are refused together,
+with their numbers. The least a manifest needs is two columns: ``uri`` and ``text`` (or ``texts``).
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mulan_core.config import SOURCES
+from mulan_core.data.folder import read_folder
+from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
+from mulan_core.data.uris import is_remote, local_path, root_of, why_refused
 from mulan_core.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -53,38 +56,65 @@ PLAYLIST_SCHEMA = pa.schema(
 """Columns of a playlists table."""
 
 
-def read_manifest(path: str | Path) -> pa.Table:
-    """Read and check a manifest.
+RESERVED = ("audio", "num_samples", "media_path", "clip_key")
+"""Columns that prepare adds to its shards; a manifest cannot carry others of these names along."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An open manifest whose rows stream."""
+
+    schema: pa.Schema
+    """The columns of ``SCHEMA``, then those that are carried along."""
+    batches: Iterator[pa.RecordBatch]
+    """The good rows, in order. Behind the last of them a UserError tells of the bad ones, unless the caller collects
+    them."""
+    root: str
+    """Where relative uris start."""
+
+
+@contextmanager
+def open_manifest(
+    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = True
+) -> Iterator[Manifest]:
+    """Open and check a manifest without holding its rows.
+
+    Missing optional values are filled: ``track_id`` from the uri, ``split`` from a hash of the track id (80/10/10),
+    ``dataset`` from the file's name, a plain ``text`` column as source ``sf``. What grows with the number of rows is
+    eight bytes of each id, to find those that come twice.
 
     Args:
-        path: a ``.parquet``, ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson`` file.
-
-    Returns:
-        A table that starts with the columns of ``SCHEMA``; unknown columns follow as they came.
-        Missing optional values are filled: ``track_id`` from the uri, ``split`` from a hash of the
-        track id (80/10/10), ``dataset`` from the file's name, a plain ``text`` column as source ``sf``.
+        path: a ``.parquet``, ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson`` file, or a folder of audio; or a URL of
+            one.
+        problems: collects the bad rows instead of an error at the end.
+        allow_outside: take local paths outside the manifest's folder. The commands ask the user; a table of our own
+            making was judged when it came in.
 
     Raises:
-        UserError: missing file, no rows, missing or wrongly typed values (with row and column),
-            repeated track ids.
+        UserError: missing file, no rows, no column ``uri``; and, after the last batch, bad rows and repeated ids.
     """
-    path = Path(path)
-    rows = _read_rows(path)
-    if not rows:
-        raise UserError(f"the manifest {path} has no rows; it needs at least one track (columns uri and text)")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    if "uri" not in columns:
-        raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(columns)}")
-    extra = [name for name in columns if name not in SCHEMA.names and name != "text"]
-    checked = [_check_row(row, number, path) for number, row in enumerate(rows, start=1)]
-    _check_unique([str(row["track_id"]) for row in checked], path)
-    table = pa.Table.from_pylist(checked, schema=SCHEMA)
-    for name in extra:
-        try:
-            table = table.append_column(name, pa.array([row.get(name) for row in rows]))
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UserError(f"{path}: column {name!r} mixes types; give one type: {error}") from error
-    return table
+    collected = problems or Problems(str(path))
+    root = root_of(path)
+    with _open_rows(path, collected) as table:
+        carried, types = _carried_columns(path, table)
+        if table.schema is None and not table.columns:  # JSONL: only a pass over the rows tells the types
+            unread = Problems(str(path))
+            with _open_rows(path, unread) as first_pass:
+                carried, types = _infer_columns(path, first_pass, unread)
+        schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
+        refuse = lambda uri: why_refused(uri, root, allow_outside=allow_outside)  # noqa: E731
+        check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected)
+        yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
+
+
+def read_manifest(path: str | Path, *, allow_outside: bool = True) -> pa.Table:
+    """Read and check a whole manifest; see ``open_manifest``.
+
+    Raises:
+        UserError: as ``open_manifest``.
+    """
+    with open_manifest(path, allow_outside=allow_outside) as manifest:
+        return pa.Table.from_batches(manifest.batches, manifest.schema)
 
 
 def read_playlists(path: str | Path) -> pa.Table:
@@ -93,167 +123,267 @@ def read_playlists(path: str | Path) -> pa.Table:
     Raises:
         UserError: missing file, missing columns or wrong types, with row and column.
     """
-    path = Path(path)
-    rows = []
-    for number, row in enumerate(_read_rows(path), start=1):
-        where = f"{path}, row {number}"
-        split = _text(row, "split", where) or "test"
-        if split not in SPLITS:
-            raise UserError(f"{where}, column 'split': {split!r} is not one of {', '.join(SPLITS)}")
-        rows.append(
-            {
-                "playlist_id": _required(row, "playlist_id", where),
-                "title": _required(row, "title", where),
-                "description": _text(row, "description", where),
-                "track_ids": _strings(row, "track_ids", where),
-                "split": split,
-            }
-        )
-    _check_unique([str(row["playlist_id"]) for row in rows], path)
+    problems = Problems(str(path))
+    rows, seen, last = [], dict[str, int](), 0
+    with open_table(path, problems, wanted=PLAYLIST_SCHEMA.names) as table:
+        for chunk in table.chunks:
+            for number, row in zip(chunk.numbers, chunk.rows, strict=True):
+                last = number
+                try:
+                    rows.append(_check_playlist(row))
+                    _check_unique(rows[-1]["playlist_id"], number, seen)
+                except _RowError as error:
+                    problems.add(number, str(error))
+    problems.raise_any(max(last, problems.last))
     return pa.Table.from_pylist(rows, schema=PLAYLIST_SCHEMA)
 
 
-def locate(uri: str, manifest: str | Path) -> str:
-    """Where a track's audio is: a relative uri starts at the manifest's folder, others stand as they are."""
-    if "://" in uri or Path(uri).is_absolute():
-        return uri
-    return str(Path(manifest).resolve().parent / uri)
+@contextmanager
+def _open_rows(path: str | Path, problems: Problems) -> Iterator[Table]:
+    if _is_folder(path):
+        yield read_folder(path)
+        return
+    with open_table(path, problems, wanted=[*SCHEMA.names, "text"]) as table:
+        yield table
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; give the path of a .parquet, .csv, .tsv or .jsonl table")
-    kind = path.suffix.lower()
-    try:
-        if kind == ".parquet":
-            return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]
-        if kind in (".csv", ".tsv"):
-            with path.open(encoding="utf-8-sig", newline="") as lines:
-                return list(_csv_rows(csv.DictReader(lines, delimiter="\t" if kind == ".tsv" else ","), path))
-        if kind in (".jsonl", ".ndjson"):
-            with path.open(encoding="utf-8-sig") as lines:
-                return [_json_row(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()]
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path} as {kind[1:]}: {error}") from error
-    raise UserError(f"{path} has the ending {kind or 'none'!r}; a table must be .parquet, .csv, .tsv or .jsonl")
+def _is_folder(path: str | Path) -> bool:
+    if is_remote(path):
+        return not Path(str(path).rpartition("/")[2].partition("?")[0]).suffix
+    return Path(local_path(path)).is_dir()
 
 
-def _csv_rows(reader: csv.DictReader[str], path: Path) -> Iterable[dict[str, Any]]:
-    for number, row in enumerate(reader, start=1):
-        if None in row:
-            raise UserError(f"{path}, row {number}: more cells than the header has columns")
-        yield {key: value for key, value in row.items() if value not in (None, "")}
+def _carried_columns(path: str | Path, table: Table) -> tuple[list[str], dict[str, pa.DataType]]:
+    """Names and types of the columns that are carried along, as the table states them."""
+    if table.columns:
+        _check_columns(path, table.columns)
+    carried = [name for name in table.columns if name not in SCHEMA.names and name != "text"]
+    schema = table.schema
+    return carried, {name: schema.field(name).type if schema else pa.string() for name in carried}
 
 
-def _json_row(line: str, number: int, path: Path) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{path}, line {number}: must be one JSON object a line")
-    return row
+def _infer_columns(path: str | Path, table: Table, problems: Problems) -> tuple[list[str], dict[str, pa.DataType]]:
+    columns: dict[str, pa.DataType] = {}
+    names: dict[str, None] = {}
+    for chunk in table.chunks:
+        names |= dict.fromkeys(name for row in chunk.rows for name in row)
+        for name in names:
+            if name in SCHEMA.names or name == "text":
+                continue
+            values = [row.get(name) for row in chunk.rows]
+            try:
+                seen = pa.schema([pa.field("x", columns.get(name, pa.null()))])
+                more = pa.schema([pa.field("x", pa.array([None if unencodable(v) else v for v in values]).type)])
+                columns[name] = pa.unify_schemas([seen, more], promote_options="permissive").field("x").type
+            except (pa.ArrowException, OverflowError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise UserError(f"{path}: column {name!r} mixes types; give one type: {reason}") from error
+    if not names:
+        problems.raise_any(problems.last)
+        raise UserError(f"the manifest {path} has no rows; it needs at least one track (columns uri and text)")
+    _check_columns(path, list(names))
+    return list(columns), columns
 
 
-def _check_row(row: Mapping[str, Any], number: int, path: Path) -> dict[str, Any]:
-    where = f"{path}, row {number}"
-    uri = _required(row, "uri", where)
-    track_id = _text(row, "track_id", where) or hashlib.sha256(uri.encode()).hexdigest()[:16]
-    split = _text(row, "split", where) or _hashed_split(track_id)
+def _check_columns(path: str | Path, names: list[str]) -> None:
+    if "uri" not in names:
+        raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(names)}")
+    for name in RESERVED:
+        if name in names:
+            raise UserError(f"the manifest {path} has a column {name!r}, a name that prepare itself uses; rename it")
+    bad = next((name for name in names if unencodable(name)), None)
+    if bad is not None:
+        raise UserError(f"the manifest {path} has a column {bad!r} that is not UTF-8 text")
+
+
+def _checked(table: Table, schema: pa.Schema, check: _RowCheck, *, strict: bool) -> Iterator[pa.RecordBatch]:
+    last = num_good = 0
+    for chunk in table.chunks:
+        last = chunk.numbers[-1]
+        good, rows = [], []
+        for place, (number, row) in enumerate(zip(chunk.numbers, chunk.rows, strict=True)):
+            checked = check(number, row)
+            if checked is not None:
+                good.append(place)
+                rows.append(checked)
+        num_good += len(rows)
+        if rows:
+            yield _batch(chunk, good, rows, schema)
+    problems = check.problems
+    last = max(last, problems.last)
+    if not last:
+        raise UserError(
+            f"the manifest {problems.table} has no rows; it needs at least one track (columns uri and text)"
+        )
+    if strict:
+        problems.raise_any(last)
+
+
+def _batch(chunk: Chunk, good: list[int], rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    arrays = [pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names]
+    for field in list(schema)[len(SCHEMA) :]:
+        if chunk.batch is not None:
+            arrays.append(chunk.batch.column(field.name).take(pa.array(good)))
+        else:
+            arrays.append(pa.array([chunk.rows[place].get(field.name) for place in good], field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+class _RowError(Exception):
+    """Why a row cannot be used; becomes part of a UserError."""
+
+
+@dataclass
+class _RowCheck:
+    """Callable: a row as found in, the row of a manifest out; None where it is bad, which goes to the problems."""
+
+    dataset: str
+    refuse: Callable[[str], str | None]
+    problems: Problems
+
+    def __post_init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+
+    def __call__(self, number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        try:
+            checked = _check_row(row, self.dataset)
+            refused = self.refuse(checked["uri"])
+            if refused:
+                raise _RowError(f"column 'uri': {refused}")
+            digest = hashlib.blake2b(checked["track_id"].encode(), digest_size=8).digest()
+            _check_unique(checked["track_id"], number, self._seen, digest)
+        except _RowError as error:
+            self.problems.add(number, str(error))
+            return None
+        return checked
+
+
+def _check_unique(value: str, number: int, seen: dict[Any, int], key: Any = None) -> None:
+    first = seen.setdefault(value if key is None else key, number)
+    if first != number:
+        raise _RowError(f"id {value!r} stands in row {first} and again in row {number}")
+
+
+def _check_row(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    for name, value in row.items():
+        found = unencodable(value)
+        if found:
+            raise _RowError(f"column {name!r}: {found}")
+    uri = _required(row, "uri")
+    track_id = _text(row, "track_id") or hashlib.sha256(uri.encode()).hexdigest()[:16]
+    split = _text(row, "split") or hashed_split(track_id)
     if split not in SPLITS:
-        raise UserError(f"{where}, column 'split': {split!r} is not one of {', '.join(SPLITS)}")
-    texts = _texts(row, where)
-    plain = _text(row, "text", where)
+        raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
+    texts = _texts(row)
+    plain = _text(row, "text")
     if plain:
         texts.append({"source": "sf", "text": plain})
     return {
         "track_id": track_id,
         "uri": uri,
-        "start_s": _number(row, "start_s", where),
-        "duration_s": _number(row, "duration_s", where),
+        "start_s": _number(row, "start_s"),
+        "duration_s": _number(row, "duration_s"),
         "split": split,
-        "dataset": _text(row, "dataset", where) or path.stem,
-        "title": _text(row, "title", where),
+        "dataset": _text(row, "dataset") or dataset,
+        "title": _text(row, "title"),
         "texts": texts,
-        "labels": _strings(row, "labels", where),
-        "license": _text(row, "license", where),
-        "sha256": _text(row, "sha256", where),
+        "labels": _strings(row, "labels"),
+        "license": _text(row, "license"),
+        "sha256": _text(row, "sha256"),
     }
 
 
-def _hashed_split(track_id: str) -> str:
+def _check_playlist(row: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        found = unencodable(value)
+        if found:
+            raise _RowError(f"column {name!r}: {found}")
+    split = _text(row, "split") or "test"
+    if split not in SPLITS:
+        raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
+    return {
+        "playlist_id": _required(row, "playlist_id"),
+        "title": _required(row, "title"),
+        "description": _text(row, "description"),
+        "track_ids": _strings(row, "track_ids"),
+        "split": split,
+    }
+
+
+def hashed_split(track_id: str) -> str:
+    """A split for a track without one, by a hash of its id: 80 % train, 10 % valid, 10 % test."""
     bucket = int(hashlib.sha256(track_id.encode()).hexdigest(), 16) % 10
     return "test" if bucket == 0 else "valid" if bucket == 1 else "train"
 
 
-def _required(row: Mapping[str, Any], name: str, where: str) -> str:
-    value = _text(row, name, where)
+def _required(row: Mapping[str, Any], name: str) -> str:
+    value = _text(row, name)
     if not value:
-        raise UserError(f"{where}, column {name!r}: a value is required")
+        raise _RowError(f"column {name!r}: a value is required")
     return value
 
 
-def _text(row: Mapping[str, Any], name: str, where: str) -> str | None:
+def _text(row: Mapping[str, Any], name: str) -> str | None:
     value = row.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise UserError(f"{where}, column {name!r}: expected text, got {value!r}")
+    raise _RowError(f"column {name!r}: expected text, got {_shown(value)}")
 
 
-def _number(row: Mapping[str, Any], name: str, where: str) -> float | None:
+def _number(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise UserError(f"{where}, column {name!r}: expected seconds (a number from 0), got {value!r}")
+        raise _RowError(f"column {name!r}: expected seconds (a number from 0), got {_shown(value)}")
     return number
 
 
-def _strings(row: Mapping[str, Any], name: str, where: str) -> list[str]:
+def _strings(row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
     if value is None:
         return []
     if isinstance(value, str):
         # A cell of a CSV file: a JSON list, or names split at bars or semicolons.
-        value = _json_cell(value, name, where) if value.startswith("[") else value.replace(";", "|").split("|")
+        value = _json_cell(value, name) if value.startswith("[") else value.replace(";", "|").split("|")
         value = [item.strip() if isinstance(item, str) else item for item in value]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return [item for item in value if item]
-    raise UserError(f"{where}, column {name!r}: expected a list of text, got {value!r}")
+    raise _RowError(f"column {name!r}: expected a list of text, got {_shown(value)}")
 
 
-def _texts(row: Mapping[str, Any], where: str) -> list[dict[str, str]]:
+def _texts(row: Mapping[str, Any]) -> list[dict[str, str]]:
     value = row.get("texts")
     if value is None:
         return []
     if isinstance(value, str):
-        value = _json_cell(value, "texts", where)
+        value = _json_cell(value, "texts")
     if not isinstance(value, list):
-        raise UserError(f"{where}, column 'texts': expected a list of {{source, text}}, got {value!r}")
+        raise _RowError(f"column 'texts': expected a list of {{source, text}}, got {_shown(value)}")
     texts = []
     for item in value:
         source, text = (item.get("source"), item.get("text")) if isinstance(item, dict) else (None, None)
         if source not in SOURCES or not isinstance(text, str):
             known = ", ".join(SOURCES)
-            raise UserError(f"{where}, column 'texts': expected {{source, text}} with source in {known}, got {item!r}")
+            raise _RowError(f"column 'texts': expected {{source, text}} with source in {known}, got {_shown(item)}")
         texts.append({"source": source, "text": text})
     return texts
 
 
-def _json_cell(value: str, name: str, where: str) -> Any:
+def _json_cell(value: str, name: str) -> Any:
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}, column {name!r}: not a JSON list ({error.msg})") from error
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise _RowError(f"column {name!r}: not a JSON list ({getattr(error, 'msg', error)})") from error
+    if unencodable(found):
+        raise _RowError(f"column {name!r}: {unencodable(found)}")
+    return found
 
 
-def _check_unique(ids: list[str], path: Path) -> None:
-    seen: dict[str, int] = {}
-    for number, value in enumerate(ids, start=1):
-        if value in seen:
-            raise UserError(f"{path}: id {value!r} stands in row {seen[value]} and again in row {number}")
-        seen[value] = number
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."

@@ -7,10 +7,7 @@ from typing import Any
 
 from mulan_core.config import TextConfig
 from mulan_core.text.classifier import TextClassifier
-from mulan_core.text.filters import filter_texts, form_reason, normalised
-
-NAME_COLUMNS = ("title", "artist", "album")
-"""Columns of a manifest that hold a track's names; the last two are there only where the catalogue has them."""
+from mulan_core.text.filters import filter_texts, form_reason, names_of, normalised
 
 
 def judge_tracks(
@@ -33,8 +30,3 @@ def judge_tracks(
         verdicts = classifier.describes(sorted(asked), threshold=config.lf_threshold, batch_size=config.batch_size)
         describes = dict(zip(sorted(asked), verdicts, strict=True)).__getitem__
     return [filter_texts(track["texts"], config, names=names_of(track), describes=describes) for track in tracks]
-
-
-def names_of(track: Mapping[str, Any]) -> list[str]:
-    """Title, artist and album of a track, where it has them as text."""
-    return [track[column] for column in NAME_COLUMNS if isinstance(track.get(column), str)]

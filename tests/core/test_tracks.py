@@ -1,12 +1,19 @@
 """Manifests: what is read from each format and how mistakes are told."""
 
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from mulan_core.data.tracks import SCHEMA, locate, read_manifest, read_playlists
+from mulan_core.config import PrepareConfig
+from mulan_core.data.check import check_manifest
+from mulan_core.data.tables import Problems
+from mulan_core.data.tracks import SCHEMA, open_manifest, read_manifest, read_playlists
+from mulan_core.data.uris import locate, root_of
 from mulan_core.errors import UserError
 
 ROW = {"track_id": "a", "uri": "a.wav", "split": "train", "texts": [{"source": "lf", "text": "A calm song."}]}
@@ -71,10 +78,22 @@ def test_wrong_values_are_told_with_row_and_column(tmp_path, change, sentence):
         ("missing.csv", None, "there is no file"),
         ("empty.csv", "uri,text\n", "has no rows"),
         ("m.csv", "path,text\na,b\n", "has no column 'uri'; found: path, text"),
-        ("m.csv", "uri,text\na,b,c\n", "row 1: more cells than the header"),
-        ("m.jsonl", "{nope", "line 1: not valid JSON"),
+        ("m.csv", "uri,text\na,b,c\n", "row 1, line 2: more cells than the header"),
+        ("m.jsonl", "{nope", "row 1, not valid JSON"),
         ("m.jsonl", "[1]", "must be one JSON object a line"),
         ("m.parquet", "not parquet", "cannot read"),
+        ("m.csv", "uri;text\na;b\n", "looks separated by semicolons, not commas"),
+        ("m.csv", "uri\ttext\na\tb\n", "looks separated by tabs, not commas; give it the ending .tsv"),
+        ("m.tsv", "uri,text\na,b\n", "looks separated by commas, not tabs"),
+        ("m.csv", "uri,text,text\na,b,c\n", "two columns with the name 'text'"),
+        ("m.csv", "uri,text\na.wav\n", "row 1, line 2: fewer cells than the header has columns (1, 2)"),
+        ("m.csv", 'uri,text\na.wav,"one\n\nb.wav,two\n', "row 1, line 4: unexpected end of data"),
+        ("m.csv", "uri,audio\na,b\n", "a column 'audio', a name that prepare itself uses"),
+        ("m.csv", "uri,text\nftp://x/a.wav,b\n", "row 1, column 'uri': 'ftp://x/a.wav' is not a path or a URL"),
+        ("m.jsonl", '{"uri": "a", "n": 1}\n{"uri": "b", "n": "x"}', "column 'n' mixes types"),
+        ("m.jsonl", '{"uri": "a", "start_s": 1' + "0" * 5000 + "}", "row 1, not valid JSON"),
+        ("m.jsonl", '{"uri": "a", "title": "\\ud800"}', "row 1, column 'title': the code U+D800 is not UTF-8"),
+        ("m.jsonl", "[" * 100_000, "row 1, not valid JSON"),
         ("m.xlsx", "x", "must be .parquet, .csv, .tsv or .jsonl"),
     ],
 )
@@ -95,6 +114,140 @@ def test_playlists(tmp_path):
 
 
 def test_relative_uris_start_at_the_manifest(tmp_path):
-    assert locate("audio/x.wav", tmp_path / "m.csv") == str(tmp_path / "audio/x.wav")
-    assert locate("/music/x.wav", tmp_path / "m.csv") == "/music/x.wav"
-    assert locate("s3://bucket/x.wav", tmp_path / "m.csv") == "s3://bucket/x.wav"
+    assert locate("audio/x.wav", root_of(tmp_path / "m.csv")) == str(tmp_path / "audio/x.wav")
+    assert locate("/music/x.wav", root_of(tmp_path / "m.csv")) == "/music/x.wav"
+    assert locate("s3://bucket/x.wav", root_of(tmp_path / "m.csv")) == "s3://bucket/x.wav"
+
+
+def test_encodings(tmp_path):
+    path = tmp_path / "m.csv"
+    lines = [b"uri,text", "a.wav,h\u00e9llo".encode(), b"b.wav,h\xe9llo", b"c.wav,plain"]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines))
+    with pytest.raises(
+        UserError, match=r"row 2, column 'text': the byte 0xE9 is not UTF-8 text; save the table as UTF-8"
+    ):
+        read_manifest(path)
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(lines[:2] + lines[3:]))
+    assert [row["texts"][0]["text"] for row in read_manifest(path).to_pylist()] == ["h\u00e9llo", "plain"]
+    path.write_text("uri,text\na,b\n", encoding="utf-16")
+    with pytest.raises(UserError, match="is encoded in UTF-16; save it as UTF-8"):
+        read_manifest(path)
+
+
+def test_half_of_10_000_rows_bad_and_every_one_told(tmp_path):
+    """Five kinds of mistakes, through all chunks; the first few in one sentence, all of them in the check."""
+    kinds = [
+        lambda i: f"{i}.wav,a,b,c",
+        lambda i: f",no uri {i},train",
+        lambda i: f"{i}.wav,x,dev",
+        lambda i: "0.wav,x,train",  # the uri of row 1, so its id
+        lambda i: f"{i}.wav",
+    ]
+    lines = [f"{i}.wav,piano,train" if i % 2 == 0 else kinds[i // 2 % 5](i) for i in range(10_000)]
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join(["uri,text,split", *lines]))
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    sentence = str(error.value)
+    assert f"{path} has 5,000 bad rows of 10,000: row 2, line 3: more cells" in sentence
+    assert sentence.endswith("and 4,995 more (`mulan data check` lists all)")
+    report = check_manifest(path, PrepareConfig())
+    assert [row["row"] for row in report["bad_rows"]] == list(range(2, 10_001, 2))
+    assert report["rows"] == 10_000
+    assert report["duplicate_ids"] == 1_000
+    assert report["reasons"] == {"missing": 5_000}, "the good rows name files that are not there"
+
+
+def test_rows_stream(tmp_path):
+    """Ten times the rows take no more than what is kept of each id."""
+
+    def peak(num_rows):
+        path = tmp_path / f"{num_rows}.csv"
+        with path.open("w") as file:
+            file.write("uri,text\n")
+            file.writelines(f"{i}.wav,{'word ' * 40}\n" for i in range(num_rows))
+        tracemalloc.start()
+        with open_manifest(path) as manifest:
+            assert sum(map(len, manifest.batches)) == num_rows
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    small, large = peak(5_000), peak(50_000)
+    assert (large - small) / 45_000 < 250, "bytes a row; a row's text alone has 200, and its objects a kilobyte"
+
+
+def test_paths_outside_the_catalogue_need_a_word(tmp_path):
+    folder = tmp_path / "music"
+    folder.mkdir()
+    inside = ["a.wav", "b/../c.wav", str(folder / "d.wav"), f"file://{folder}/e%20f.wav", "https://x.org/g.wav"]
+    outside = ["../h.wav", "/etc/passwd", "b/../../music2/i.wav", "file:///etc/passwd"]
+    path = write_jsonl(folder / "m.jsonl", [{"uri": uri} for uri in inside + outside])
+    with open_manifest(path, problems=(problems := Problems(str(path))), allow_outside=False) as manifest:
+        assert [uri for batch in manifest.batches for uri in batch["uri"].to_pylist()] == inside
+    assert [number for number, _ in problems.told] == [6, 7, 8, 9]
+    assert "lies outside" in problems.told[0][1] and "--allow-outside" in problems.told[0][1]
+    assert len(read_manifest(path, allow_outside=True)) == 9
+    assert locate(inside[3], root_of(path)) == str(folder / "e f.wav")
+
+
+def test_check_tells_what_prepare_would_say(tmp_path):
+    import numpy as np
+    import soundfile
+
+    wave = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 5)
+    soundfile.write(tmp_path / "good.wav", wave, 16_000)
+    soundfile.write(tmp_path / "short.flac", wave[:9_000], 16_000)
+    (tmp_path / "junk.mp3").write_bytes(b"junk" * 100)
+    texts = [{"source": "lf", "text": "first!!"}, {"source": "sf", "text": "piano"}]
+    rows = [{"uri": uri, "split": "train", "texts": texts} for uri in ("good.wav", "short.flac", "junk.mp3", "no.wav")]
+    path = write_jsonl(tmp_path / "m.jsonl", [*rows, {"uri": 5}])
+    report = check_manifest(path, PrepareConfig(clip_s=4.0))
+    assert report["reasons"] == {"too_short": 1, "undecodable": 1, "missing": 1}
+    assert [file["uri"] for file in report["bad_files"]] == ["short.flac", "junk.mp3", "no.wav"]
+    assert (report["rows"], report["usable"], report["splits"]) == (5, 1, {"train": 1})
+    assert report["hours"] == round(4 / 3600, 3)
+    assert report["texts"] == {"lf": {"before": 1, "after": 0}, "sf": {"before": 1, "after": 1}}
+    assert report["bad_rows"] == [{"row": 5, "problem": "column 'uri': expected text, got 5"}]
+
+
+CELLS = st.one_of(st.text(max_size=20), st.sampled_from(["a.wav", "../x", "[1", "1e999", "nan", '"', "\0", "s3://b/k"]))
+ROWS = st.dictionaries(
+    st.sampled_from([*SCHEMA.names, "text", "mine"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | CELLS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["source", "text"]), inner),
+        max_leaves=5,
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_table_holds_it_is_read_or_refused_in_a_sentence(tmp_path, data):
+    kind = data.draw(st.sampled_from(["csv", "tsv", "jsonl", "parquet"]))
+    path = tmp_path / f"fuzz.{kind}"
+    rows = data.draw(st.lists(ROWS, max_size=6))
+    if kind == "jsonl":
+        content = "\n".join(map(json.dumps, rows)).encode()
+    elif kind == "parquet":
+        path.unlink(missing_ok=True)
+        table = pa.table({"uri": [str(i) for i in range(50)], "text": ["x"] * 50})
+        pq.write_table(table, path)
+        content = path.read_bytes()
+    else:
+        header = data.draw(st.lists(st.sampled_from(["uri", "text", "split", "start_s", "labels", ""]), max_size=5))
+        cells = [header, *data.draw(st.lists(st.lists(CELLS, max_size=5), max_size=6))]
+        joined = "\n".join(("," if kind == "csv" else "\t").join(row) for row in cells)
+        content = joined.encode("utf-8", "surrogatepass")
+    content = bytearray(content)
+    for _ in range(data.draw(st.integers(0, 3))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+    try:
+        table = read_manifest(path, allow_outside=False)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert len(table) and table.schema.names[: len(SCHEMA)] == SCHEMA.names

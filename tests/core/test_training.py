@@ -100,7 +100,7 @@ def test_batches_from_any_step_on_are_bit_equal(prepared):
 
 def test_ids_tell_tracks_and_texts_apart(prepared):
     batches = batches_of(prepared, replace(CONFIG, batch_size=60))
-    draws = batches.sampler.batch(0, 60)
+    draws = batches.sampler.batch(0)
     tracks, texts = batches.at(0).inputs["ids"].unbind(1)
     for i, one in enumerate(draws):
         for j, other in enumerate(draws):
@@ -113,7 +113,7 @@ def test_the_cache_of_decoded_clips_does_not_change_a_batch(prepared):
     large = batches_of(prepared)
     for step in (0, 1, 0):
         assert torch.equal(small.at(step).inputs["waveforms"], large.at(step).inputs["waveforms"])
-    assert len(small._cache) == 0 < len(large._cache)
+    assert len(small._decoded) == 0 < len(large._decoded)
 
 
 def test_tau_stays_in_its_range_and_the_alarm_says_so(prepared):

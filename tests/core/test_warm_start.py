@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, model_config
+from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, model_config, tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import (
     ASTConfig,
@@ -200,7 +200,10 @@ def test_a_missing_or_misshapen_weight_is_named(tmp_path, kind, key, reported):
     assert f"{str(tmp_path)!r} lack {reported}" in refusal(start, tmp_path)
 
 
-@pytest.mark.parametrize("kind", CHECKPOINTS)
+FOLDERS = CHECKPOINTS | {"mulan": (tiny_model, MuLanModel.from_pretrained)}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -213,7 +216,7 @@ def test_a_missing_or_misshapen_weight_is_named(tmp_path, kind, key, reported):
     ],
 )
 def test_a_damaged_folder_is_one_sentence(tmp_path, kind, damage, reason):
-    make, start = CHECKPOINTS[kind]
+    make, start = FOLDERS[kind]
     save(make(), tmp_path)
     damage(tmp_path)
     sentence = refusal(start, tmp_path)

@@ -1,5 +1,6 @@
 """The whole flow through the real command: what it makes, what it leaves running, and how it bears being cut off."""
 
+import json
 import signal
 import subprocess
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
-from flow_fixtures import MULAN, environment, left_of, mulan, prepared_of, result_of
+from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, prepared_of, result_of
 
 from mulan_core.data import shards
 
@@ -22,6 +23,15 @@ def test_bad_files_are_quarantined_each_with_its_reason(home, first):
     )
     table = pq.read_table(prepared_of(home) / shards.QUARANTINE).to_pylist()
     assert {Path(row["uri"]).name: row["reason"] for row in table}["junk.mp3"] == "undecodable"
+
+
+def test_a_second_prepare_does_nothing_and_strict_says_no(home, first):
+    before = {path: path.stat().st_ino for path in prepared_of(home).rglob("*")}
+    done = mulan("prepare", *CATALOGUE, "--strict", "--json", home=home)
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 65}
+    assert "Quarantined: 5" in done.stderr and "undecodable" in done.stderr
+    assert {path: path.stat().st_ino for path in prepared_of(home).rglob("*")} == before
 
 
 def test_nothing_is_left_running(home, first):
@@ -47,6 +57,19 @@ def test_the_champion_carries_its_lineage(home, first):
     assert len(losses) == 8 and losses[-1] < losses[0]
     names = {item.path for item in client.list_artifacts(first["train"]["run_id"], "evaluation")}
     assert {"evaluation/report.json", "evaluation/report.md", "evaluation/overview.png"} <= names
+
+
+def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, first):
+    release = result_of(mulan("lineage", "champion", *CATALOGUE[:2], "--json", home=home))
+    assert release["version"] == first["register"]["version"]
+    assert release["data"] == first["prepare"]["data_hash"]
+    assert release["catalogues"] == ["tones"]
+    track = result_of(mulan("lineage", "t7", *CATALOGUE[:2], "--json", home=home))
+    assert track["file"] == str(home / "7.mp3")
+    assert track["versions"] == [f"version {release['version']} candidate, champion, data {release['data'][:8]}"]
+    assert any(text == "lf: first!!  [dropped: too_short]" for text in track["texts"])
+    wrong = mulan("lineage", "nothing", *CATALOGUE[:2], home=home)
+    assert wrong.returncode == 2 and "'nothing' is no release" in wrong.stderr
 
 
 def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):

@@ -162,7 +162,7 @@ def test_a_run_triggered_through_prefect_switches_the_release(home, first, serve
         created = api.post(f"deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
         run, deadline = created.raise_for_status().json(), time.monotonic() + 600
         while run["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") and time.monotonic() < deadline:
-            assert httpx.get(f"{served.url}/livez").status_code == 200
+            assert httpx.get(f"{served.url}/livez", timeout=60).status_code == 200
             time.sleep(1)
             run = api.get(f"flow_runs/{run['id']}").json()
         assert run["state_type"] == "COMPLETED", (run["state"], (home / "prefect-worker.log").read_text()[-3000:])

@@ -1,0 +1,99 @@
+"""Versions of prepared data: named by DVC's hash, found from a release, a version or a git revision, read back."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from mlflow.exceptions import MlflowException
+
+from flows.steps.tracking import MODEL_NAME, tracking
+from flows.workspace import Workspace
+from mulan_core.data import shards
+from mulan_core.errors import UserError
+
+HASH = re.compile(r"[0-9a-f]{32}")
+
+
+def resolve_data(revision: str, workspace: Workspace, *, mlflow_uri: str) -> str:
+    """The data hash behind a name.
+
+    Args:
+        revision: a data hash; an alias or version of the registered model; or a git revision of the workspace's
+            ``dvc.lock``.
+        workspace: whose data.
+        mlflow_uri: the registry.
+
+    Raises:
+        UserError: if nothing of that name is known.
+    """
+    if HASH.fullmatch(revision):
+        return revision
+    if (version := model_version(revision, mlflow_uri=mlflow_uri)) and "mulan.data_hash" in version["tags"]:
+        return str(version["tags"]["mulan.data_hash"])
+    if lock := lock_at(revision, workspace.folder):
+        return str(yaml.safe_load(lock)["stages"]["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+    raise UserError(
+        f"{revision!r} is no data hash (32 hex digits), no alias or version of the registered model (`mulan release "
+        f"list`), and no git revision with a dvc.lock in {workspace.folder}"
+    )
+
+
+def lock_at(revision: str, folder: Path) -> str | None:
+    """``dvc.lock`` of a folder as a git revision has it; None where there is none."""
+    command = ["git", "show", f"{revision}:./dvc.lock"]
+    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return shown.stdout if shown.returncode == 0 else None
+
+
+def model_version(name: str, *, mlflow_uri: str) -> dict[str, Any] | None:
+    """A version of the registered model by number or alias: ``version``, ``run_id``, ``tags``; None if unknown."""
+    with tracking(mlflow_uri) as client:
+        try:
+            if name.isdecimal():
+                found = client.get_model_version(MODEL_NAME, name)
+            else:
+                found = client.get_model_version_by_alias(MODEL_NAME, name)
+        except MlflowException:
+            return None
+    return {"version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
+
+
+def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
+    """The manifest of prepared data, from DVC's cache or else its remote.
+
+    Raises:
+        UserError: if neither holds that version.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.folder)) as repo:
+        listing = json.loads(_read_object(repo, f"{data_hash}.dir", workspace.folder, data_hash))
+        files = {entry["relpath"]: entry["md5"] for entry in listing}
+        return pq.read_table(io.BytesIO(_read_object(repo, files[shards.MANIFEST], workspace.folder, data_hash)))
+
+
+def _read_object(repo: Any, oid: str, folder: Path, data_hash: str) -> bytes:
+    from dvc.config import NoRemoteError
+
+    stores = [repo.cache.local]
+    with suppress(NoRemoteError):
+        stores.append(repo.cloud.get_remote_odb())
+    for store in stores:
+        path = store.oid_to_path(oid)
+        if store.fs.exists(path):
+            with store.fs.open(path, "rb") as file:
+                content: bytes = file.read()
+            return content
+    raise UserError(
+        f"neither DVC's cache nor its remote in {folder} holds the data {data_hash}; give --manifest FILE if it was "
+        "prepared from another catalogue, or `dvc push` it where it is"
+    )

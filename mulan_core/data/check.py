@@ -1,0 +1,96 @@
+"""What prepare would say of a manifest, told before any work: rows, files by their headers, texts, hours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mulan_core.audio.decode import AudioError, read_length
+from mulan_core.config import PrepareConfig
+from mulan_core.data.tables import Problems
+from mulan_core.data.tracks import open_manifest
+from mulan_core.data.uris import is_remote, locate, marks_of
+from mulan_core.text.filters import filter_texts, names_of
+
+
+def check_manifest(
+    manifest: str | Path,
+    config: PrepareConfig,
+    *,
+    allow_outside: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Read a manifest and the header of every file it names; decode nothing.
+
+    Args:
+        manifest: a table or a folder of audio, by path or URL.
+        config: the numbers of prepare.
+        allow_outside: take local files outside the manifest's folder.
+        progress: called with the number of rows looked at.
+
+    Returns:
+        ``rows``; ``bad_rows`` with row and problem, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
+        reason, detail; ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and
+        ``splits`` of those; ``remote``, files that were asked for but not opened; ``texts`` by source before and after
+        the rules.
+
+    Raises:
+        UserError: if the manifest cannot be read at all.
+    """
+    problems = Problems(str(manifest), most=None)
+    bad_files: list[dict[str, str]] = []
+    splits: Counter[str] = Counter()
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    remote = rows = 0
+    seconds = 0.0
+    with open_manifest(manifest, problems=problems, allow_outside=allow_outside) as opened:
+        for batch in opened.batches:
+            tracks = batch.to_pylist()
+            places = [locate(row["uri"], opened.root) for row in tracks]
+            for row, place, mark in zip(tracks, places, marks_of(places), strict=True):
+                remote += is_remote(place)
+                try:
+                    seconds += _clip_length(row, place, mark, config)
+                    splits[row["split"]] += 1
+                except AudioError as error:
+                    told = {"track_id": row["track_id"], "uri": row["uri"], "reason": error.reason}
+                    bad_files.append(told | {"detail": str(error)})
+                    continue
+                for text in filter_texts(row["texts"], names=names_of(row)):
+                    before[text["source"]] += 1
+                    after[text["source"]] += text["drop"] is None
+            rows += len(batch)
+            if progress:
+                progress(rows)
+    bad_rows = [{"row": number, "problem": sentence} for number, sentence in sorted(problems.told)]
+    return {
+        "manifest": str(manifest),
+        "rows": rows + len(bad_rows),
+        "bad_rows": bad_rows,
+        "duplicate_ids": sum(sentence.startswith("id ") for _, sentence in problems.told),
+        "bad_files": bad_files,
+        "reasons": dict(Counter(file["reason"] for file in bad_files).most_common()),
+        "usable": splits.total(),
+        "splits": dict(sorted(splits.items())),
+        "hours": round(seconds / 3600, 3),
+        "remote": remote,
+        "texts": {source: {"before": before[source], "after": after[source]} for source in sorted(before)},
+    }
+
+
+def _clip_length(row: dict[str, Any], place: str, mark: str | None, config: PrepareConfig) -> float:
+    """Seconds of the clip that would be cut; of a remote file that answers, the configured length."""
+    if is_remote(place):
+        if mark is None:
+            raise AudioError("missing", f"cannot reach {place}, or its server tells nothing of it")
+        length = float("inf")
+    else:
+        length = read_length(place, max_s=config.max_s)
+    stretch = max(0.0, length - (row["start_s"] or 0.0))
+    stretch = min(stretch, row["duration_s"] or stretch, config.clip_s)
+    if stretch < config.min_s:
+        raise AudioError("too_short", f"the stretch lasts {stretch:.2f} s; at least {config.min_s:g} s are needed")
+    return stretch

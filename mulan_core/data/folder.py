@@ -1,0 +1,51 @@
+"""A folder of audio as a table of tracks: one row a file, its texts from the tags inside the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mulan_core.data.tables import CHUNK_ROWS, Chunk, Table
+from mulan_core.data.tags import Tags, read_tags
+from mulan_core.data.uris import list_files, locate, open_uri, root_of
+from mulan_core.errors import UserError
+
+# fmt: off
+ENDINGS = frozenset((
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64",
+    ".m4a", ".mp4", ".aac", ".wma", ".wv", ".ape",
+))
+# fmt: on
+"""Files that count as audio. Some cannot be decoded here: they go to quarantine, which is better than silence."""
+
+COLUMNS = ["uri", "title", "artist", "texts"]
+
+
+def read_folder(path: str | Path) -> Table:
+    """List a folder, its folders included, and read the tags of its audio files as the rows are asked for.
+
+    Raises:
+        UserError: if the folder cannot be listed or holds no audio.
+    """
+    root = root_of(path)
+    files = [name for name in list_files(root) if PurePosixPath(name).suffix.lower() in ENDINGS]
+    if not files:
+        raise UserError(f"the folder {path} holds no audio file ({', '.join(sorted(ENDINGS))})")
+
+    def chunks() -> Iterator[Chunk]:
+        for first in range(0, len(files), CHUNK_ROWS):
+            names = files[first : first + CHUNK_ROWS]
+            yield Chunk(list(range(first + 1, first + 1 + len(names))), [_row(name, root) for name in names])
+
+    return Table(COLUMNS, None, chunks())
+
+
+def _row(name: str, root: str) -> dict[str, Any]:
+    tags = Tags()
+    # A file that cannot be opened is a row all the same: prepare says why it is unusable.
+    with suppress(OSError), open_uri(locate(name, root)) as file:
+        tags = read_tags(file, name)
+    title = tags.title or PurePosixPath(name).stem.replace("_", " ")
+    return {"uri": name, "title": title, "artist": tags.artist, "texts": tags.texts}

@@ -1,0 +1,244 @@
+"""Tables as people have them: CSV, TSV, JSONL and Parquet, read in chunks, their bad rows told together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mulan_core.data.uris import is_remote, local_path, open_uri
+from mulan_core.errors import UserError
+
+KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+CHUNK_ROWS = 4096
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+
+
+@dataclass
+class Problems:
+    """Rows that cannot be used, each with a sentence."""
+
+    table: str
+    """Path or URL of the table."""
+    most: int | None = 5
+    """How many sentences are kept; null keeps all."""
+    count: int = 0
+    """Bad rows met; a row counts once."""
+    told: list[tuple[int, str]] = field(default_factory=list)
+    """(Row number, sentence), the first of them."""
+    last: int = 0
+    """The last of the bad rows."""
+
+    def add(self, number: int, sentence: str) -> None:
+        """Note what is wrong with a row; rows count from 1, the header of a CSV file not among them."""
+        self.count += 1
+        self.last = max(self.last, number)
+        if self.most is None or len(self.told) < self.most:
+            self.told.append((number, sentence))
+
+    def raise_any(self, num_rows: int) -> None:
+        """Raise one sentence about all of them, if there are any.
+
+        Raises:
+            UserError: with the first few rows and the count.
+        """
+        if not self.count:
+            return
+        rows = "; ".join(f"row {number}, {sentence}" for number, sentence in sorted(self.told))
+        if self.count == 1:
+            raise UserError(f"{self.table}, {rows}")
+        more = self.count - len(self.told)
+        rest = f"; and {more:,} more (`mulan data check` lists all)" if more else ""
+        raise UserError(f"{self.table} has {self.count:,} bad rows of {num_rows:,}: {rows}{rest}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a table, in order."""
+
+    numbers: list[int]
+    """Their row numbers, from 1."""
+    rows: list[dict[str, Any]]
+    """Their values by column; of Parquet the wanted columns alone."""
+    batch: pa.RecordBatch | None = None
+    """The same rows with all columns as they are typed in Parquet."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """An open table."""
+
+    columns: list[str]
+    """Names, where the table states them ahead: not in JSONL."""
+    schema: pa.Schema | None
+    """Types, where the table states them: in Parquet."""
+    chunks: Iterator[Chunk]
+
+
+@contextmanager
+def open_table(path: str | Path, problems: Problems, *, wanted: Sequence[str]) -> Iterator[Table]:
+    """Open a table whose rows stream.
+
+    Args:
+        path: path or URL that ends in one of ``KINDS``.
+        problems: takes the rows that cannot be read; the others stream on.
+        wanted: columns that are converted to Python values, of Parquet.
+
+    Raises:
+        UserError: for a missing file, an unknown kind, a header that cannot be right, or a file that breaks off.
+    """
+    name = str(path)
+    kind = Path(name.partition("?")[0] if is_remote(path) else name).suffix.lower()
+    if kind not in KINDS and (is_remote(path) or Path(local_path(path)).is_file()):
+        raise UserError(f"{path} has the ending {kind or 'none'!r}; a table must be .parquet, .csv, .tsv or .jsonl")
+    with ExitStack() as opened:
+        with _told(path):
+            file = opened.enter_context(open_uri(path))
+            table = _parquet(file, wanted) if kind == ".parquet" else _text(file, name, kind, problems)
+        yield Table(table.columns, table.schema, _telling(table.chunks, path))
+
+
+@contextmanager
+def _told(path: str | Path) -> Iterator[None]:
+    """What libraries raise while they read, as a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"there is no file {path}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+
+
+def _telling(chunks: Iterator[Chunk], path: str | Path) -> Iterator[Chunk]:
+    with _told(path):
+        yield from chunks
+
+
+def _text(file: BinaryIO, path: str, kind: str, problems: Problems) -> Table:
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)  # type: ignore[type-var]
+    if buffered.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path} is encoded in UTF-16; save it as UTF-8")
+    # Bytes that are not UTF-8 pass as lone surrogates, so that they can be told by row and column.
+    lines = io.TextIOWrapper(buffered, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return _delimited(lines, path, kind, problems) if kind in (".csv", ".tsv") else _json(lines, problems)
+
+
+def _parquet(file: BinaryIO, wanted: Sequence[str]) -> Table:
+    table = pq.ParquetFile(file)
+    names = [name for name in table.schema_arrow.names if name in wanted]
+
+    def chunks() -> Iterator[Chunk]:
+        first = 1
+        for batch in table.iter_batches(batch_size=CHUNK_ROWS):
+            yield Chunk(list(range(first, first + len(batch))), batch.select(names).to_pylist(), batch)
+            first += len(batch)
+
+    return Table(table.schema_arrow.names, table.schema_arrow, chunks())
+
+
+def _delimited(lines: io.TextIOBase, path: str, kind: str, problems: Problems) -> Table:
+    delimiter = "\t" if kind == ".tsv" else ","
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise UserError(f"{path}, header: {error}") from error
+    _check_header(header, path, delimiter)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                number += 1
+                problems.add(number, f"line {reader.line_num}: {error}; look for a quote that is not closed")
+                continue
+            if not cells:
+                continue
+            number += 1
+            if len(cells) != len(header):
+                fewer = "more" if len(cells) > len(header) else "fewer"
+                problems.add(
+                    number,
+                    f"line {reader.line_num}: {fewer} cells than the header has columns ({len(cells)}, {len(header)})",
+                )
+                continue
+            yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
+
+    return Table(header, None, _chunks(rows()))
+
+
+def _check_header(header: list[str], path: str, delimiter: str) -> None:
+    if len(header) == 1:
+        for other, name in DELIMITERS.items():
+            if other in header[0]:
+                ending = "give it the ending .tsv" if other == "\t" else "save it with commas"
+                raise UserError(f"{path} looks separated by {name}, not {DELIMITERS[delimiter]}; {ending}")
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has two columns with the name {twice!r}; rename or remove one")
+    if any("\udc80" <= letter <= "\udcff" or letter == "\0" for name in header for letter in name):
+        raise UserError(f"the header of {path} is not UTF-8 text; save the table as UTF-8")
+
+
+def _json(lines: io.TextIOBase, problems: Problems) -> Table:
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                problems.add(number, f"not valid JSON ({error.msg})")
+                continue
+            except (ValueError, RecursionError):
+                problems.add(number, "not valid JSON (a number too long, or nested too deeply)")
+                continue
+            if not isinstance(row, dict):
+                problems.add(number, "must be one JSON object a line")
+                continue
+            yield number, row
+
+    return Table([], None, _chunks(rows()))
+
+
+def _chunks(rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[Chunk]:
+    numbers: list[int] = []
+    values: list[dict[str, Any]] = []
+    for number, row in rows:
+        numbers.append(number)
+        values.append(row)
+        if len(values) == CHUNK_ROWS:
+            yield Chunk(numbers, values)
+            numbers, values = [], []
+    if values:
+        yield Chunk(numbers, values)
+
+
+def unencodable(value: Any) -> str | None:
+    """Say which part of a value is not text that UTF-8 can hold, or None."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            letter = ord(value[error.start])
+            byte = f"the byte 0x{letter & 0xFF:02X}" if 0xDC80 <= letter <= 0xDCFF else f"the code U+{letter:04X}"
+            return f"{byte} is not UTF-8 text; save the table as UTF-8"
+        return None
+    parts = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
+    if isinstance(parts, list):
+        return next((found for part in parts if (found := unencodable(part))), None)
+    return None

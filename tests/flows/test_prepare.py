@@ -1,0 +1,261 @@
+"""Prepare on a real Ray: what it makes, what a second run leaves alone, and how it bears bad files and kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from flow_fixtures import ROOT
+
+from flows.stack import ray_for_stage
+from flows.steps.prepare import prepare
+from flows.workspace import open_workspace
+from mulan_core.config import PrepareConfig
+from mulan_core.data import shards
+from mulan_core.data.assembly import work_folder
+from mulan_core.errors import UserError
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+CONFIG = PrepareConfig(clip_s=1.5, min_s=0.5, max_s=60.0, shard_mb=1)
+ENDINGS = ("wav", "flac", "ogg", "mp3")
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket on an S3 server of this machine; before Ray, whose workers inherit its address."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    added = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    added["AWS_DEFAULT_REGION"] = "us-east-1"
+    os.environ.update(added)
+    import s3fs
+
+    fs = s3fs.S3FileSystem()
+    fs.mkdir("music")
+    yield fs
+    server.stop()
+    for name in added:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_ray(bucket):
+    with ray_for_stage():
+        yield
+
+
+def make_audio(path, seed, seconds=2.0, rate_hz=22_050, channels=2):
+    rng = np.random.default_rng(seed)
+    phase = 2 * np.pi * rng.uniform(100, 2_000) * np.arange(int(seconds * rate_hz)) / rate_hz
+    soundfile.write(path, 0.3 * np.sin(phase)[:, None].repeat(channels, 1) + 0.01 * rng.random(channels), rate_hz)
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    """90 tracks in four formats: enough for several shards."""
+    folder = tmp_path / "catalogue"
+    folder.mkdir()
+    rows = []
+    for i in range(90):
+        name = f"{i}.{ENDINGS[i % 4]}"
+        make_audio(folder / name, i)
+        texts = [{"source": "sf", "text": "calm piano"}, {"source": "lf", "text": "first!!"}]
+        rows.append({"track_id": f"t{i}", "uri": name, "title": f"Track {i}", "texts": texts, "year": 1990 + i % 9})
+    write_manifest(folder, rows)
+    return folder
+
+
+def write_manifest(folder, rows):
+    pq.write_table(pa.Table.from_pylist(rows), folder / "manifest.parquet")
+
+
+def rows_of(folder):
+    return pq.read_table(folder / "manifest.parquet").to_pylist()
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def inodes(folder):
+    return {p.name: p.stat().st_ino for p in (folder / "train").glob("*.parquet")}
+
+
+def test_any_history_ends_in_what_a_run_from_scratch_makes(catalogue, tmp_path):
+    out = tmp_path / "prepared"
+    first = prepare(catalogue, out, CONFIG)
+    assert first["changes"] == {"new": 90, "changed": 0, "removed": 0, "unchanged": 0}
+    assert first["texts"]["lf"] == {"before": 90, "after": 0, "dropped": {"too_short": 90}}
+    assert len(inodes(out)) == 4
+    assert set(json.loads((out / "counts.json").read_text())) == set(first) - {"changes"}
+
+    before = content(out)
+    linked = inodes(out)
+    assert prepare(catalogue, out, CONFIG)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 90}
+    assert content(out) == before
+    assert inodes(out) == linked, "unchanged shards are linked, not written"
+
+    make_audio(catalogue / "0.wav", seed=1000)  # another recording
+    (catalogue / "1.flac").write_bytes(b"broken")
+    (catalogue / "2.ogg").touch()  # the same bytes at another time
+    rows = [row for row in rows_of(catalogue) if row["track_id"] not in ("t10", "t11", "t12")]
+    rows[3]["texts"][0]["text"] = "wild drums"
+    make_audio(catalogue / "new.wav", seed=2000)
+    write_manifest(catalogue, [{**rows[0], "track_id": "new", "uri": "new.wav"}, *rows])
+    second = prepare(catalogue, out, CONFIG)
+    assert second["changes"] == {"new": 1, "changed": 3, "removed": 3, "unchanged": 84}
+    assert second["quarantined"] == {"undecodable": 1}
+    scratch = tmp_path / "scratch"
+    prepare(catalogue, scratch, CONFIG)
+    assert content(out) == content(scratch)
+
+    # Fewer shards, then more again: clips move between files, and none is decoded.
+    coarse = PrepareConfig(clip_s=1.5, min_s=0.5, max_s=60.0, shard_mb=8)
+    assert prepare(catalogue, out, coarse)["changes"]["unchanged"] == 88
+    assert len(inodes(out)) == 1
+    assert prepare(catalogue, out, CONFIG)["changes"]["unchanged"] == 88
+    assert content(out) == content(scratch)
+
+    # Other numbers: every clip anew.
+    shorter = PrepareConfig(clip_s=1.0, min_s=0.5, max_s=60.0, shard_mb=1)
+    assert prepare(catalogue, out, shorter)["changes"]["changed"] == 88
+    again = tmp_path / "again"
+    prepare(catalogue, again, shorter)
+    assert content(out) == content(again)
+
+
+def test_a_changed_text_decodes_nothing(catalogue, tmp_path):
+    """The audio is gone, so a clip that is there can only be the old one."""
+    rows = [row | {"file_mark": "1:1"} for row in rows_of(catalogue)[:12]]
+    write_manifest(catalogue, rows)
+    out = tmp_path / "prepared"
+    prepare(catalogue, out, CONFIG)
+    for path in catalogue.glob("[0-9]*"):
+        path.unlink()
+    judged = [
+        {"track_id": row["track_id"], "texts": [{"source": "lf", "text": "A new word.", "drop": "judge"}]}
+        for row in reversed(rows)
+    ]
+    texts = tmp_path / "texts.parquet"
+    schema = pa.schema([("track_id", pa.string()), ("texts", pa.list_(shards.PREPARED_TEXT))])
+    pq.write_table(pa.Table.from_pylist(judged, schema=schema), texts)
+    counts = prepare(catalogue, out, CONFIG, texts=texts)
+    assert counts["changes"] == {"new": 0, "changed": 12, "removed": 0, "unchanged": 0}
+    assert counts["usable"] == 12
+    assert counts["texts"] == {"lf": {"before": 12, "after": 0, "dropped": {"judge": 12}}}
+    pq.write_table(pa.Table.from_pylist(judged[1:], schema=schema), texts)
+    with pytest.raises(UserError, match="has no row for the track 't11'"):
+        prepare(catalogue, out, CONFIG, texts=texts)
+
+
+def test_a_lost_work_folder_costs_reading_alone(catalogue, tmp_path):
+    out = tmp_path / "prepared"
+    prepare(catalogue, out, CONFIG)
+    before, linked = content(out), inodes(out)
+    import shutil
+
+    shutil.rmtree(work_folder(out))
+    assert prepare(catalogue, out, CONFIG)["changes"]["unchanged"] == 90
+    assert (content(out), inodes(out)) == (before, linked)
+
+
+def test_half_of_the_files_broken_and_nothing_lost(tmp_path):
+    rng = np.random.default_rng(0)
+    wave = (0.1 * rng.standard_normal(16_000)).astype(np.float32)
+    bad = {
+        "missing": [],
+        "empty": [],
+        "undecodable": [],
+        "too_short": [],
+        "too_long": [],
+        "silent": [],
+        "not_finite": [],
+    }
+    rows = []
+    for i in range(7):
+        soundfile.write(tmp_path / f"good{i}.wav", wave * (1 - i / 20), 16_000)
+        rows.append({"uri": f"good{i}.wav", "text": "piano"})
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "undecodable.mp3").write_bytes(rng.bytes(5_000))
+    soundfile.write(tmp_path / "too_short.wav", wave[:2_000], 16_000)
+    soundfile.write(tmp_path / "too_long.flac", np.zeros(16_000 * 600, np.int16), 16_000)  # a bomb: 60 kB, ten minutes
+    soundfile.write(tmp_path / "silent.wav", 0 * wave, 16_000)
+    soundfile.write(tmp_path / "not_finite.wav", np.where(wave > 0.3, np.nan, wave), 16_000, subtype="FLOAT")
+    names = {reason: next(iter(tmp_path.glob(f"{reason}.*")), Path("missing.wav")).name for reason in bad}
+    rows += [{"uri": name, "text": "x"} for name in names.values()]
+    write_manifest(tmp_path, rows)
+    counts = prepare(tmp_path, tmp_path / "out", CONFIG)
+    assert (counts["tracks"], counts["usable"]) == (14, 7)
+    assert counts["quarantined"] == dict.fromkeys(sorted(bad), 1)
+    table = pq.read_table(tmp_path / "out" / shards.QUARANTINE).to_pylist()
+    assert {row["reason"]: Path(row["uri"]).name for row in table} == names
+    assert all(row["detail"] for row in table)
+
+    for path in tmp_path.glob("good*"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"not one track of .* is usable \(8 missing"):
+        prepare(tmp_path, tmp_path / "out", CONFIG)
+    assert json.loads((tmp_path / "out" / "counts.json").read_text())["usable"] == 7, "the last good folder stays"
+
+
+def test_a_killed_run_goes_on_with_the_clips_it_has(catalogue, tmp_path):
+    out = tmp_path / "prepared"
+    program = f"""
+        from pathlib import Path
+        from flows.settings import read_settings
+        read_settings()
+        from flows.stack import ray_for_stage
+        from flows.steps.prepare import prepare
+        from mulan_core.config import PrepareConfig
+
+        with ray_for_stage():
+            prepare(Path({str(catalogue)!r}), Path({str(out)!r}), PrepareConfig(**{vars(CONFIG)!r}),
+                    progress=lambda done, _: print(done, flush=True))
+    """
+    running = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    for line in running.stdout:
+        if int(line) > 0:
+            break
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    time.sleep(2)  # its Ray notices
+    assert not out.exists()
+    seen = []
+    counts = prepare(catalogue, out, CONFIG, progress=lambda done, _: seen.append(done))
+    assert seen[0] > 0, "finished clips must not be done again"
+    assert counts["changes"]["new"] == 90
+    prepare(catalogue, tmp_path / "scratch", CONFIG)
+    assert content(out) == content(tmp_path / "scratch")
+    assert {path.name for path in work_folder(out).iterdir()} == {"ledger", "changes.json"}
+
+
+def test_table_and_audio_on_s3(bucket, tmp_path):
+    make_audio(tmp_path / "a.flac", 1)
+    bucket.put(str(tmp_path / "a.flac"), "music/audio/a.flac")
+    bucket.pipe("music/tracks.csv", b"uri,text\naudio/a.flac,calm piano\ns3://music/audio/a.flac,x\naudio/no.flac,x\n")
+    workspace = open_workspace(tmp_path / "home", manifest="s3://music/tracks.csv")
+    catalogue = workspace.folder / workspace.config.catalogue
+    rows = rows_of(catalogue)
+    assert [row["uri"] for row in rows] == [f"s3://music/audio/{name}.flac" for name in ("a", "a", "no")]
+    assert rows[0]["file_mark"] and rows[2]["file_mark"] is None
+    counts = prepare(catalogue, tmp_path / "out", CONFIG)
+    assert (counts["usable"], counts["quarantined"]) == (2, {"missing": 1})
+
+    make_audio(tmp_path / "a.flac", 2)
+    bucket.put(str(tmp_path / "a.flac"), "music/audio/a.flac")
+    bucket.invalidate_cache()
+    open_workspace(tmp_path / "home", manifest="s3://music/tracks.csv")
+    changes = prepare(catalogue, tmp_path / "out", CONFIG)["changes"]
+    assert changes == {"new": 0, "changed": 2, "removed": 0, "unchanged": 1}

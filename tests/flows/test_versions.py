@@ -1,0 +1,112 @@
+"""Prepared data under DVC: pushed, pulled, read back and compared, with a remote on S3 (moto's server)."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from flows.steps import data
+from flows.steps.versions import read_version, resolve_data
+from flows.workspace import Workspace, run_dvc
+from mulan_core.data import shards
+from mulan_core.data.changes import compare_versions
+from mulan_core.errors import UserError
+from serving.ports import free_port
+
+TESTS = Path(__file__).parents[1] / "core"
+MAKE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from prepared_fixtures import write_prepared
+write_prepared(Path(".mulan/data/prepared"), train={train})
+"""
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """Address of an empty bucket."""
+    port = free_port()
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+    server.start()
+    import boto3
+
+    address = f"http://127.0.0.1:{port}"
+    secrets = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=address, **secrets).create_bucket(Bucket="music")
+    yield address
+    server.stop()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A DVC project in git whose one stage writes a small prepared folder."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    stage = {"cmd": f"{sys.executable} make.py", "deps": ["make.py"], "outs": [".mulan/data/prepared"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"prepare": stage}}))
+    (folder / "params.yaml").write_text("")
+    (folder / ".gitignore").write_text("/.mulan")
+    for command in (["init", "-q"], ["config", "user.email", "t@example.org"], ["config", "user.name", "t"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    run_dvc(["init", "-q"], folder)
+    run_dvc(["remote", "add", "-d", "-q", "local", ".mulan/dvc/remote"], folder)
+    return Workspace(folder)
+
+
+def make(workspace, train):
+    (workspace.folder / "make.py").write_text(MAKE.format(tests=str(TESTS), train=train))
+    run_dvc(["repro", "-q"], workspace.folder)
+    return workspace.data_hash
+
+
+def forget(workspace):
+    shutil.rmtree(workspace.prepared)
+    shutil.rmtree(workspace.folder / ".dvc" / "cache")
+
+
+def test_data_goes_to_s3_and_comes_back_the_same(workspace, s3, monkeypatch):
+    monkeypatch.setenv("MULAN_DVC_REMOTE", "s3://music/mulan")
+    for name, value in (("ENDPOINT_URL", s3), ("ACCESS_KEY_ID", "test"), ("SECRET_ACCESS_KEY", "test")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    data_hash = make(workspace, train=12)
+    table = read_version(workspace, data_hash)
+    files = {path.name: path.read_bytes() for path in workspace.prepared.rglob("*.*")}
+    data.push(workspace)
+    forget(workspace)
+    assert read_version(workspace, data_hash).equals(table), "from the remote alone"
+    data.pull(workspace)
+    assert {path.name: path.read_bytes() for path in workspace.prepared.rglob("*.*")} == files
+
+
+def test_versions_are_found_by_hash_and_by_git_revision_and_compared(workspace, tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    first = make(workspace, train=12)
+    subprocess.run(["git", "add", "-A"], cwd=workspace.folder, check=True)
+    subprocess.run(["git", "commit", "-qm", "first"], cwd=workspace.folder, check=True)
+    second = make(workspace, train=15)
+    assert resolve_data("HEAD", workspace, mlflow_uri=uri) == first
+    assert resolve_data(second, workspace, mlflow_uri=uri) == second
+    with pytest.raises(UserError, match="is no data hash"):
+        resolve_data("nothing", workspace, mlflow_uri=uri)
+    changes = compare_versions(read_version(workspace, first), read_version(workspace, second))
+    before, after = (set(read_version(workspace, h)["track_id"].to_pylist()) for h in (first, second))
+    assert set(changes["added"]) == after - before and len(changes["added"]) == 3
+    assert changes["texts"]["sf"] == {"before": 2 * len(before), "after": 2 * len(after)}
+
+
+def test_a_version_that_is_nowhere_is_said(workspace):
+    data_hash = make(workspace, train=12)
+    data.push(workspace)
+    forget(workspace)
+    assert read_version(workspace, data_hash).num_rows == 30
+    with pytest.raises(UserError, match="neither DVC's cache nor its remote"):
+        read_version(workspace, "0" * 32)
+    shutil.rmtree(workspace.folder / ".mulan" / "dvc" / "remote")
+    with pytest.raises(UserError, match="`dvc pull -q` failed"):
+        data.pull(workspace)
+    assert not (workspace.prepared / shards.MANIFEST).exists()
