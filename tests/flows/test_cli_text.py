@@ -110,7 +110,7 @@ def test_training_writes_the_folder_and_logs_the_run(lines):
     (lines / "two.jsonl").write_text("\n".join(labels[50:]) + "\n")
     numbers = {"pretrained": tiny_bert(lines / "bert"), "epochs": 6, "batch_size": 16, "lr": 3e-3, "max_tokens": 24}
     (lines / "params.yaml").write_text(yaml.safe_dump({"text_classifier": numbers}))
-    done = mulan("text", "train", "one.jsonl", "two.jsonl", "--out", "lf", home=lines)
+    done = mulan("text", "train", "one.jsonl", "two.jsonl", "--out", "lf", home=lines, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert "20 held-out lines, 10 of them descriptions" in done.stdout and "(chosen)" in done.stdout
     assert "set text.lf_classifier to lf" in done.stdout
