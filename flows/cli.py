@@ -6,6 +6,7 @@ the user or a server that is away, told in one sentence without a traceback.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -467,6 +468,32 @@ def stage_corpus() -> None:
         build_corpus(config.corpus, Path(config.catalogue), progress=update)
 
 
+@stage.command("judge")
+def stage_judge() -> None:
+    """Note what judges the texts, by hash: DVC sees a changed rule or classifier by this file."""
+    from mulan_core.config import load_config
+    from mulan_core.text.fingerprint import fingerprint
+
+    classifier = load_config("params.yaml").text.lf_classifier
+    judge = fingerprint(Path(classifier) if classifier else None)
+    Path(".mulan/data").mkdir(parents=True, exist_ok=True)
+    Path(".mulan/data/judge.json").write_text(json.dumps(judge), encoding="utf-8")
+
+
+@stage.command("text")
+def stage_text() -> None:
+    """Judge the texts of the catalogue that params.yaml names."""
+    from flows.progress import bar
+    from flows.stack import ray_for_stage
+    from flows.steps.text import judge_texts as step
+    from mulan_core.config import load_config
+
+    config = load_config("params.yaml")
+    with ray_for_stage(), bar("text") as update:
+        out, tokenizer = Path(".mulan/data/texts").resolve(), config.model.text.pretrained
+        step(Path(config.catalogue).resolve(), out, config.text, tokenizer=tokenizer, progress=update)
+
+
 @stage.command("prepare")
 def stage_prepare() -> None:
     """Prepare the catalogue that params.yaml names."""
@@ -474,10 +501,12 @@ def stage_prepare() -> None:
     from flows.stack import ray_for_stage
     from flows.steps.prepare import prepare as step
     from mulan_core.config import load_config
+    from mulan_core.data.shards import TEXTS
 
     config = load_config("params.yaml")
     with ray_for_stage(), bar("prepare") as update:
-        step(Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve(), config.prepare, progress=update)
+        catalogue, out = Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve()
+        step(catalogue, out, config.prepare, texts=Path(".mulan/data/texts").resolve() / TEXTS, progress=update)
 
 
 def _client(url: str | None) -> Any:

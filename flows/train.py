@@ -9,8 +9,9 @@ from prefect import flow, runtime
 from flows.progress import bar, polled
 from flows.session import open_session
 from flows.steps import train as steps
-from flows.steps.tracking import git_commit, lineage_tags
+from flows.steps.tracking import git_commit, lineage_tags, tracking
 from flows.workspace import PROJECT
+from mulan_core.text.statistics import TABLE
 
 
 @flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.")
@@ -51,4 +52,8 @@ def train(
                     name="train" if task == "contrastive" else task,
                     tags=lineage_tags(git_commit(PROJECT), runtime.flow_run.id),
                 )
+        table = session.workspace.texts / TABLE
+        if table.exists():
+            with tracking(uri) as client:
+                client.log_text(trained.run_id, table.read_text(encoding="utf-8"), "texts.md")
         return {"run_id": trained.run_id, "model": str(trained.model), "steps": trained.steps}

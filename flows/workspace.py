@@ -28,12 +28,23 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 OWN_STAGES = {
     "stages": {
+        "judge": {
+            "cmd": "mulan stage judge",
+            "always_changed": True,
+            "outs": [{".mulan/data/judge.json": {"cache": False}}],
+        },
+        "text": {
+            "cmd": "mulan stage text",
+            "deps": ["${catalogue}/manifest.parquet", ".mulan/data/judge.json"],
+            "params": ["text", "model.text.pretrained"],
+            "outs": [".mulan/data/texts"],
+        },
         "prepare": {
             "cmd": "mulan stage prepare",
-            "deps": ["${catalogue}"],
+            "deps": ["${catalogue}", ".mulan/data/texts"],
             "params": ["prepare"],
             "outs": [{".mulan/data/prepared": {"persist": True}}],  # prepare takes over what is unchanged
-        }
+        },
     }
 }
 
@@ -53,6 +64,11 @@ class Workspace:
     def prepared(self) -> Path:
         """The prepared folder (shards, tables, counts)."""
         return self.folder / ".mulan" / "data" / "prepared"
+
+    @property
+    def texts(self) -> Path:
+        """The folder of judged texts and their report."""
+        return self.folder / ".mulan" / "data" / "texts"
 
     @property
     def data_hash(self) -> str:
@@ -140,6 +156,10 @@ def _allowed_before(workspace: Workspace) -> bool:
 def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     """Write a workspace's files and make it a DVC project; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    if config.text.lf_classifier:  # the stages run in the workspace, the user named it from where they are
+        config = replace(
+            config, text=replace(config.text, lf_classifier=str(Path(config.text.lf_classifier).resolve()))
+        )
     (folder / "params.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
     if not (folder / ".dvc").exists():

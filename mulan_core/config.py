@@ -27,6 +27,12 @@ T = TypeVar("T")
 SOURCES: tuple[str, ...] = ("sf", "lf", "pl", "aset")
 """The four text sources of the paper (section 3): short-form, long-form, playlist, AudioSet labels."""
 
+SCRIPTS = """
+arabic armenian bengali cjk cyrillic devanagari georgian greek gujarati hangul hebrew hiragana kannada katakana khmer
+latin malayalam mongolian myanmar sinhala tamil telugu thai tibetan
+"""
+"""Writing systems as Unicode names their letters; Japanese has three: cjk, hiragana, katakana."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrontendConfig:
@@ -164,6 +170,87 @@ class CorpusConfig:
     """Length of a track, seconds."""
     soundfont: str | None = None
     """A General-MIDI SoundFont (.sf2); null takes the one inside the pretty_midi package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Which SF and LF texts are worth training on; PL and ASET are left alone (PAPER: so are they there)."""
+
+    scripts: tuple[str, ...] | None = ("latin",)
+    """Writing systems that the text tower reads; a text with fewer than ``min_readable`` of its letters in them is
+    dropped. The default is that of BERT-base-uncased, whose vocabulary has 26,534 pieces of two or more Latin letters
+    and 15 of all others. Null drops none, for a multilingual tower."""
+    min_readable: float = 0.5
+    """Least share of a text's letters that must be of ``scripts``."""
+    drop_names: bool = True
+    """Drop SF that only repeats the track's title, artist or album. The paper's SF holds such names: false keeps them,
+    for a search by name."""
+    min_sf_letters: int = 2
+    """SF with fewer letters is dropped."""
+    max_sf_words: int = 8
+    """SF with more words is dropped."""
+    min_lf_words: int = 3
+    """LF with fewer words is dropped."""
+    max_lf_words: int = 200
+    """LF with more words is dropped."""
+    min_lf_score: float = 0.0
+    """The LF rule keeps texts that score at least this (mulan_core/text/filters.py); unused with a classifier."""
+    lf_classifier: str | None = None
+    """Folder of a classifier (``mulan text train``) that judges LF instead of the rule; relative to the workspace."""
+    lf_threshold: float | None = None
+    """Probability from which that classifier keeps a text; null takes the one chosen when it was trained."""
+    batch_size: int = 64
+    """Texts that the classifier judges at once."""
+    num_actors: int = 1
+    """Ray actors that hold the classifier, each with a CPU; without one the rules run in tasks."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_readable", "lf_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"text.{name} is {value}; give a number from 0 to 1")
+        for name in ("batch_size", "num_actors"):
+            if getattr(self, name) < 1:
+                raise UserError(f"text.{name} is {getattr(self, name)}; give at least 1")
+        if self.scripts is not None and not self.scripts:
+            raise UserError("text.scripts is empty, which would drop every text; give null to keep all scripts")
+        unknown = sorted(set(self.scripts or ()) - set(SCRIPTS.split()))
+        if unknown:
+            raise UserError(f"text.scripts: unknown script {unknown[0]!r}; known: {', '.join(SCRIPTS.split())}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextClassifierConfig:
+    """How ``mulan text train`` fine-tunes the classifier of LF texts (PAPER: a BERT; how is not stated)."""
+
+    pretrained: str = "demo-minilm"
+    """A BERT-family checkpoint: a transformers name, a folder, or ``demo-minilm`` (inside a package, no download)."""
+    max_tokens: int = 128
+    """Longest text, tokens; longer texts are cut."""
+    epochs: int = 4
+    """Most passes over the labelled lines."""
+    patience: int = 1
+    """Stop after this many passes without a lower loss on the held-out part; the best pass is kept."""
+    batch_size: int = 32
+    """Lines in a step."""
+    lr: float = 5e-5
+    """Peak learning rate; it warms up over a tenth of the steps and then falls to 0."""
+    weight_decay: float = 0.01
+    """AdamW decay of matrices; biases and norms get none."""
+    held_out: float = 0.2
+    """Share of the labelled lines kept for early stopping, calibration and the threshold."""
+    precision: float = 0.95
+    """The threshold is the lowest that reaches this precision on the held-out part."""
+    seed: int = 0
+    """Split, order and the new head follow from it."""
+
+    def __post_init__(self) -> None:
+        for name in ("held_out", "precision"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"text_classifier.{name} is {getattr(self, name)}; give a number between 0 and 1")
+        for name in ("epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"text_classifier.{name} is {getattr(self, name)}; give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,8 +457,12 @@ class Config:
     """Folder with ``manifest.parquet`` (the tracks) and, where there are playlists, ``playlists.parquet``."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """The demo corpus."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """The text filters."""
+    text_classifier: TextClassifierConfig = field(default_factory=TextClassifierConfig)
+    """The training of the classifier behind ``text.lf_classifier``."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    """Audio and text preparation."""
+    """Audio preparation."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Towers, space and temperature."""
     train: TrainConfig = field(default_factory=TrainConfig)

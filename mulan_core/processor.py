@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerBase
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin, cached_file
 
 from mulan_core.audio import RATES_HZ
@@ -28,7 +28,7 @@ from mulan_core.audio.windows import cut_windows
 from mulan_core.config import ModelConfig
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanConfig
-from mulan_core.towers.warm_start import locate, unreachable
+from mulan_core.towers.warm_start import load_tokenizer, unreachable
 
 _FILE = "processor_config.json"
 
@@ -86,7 +86,7 @@ class MuLanProcessor(PushToHubMixin):
                     "text.pretrained is null, so there is no vocabulary: name a model or a folder, or give "
                     "MuLanProcessor.from_config a tokenizer"
                 )
-            tokenizer = _open_tokenizer(locate(config.text.pretrained), config.text.pretrained)
+            tokenizer = load_tokenizer(config.text.pretrained)
         return cls(
             tokenizer,
             sample_rate_hz=config.frontend.sample_rate_hz,
@@ -110,7 +110,7 @@ class MuLanProcessor(PushToHubMixin):
         kind = values.pop("processor_class", None)
         if kind != cls.__name__:
             raise UserError(f"{str(path)!r} holds a processor of class {kind}, not a {cls.__name__}")
-        return cls(_open_tokenizer(str(path), str(path), **options), **values)
+        return cls(load_tokenizer(str(path), **options), **values)
 
     def save_pretrained(
         self, path: str | Path, *, push_to_hub: bool = False, max_shard_size: Any = None, **hub_options: Any
@@ -240,13 +240,6 @@ class MuLanProcessor(PushToHubMixin):
                 stacklevel=4,
             )
         self.num_truncated += cut
-
-
-def _open_tokenizer(place: str, name: str, **options: Any) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
-        raise unreachable(name, error) from error
 
 
 AutoProcessor.register(MuLanConfig, MuLanProcessor)

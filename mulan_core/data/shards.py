@@ -23,6 +23,7 @@ MANIFEST = "manifest.parquet"
 QUARANTINE = "quarantine.parquet"
 PLAYLISTS = "playlists.parquet"
 COUNTS = "counts.json"
+TEXTS = "texts.parquet"
 
 PREPARED_TEXT = pa.struct([("source", pa.string()), ("text", pa.string()), ("drop", pa.string())])
 """A text with the reason it was dropped; null where it was kept."""
@@ -85,6 +86,19 @@ def read_counts(prepared: str | Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except OSError as error:
         raise UserError(f"{prepared} is not a prepared folder ({COUNTS} is missing); run `mulan prepare`") from error
+
+
+def read_texts(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """Judged texts by track id, from a folder that the text stage wrote.
+
+    Raises:
+        UserError: if the folder holds none.
+    """
+    path = Path(folder) / TEXTS
+    if not path.exists():
+        raise UserError(f"{folder} holds no judged texts ({TEXTS} is missing); run `mulan prepare`")
+    table = pq.read_table(path, columns=["track_id", "texts"])
+    return dict(zip(table["track_id"].to_pylist(), table["texts"].to_pylist(), strict=True))
 
 
 def encode_flac(wave_T: np.ndarray, sample_rate_hz: int) -> bytes:

@@ -1,9 +1,9 @@
 """Text filters: which short-form (SF) and long-form (LF) texts are worth training on, and why not.
 
 The paper cleans SF by rules it does not print, and LF with a fine-tuned BERT that tells music-descriptive text from
-the rest; it leaves PL and ASET alone (section 3.2). Here both filters are rules. The LF rule judges by a music
-vocabulary against signs of chatter: it is the stand-by for the paper's classifier, cheap and explainable, and it
-misses descriptions that use no word of ``lexicon.py``.
+the rest; it leaves PL and ASET alone (section 3.2). Here SF is judged by the rules below; LF by rules of its form
+(a link, a writing system that the tower cannot read, boilerplate, length) and then by its meaning: a classifier
+(``classifier.py``) or, without one, the rule of ``music_score.py``.
 
 A dropped text is kept in the data with its reason, so that the ablation without filters can draw it.
 """
@@ -12,86 +12,118 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from mulan_core.text.lexicon import BOILERPLATE, CHATTER, DESCRIBING, GENERIC, MUSIC, VOCABULARY
+from mulan_core.config import TextConfig
+from mulan_core.text.lexicon import BOILERPLATE, JOINING, VOCABULARY
+from mulan_core.text.music_score import music_score, vocabulary_form, words_of
 
 REASONS: dict[str, str] = {
     "empty": "nothing is left after white space",
     "url": "a link, an e-mail address, a handle",
-    "boilerplate": "words about the upload, not the music: subscribe, official video, lyrics, follow us",
+    "duration": "SF with a length such as 3:45, alone or after a title; LF that is a track list with times",
     "number": "digits, dates, years, file names, codes",
-    "name": "the track's own title or artist, which describes nothing",
+    "script": "most letters are of a writing system that the text tower does not read",
+    "boilerplate": "words about the upload, not the music: subscribe, official video, lyrics, follow us",
+    "name": "SF that only repeats the track's own title, artist or album",
     "too_short": "SF of one letter; LF of fewer than three words",
     "too_long": "SF of more than eight words; LF of more than 200",
-    "not_about_music": "LF without enough music vocabulary, or with more chatter than music; SF without letters",
-    "duplicate": "the same text again in this track and source",
+    "not_about_music": "LF that the classifier or the rule does not take for a description; SF without letters",
+    "duplicate": "the same text again in this track and source, but for case, accents and marks",
 }
-"""Reason code -> what it means."""
+"""Reason code -> what it means, with the default limits."""
 
-MAX_SF_WORDS, MIN_LF_WORDS, MAX_LF_WORDS = 8, 3, 200
+DEFAULTS = TextConfig()
+"""The filters as they stand in the documentation."""
 
 URL = re.compile(r"https?:|www\.|\b[\w-]+\.(?:com|net|org|io|fm|tv|ly|be|gl|co|me)\b|\S+@\S+\.\w+|(?:^|\s)@\w+", re.I)
 NUMBER = re.compile(
-    r"""^(?:[\W_]*\d[\d\W_]*                                  # 2019, 03:45, 24/7, 1.000
+    r"""^(?:[\W_]*\d[\d\W_]*                                  # 2019, 24/7, 1.000, (17)
         |\W*(?:track|part|pt|vol|volume|no|disc|cd|take|version|v|ep|side)\W*\d+\W*  # Track 07, vol. 2
         |\d+(?:st|nd|rd|th|k|kbps|khz|hz|bit|mb|p|fps)        # 320kbps, 1080p
         |[\w-]*\d[\w-]*\.(?:mp3|wav|flac|ogg|m4a|mp4|avi|mkv) # IMG_2041.mp4
+        |(?:\s*\b[0-9A-F]{8}\b){2,}                           # iTunes' volume marks
         |(?=[\w-]*\d)(?=[\w-]*[-_])[A-Z0-9_-]{5,})$           # DJI_0042, UR-2231
     """,
     re.X | re.I,
 )
+CLOCK = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
+SPAN = re.compile(r"^\W*(?:\d+\s?(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?)\b\W*)+$", re.I)
 DECADE = re.compile(r"^'?(?:19|20)?\d0'?s$", re.I)
 TEMPO = re.compile(r"^\d{2,3}(?:[.,]\d+)?\s?bpm$", re.I)
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
-FIRST_PERSON = re.compile(r"\b(?:i|i'm|i've|im|me|my|you|your|u|ur|we|he|she|who|anyone|everyone|guys|lol)\b", re.I)
+TOKEN = re.compile(r"[^\W_]+")
+NOT_IN_KEY = re.compile(r"[^\w#♯♭]|_")
+
+NAME_COLUMNS = ("title", "artist", "album")
+"""Columns of a manifest that hold a track's names; the last two are there only where the catalogue has them."""
 
 
-def drop_reason(source: str, text: str, *, title: str | None = None, artist: str | None = None) -> str | None:
+def drop_reason(
+    source: str,
+    text: str,
+    config: TextConfig = DEFAULTS,
+    *,
+    names: Sequence[str] = (),
+    describes: Callable[[str], bool] | None = None,
+) -> str | None:
     """Why a text should not be trained on, or None to keep it.
 
     Args:
         source: ``sf``, ``lf``, ``pl`` or ``aset``; the last two are dropped only when empty.
         text: the text as found.
-        title: the track's title; an SF text that only repeats it is a name.
-        artist: the track's artist, likewise.
+        config: the limits.
+        names: the track's title, artist and album; an SF text that only repeats them is dropped.
+        describes: whether an LF text, normalised, describes music; null asks ``music_score``.
 
     Returns:
         A key of ``REASONS``.
     """
+    reason = form_reason(source, text, config, names=names)
+    if reason or source != "lf":
+        return reason
+    text = normalised(text)
+    is_kept = describes(text) if describes else music_score(text) >= config.min_lf_score
+    return None if is_kept else "not_about_music"
+
+
+def form_reason(source: str, text: str, config: TextConfig = DEFAULTS, *, names: Sequence[str] = ()) -> str | None:
+    """The part of ``drop_reason`` that needs no judge of meaning: all of it but for LF."""
     text = normalised(text)
     if not text:
         return "empty"
     if source == "sf":
-        return _sf_reason(text, title, artist)
+        return _sf_reason(text, config, names)
     if source == "lf":
-        return _lf_reason(text)
+        return _lf_reason(text, config)
     return None
 
 
 def filter_texts(
-    texts: Sequence[Mapping[str, Any]], *, title: str | None = None, artist: str | None = None
+    texts: Sequence[Mapping[str, Any]],
+    config: TextConfig = DEFAULTS,
+    *,
+    names: Sequence[str] = (),
+    describes: Callable[[str], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Judge all texts of one track.
 
     Args:
         texts: ``{"source": ..., "text": ...}`` in order.
-        title: the track's title.
-        artist: the track's artist.
+        config, names, describes: see ``drop_reason``.
 
     Returns:
         One ``{"source", "text", "drop"}`` per text in the same order; ``drop`` is None or a key of ``REASONS``. Of SF
-        and LF texts that differ only in case and spacing, the first is kept.
+        and LF texts with the same ``duplicate_key``, the first is kept.
     """
     seen: set[tuple[str, str]] = set()
     judged = []
     for entry in texts:
         source, text = entry["source"], entry["text"] or ""
-        reason = drop_reason(source, text, title=title, artist=artist)
-        key = (source, normalised(text).casefold())
+        reason = drop_reason(source, text, config, names=names, describes=describes)
         if reason is None and source in ("sf", "lf"):
+            key = (source, duplicate_key(text))
             reason = "duplicate" if key in seen else None
             seen.add(key)
         judged.append({"source": source, "text": text, "drop": reason})
@@ -105,78 +137,86 @@ def normalised(text: str) -> str:
     return " ".join(text.split()).lstrip("# ").strip()
 
 
-def _sf_reason(text: str, title: str | None, artist: str | None) -> str | None:
-    words = _words(text)
+def duplicate_key(text: str) -> str:
+    """What two texts share that are the same: "Hip-Hop!", "#hiphop" and "hip hop".
+
+    Accents go, as in an uncased BERT; sharps and flats stay, since C and C# differ.
+    """
+    text = unicodedata.normalize("NFKD", normalised(text))
+    return NOT_IN_KEY.sub("", "".join(c for c in text if not unicodedata.combining(c)).casefold())
+
+
+def _sf_reason(text: str, config: TextConfig, names: Sequence[str]) -> str | None:
+    words = words_of(text)
     if URL.search(text):
         return "url"
     if DECADE.match(text) or TEMPO.match(text):
         return None  # "80s" and "120 bpm" are numbers that describe music
+    if CLOCK.search(text) or SPAN.match(text):
+        return "duration"
     if NUMBER.match(text):
         return "number"
     if not words:
         return "not_about_music"
+    if not _is_readable(text, config):
+        return "script"
     if BOILERPLATE.search(text):
         return "boilerplate"
-    if _is_name(words, title, artist):
+    if config.drop_names and _is_name(text, names):
         return "name"
-    if sum(map(len, words)) < 2:
+    if sum(map(len, words)) < config.min_sf_letters:
         return "too_short"
-    return "too_long" if len(words) > MAX_SF_WORDS else None
+    return "too_long" if len(words) > config.max_sf_words else None
 
 
-def _lf_reason(text: str) -> str | None:
-    words = _words(text)
+def _lf_reason(text: str, config: TextConfig) -> str | None:
+    num_words = len(words_of(text))
     if URL.search(text):
         return "url"
-    if len(words) < MIN_LF_WORDS:
+    if len(CLOCK.findall(text)) > 2:
+        return "duration"
+    if not _is_readable(text, config):
+        return "script"
+    if num_words < config.min_lf_words:
         return "too_short"
-    if len(words) > MAX_LF_WORDS:
+    if num_words > config.max_lf_words:
         return "too_long"
-    if BOILERPLATE.search(text):
-        return "boilerplate"
-    return None if music_score(text) >= 0 else "not_about_music"
+    return "boilerplate" if BOILERPLATE.search(text) else None
 
 
-def music_score(text: str) -> float:
-    """How much the most descriptive sentence of a text describes music: from 0 on it does.
+def _is_readable(text: str, config: TextConfig) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    if config.scripts is None or not letters:
+        return True
+    return sum(_script(c) in config.scripts for c in letters) >= config.min_readable * len(letters)
 
-    Distinct music words count 1, describing words (tempo, mood, colour of sound, structure) 0.75, generic ones ("song",
-    "plays") 0.4, up to 4 together; each sign of chatter counts -2, first and second person -0.75, each "?" or "!"
-    -0.5. The sum must reach 1: a music word, or a describing word about a song, and no chatter.
+
+@lru_cache(maxsize=4096)
+def _script(letter: str) -> str:
+    return re.split("[ -]", unicodedata.name(letter, ""), maxsplit=1)[0].lower()
+
+
+def _is_name(text: str, names: Sequence[str]) -> bool:
+    """True for the names of a track in any order, whole, joined as in a hashtag, with "by" or "feat." between.
+
+    A text of nothing but vocabulary is none: a track titled "Sad Piano" may be tagged so.
     """
-    return max(_sentence_score(sentence) for sentence in SENTENCE_END.split(text))
-
-
-def _sentence_score(sentence: str) -> float:
-    words = {_vocabulary_form(word) for word in _words(sentence)}
-    descriptive = len(words & MUSIC) + 0.75 * len(words & DESCRIBING) + 0.4 * len(words & GENERIC)
-    chatter = 2.0 * len(CHATTER.findall(sentence)) + 0.75 * len(FIRST_PERSON.findall(sentence))
-    chatter += 0.5 * sum(sentence.count(mark) for mark in "?!")
-    return min(descriptive, 4.0) - chatter - 1.0
-
-
-def _words(text: str) -> list[str]:
-    return [word.casefold().replace("’", "'") for word in WORD.findall(text)]
-
-
-def _vocabulary_form(word: str) -> str:
-    """The vocabulary's form of a word: "drums" and "drum's" are "drum", "guitar-led" is "guitar"."""
-    word = word.removesuffix("'s")
-    if word in VOCABULARY:
-        return word
-    if "-" in word:
-        return next((part for part in map(_vocabulary_form, word.split("-")) if part in VOCABULARY), word)
-    for suffix, ending in (("ies", "y"), ("es", ""), ("s", "")):
-        stem = word.removesuffix(suffix) + ending
-        if word.endswith(suffix) and stem in VOCABULARY:
-            return stem
-    return word
-
-
-def _is_name(words: list[str], title: str | None, artist: str | None) -> bool:
-    """True for the title, the artist, or both together in either order, unless every word is of the vocabulary."""
-    names = [_words(name) for name in (title, artist) if name]
-    if not names or all(_vocabulary_form(word) in VOCABULARY for word in words):
+    known = {"".join(tokens(name)) for name in names for tokens in (_tokens, _telling_tokens)} - {""}
+    tokens = _telling_tokens(text)
+    if not known or all(vocabulary_form(word) in VOCABULARY for word in tokens):
         return False
-    joined = [names[0] + names[1], names[1] + names[0]] if len(names) == 2 else []
-    return words in names + joined
+    return bool(re.fullmatch(f"(?:{'|'.join(map(re.escape, sorted(known)))})+", "".join(tokens)))
+
+
+def _tokens(name: str) -> list[str]:
+    return TOKEN.findall(normalised(name).casefold())
+
+
+def _telling_tokens(name: str) -> list[str]:
+    """Words and numbers without those that only join; of a name like "The The", all."""
+    return [token for token in _tokens(name) if token not in JOINING] or _tokens(name)
+
+
+def names_of(track: Mapping[str, Any]) -> list[str]:
+    """Title, artist and album of a track, where it has them as text."""
+    return [track[column] for column in NAME_COLUMNS if isinstance(track.get(column), str)]

@@ -97,6 +97,11 @@ GENERIC: frozenset[str] = frozenset(_GENERIC.split())
 VOCABULARY: frozenset[str] = MUSIC | DESCRIBING | GENERIC
 """All of them; each word is in one set only."""
 
+JOINING: frozenset[str] = frozenset(
+    {"a", "an", "and", "by", "feat", "featuring", "from", "ft", "the", "vs", "with", "x"}
+)
+"""Words that may stand between and before the names of a track without adding to them."""
+
 _BOILERPLATE = (
     # asking for attention
     r"(?:un)?subscribe[rd]?s?",
@@ -113,6 +118,7 @@ _BOILERPLATE = (
     r"official(?:\s+(?:music|lyrics?|hd))?\s+(?:video|audio|channel|clip|release|visuali[sz]er)|(?:music|lyrics?)\s+video",
     r"(?:with|in)\s+lyrics|lyrics\s+(?:in|on)|full\s+album|playlist|best\s+of|re-?master(?:ed)?|prod(?:uced)?\.?\s+by",
     r"(?:hd|hq|uhd)(?:\s+(?:video|audio|quality))?|(?:high|best)\s+quality(?:\s+(?:audio|video))?$|\d{3,4}p|[48]k",
+    r"^lyrics?$|(?:whatsapp|insta)\s+status|processed\s+by|encoded\s+(?:by|with)|ripped\s+(?:by|with|from)",
     r"re-?upload(?:ed)?|upload(?:ed)?\s+by|new\s+upload|test\s+upload|untitled|unknown(?:\s+artist)?|n/a|tb[ad]",
     # rights
     r"all\s+rights\s+reserved|(?:no\s+)?copyright(?:ed)?|royalty[\s-]free|licen[sc]ed?\s+(?:to|by|under)|©|℗",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from mulan_core.errors import UserError
@@ -52,6 +52,18 @@ def load_config(pretrained: str) -> PreTrainedConfig:
         raise unreachable(pretrained, error) from error
     config.name_or_path = pretrained  # not the folder of this machine: it would be saved with the model
     return config
+
+
+def load_tokenizer(pretrained: str, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of pretrained text weights.
+
+    Raises:
+        UserError: if there is no such name or folder, or it cannot be reached.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(locate(pretrained), **options)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise unreachable(pretrained, error) from error
 
 
 def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mulan_core.text.filters import REASONS, drop_reason, filter_texts
+from mulan_core.config import Config, TextConfig, from_mapping
+from mulan_core.errors import UserError
+from mulan_core.text.filters import REASONS, drop_reason, duplicate_key, filter_texts
 from mulan_core.text.lexicon import DESCRIBING, GENERIC, MUSIC
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+
+NAMES = ["Glass Harbour", "The Paper Foxes", "Low Tide"]
 
 DESCRIPTIONS = [
     "Hip-hop features rap with an electronic backing.",
@@ -81,7 +85,6 @@ CHATTER = [
         ("www.label.com", "url"),
         ("@dj_someone", "url"),
         ("2019", "number"),
-        ("03:45", "number"),
         ("Track 07", "number"),
         ("320kbps", "number"),
         ("IMG_2041.mp4", "number"),
@@ -95,23 +98,60 @@ CHATTER = [
         ("Glass Harbour", "name"),
         ("glass harbour - the paper foxes", "name"),
         ("The Paper Foxes: Glass Harbour", "name"),
+        ("Glass Harbour by Paper Foxes", "name"),
+        ("#glassharbour", "name"),
+        ("ThePaperFoxes", "name"),
+        ("Low Tide", "name"),
+        ("Paper Foxes feat. The Paper Foxes", "name"),
+        ("03:45", "duration"),
+        ("bpm 2:53", "duration"),
+        ("A View From Earth (5:06)", "duration"),
+        ("1:02:30", "duration"),
+        ("10 hours", "duration"),
+        ("1h 20m", "duration"),
+        ("00000A2C 00000B1F 00001E2D", "number"),
+        ("(17)", "number"),
+        ("Lyrics", "boilerplate"),
+        ("Processed by SoX", "boilerplate"),
+        ("演歌", "script"),
+        ("русский рок", "script"),
+        ("موسيقى هادئة", "script"),
+        ("ギターソロの曲 guitar", "script"),
     ],
 )
 def test_short_form_is_dropped_for_its_reason(text: str, reason: str) -> None:
-    assert drop_reason("sf", text, title="Glass Harbour", artist="The Paper Foxes") == reason
+    assert drop_reason("sf", text, names=NAMES) == reason
     assert reason in REASONS
 
 
 @pytest.mark.parametrize(
     "text",
-    ["jazz", "80s", "1990s", "120 bpm", "#lofi", "sad piano", "C minor", "R&B", "hip hop", "música andina", "演歌"],
+    [
+        "jazz",
+        "80s",
+        "1990s",
+        "120 bpm",
+        "#lofi",
+        "sad piano",
+        "C minor",
+        "R&B",
+        "hip hop",
+        "música andina",
+        "bossa nova ボサノバ",
+        "lyrical jazz",
+        "3 hours of calm piano",
+        "90s/2000s",
+        "harbour",
+        "glass harbour piano cover",
+        "7/8 groove",
+    ],
 )
 def test_short_form_that_describes_is_kept(text: str) -> None:
-    assert drop_reason("sf", text, title="Glass Harbour", artist="The Paper Foxes") is None
+    assert drop_reason("sf", text, names=NAMES) is None
 
 
 def test_a_title_made_of_music_words_is_no_name() -> None:
-    assert drop_reason("sf", "Sad Piano", title="Sad Piano") is None
+    assert drop_reason("sf", "Sad Piano", names=["Sad Piano"]) is None
     assert drop_reason("sf", "Glass Harbour") is None
 
 
@@ -144,6 +184,74 @@ def test_one_descriptive_sentence_among_others_is_enough() -> None:
 def test_playlist_titles_and_labels_are_dropped_only_when_empty(source: str) -> None:
     assert drop_reason(source, "official video 2019 http://x.com") is None
     assert drop_reason(source, "  ") == "empty"
+
+
+def test_each_limit_is_a_number_of_the_configuration() -> None:
+    def reason(source: str, text: str, **numbers: object) -> str | None:
+        return drop_reason(source, text, TextConfig(**numbers), names=NAMES)  # type: ignore[arg-type]
+
+    assert reason("sf", "演歌", scripts=None) is None
+    assert reason("sf", "演歌", scripts=("latin", "cjk")) is None
+    assert reason("sf", "Glass Harbour", drop_names=False) is None
+    assert reason("sf", "x", min_sf_letters=1) is None
+    assert reason("sf", "sad slow piano", max_sf_words=2) == "too_long"
+    assert reason("sf", "piano ピアノ", min_readable=0.9) == "script"
+    assert reason("lf", "slow piano", min_lf_words=2) is None
+    assert reason("lf", "slow piano over a pad", max_lf_words=4) == "too_long"
+    assert reason("lf", "slow piano over a pad", min_lf_score=2.5) == "not_about_music"
+
+
+@pytest.mark.parametrize(
+    ("section", "sentence"),
+    [
+        ({"scripts": ["klingon"]}, "unknown script 'klingon'"),
+        ({"scripts": []}, "give null to keep all scripts"),
+        ({"min_readable": 2.0}, "text.min_readable is 2.0"),
+        ({"max_words": 3}, "unknown key 'text.max_words'"),
+    ],
+)
+def test_a_wrong_number_is_told(section: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        from_mapping(Config, {"text": section})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Hip-Hop!", "hip hop"), ("#lofi", "Lo-Fi"), ("R&B", "r & b"), ("música", "Musica"), ("ｊａｚｚ", "jazz")],
+)
+def test_the_same_text_in_another_dress_is_a_duplicate(one: str, other: str) -> None:
+    judged = filter_texts([{"source": "sf", "text": one}, {"source": "sf", "text": other}])
+    assert [row["drop"] for row in judged] == [None, "duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("C minor", "C# minor"), ("E", "E♭"), ("120 bpm", "12 bpm"), ("pop", "pop rock")]
+)
+def test_texts_that_differ_are_no_duplicates(one: str, other: str) -> None:
+    assert duplicate_key(one) != duplicate_key(other)
+
+
+def test_a_judge_of_meaning_is_asked_for_long_form_of_good_form_alone() -> None:
+    asked: list[str] = []
+
+    def describes(text: str) -> bool:
+        asked.append(text)
+        return "moon" in text
+
+    texts = [
+        ("lf", "the  moon is up"),
+        ("lf", "slow sad piano"),
+        ("lf", "moon https://x.com now"),
+        ("sf", "moon"),
+        ("pl", "a b c"),
+    ]
+    judged = filter_texts([{"source": source, "text": text} for source, text in texts], describes=describes)
+    assert [row["drop"] for row in judged] == [None, "not_about_music", "url", None, None]
+    assert asked == ["the moon is up", "slow sad piano"]
+
+
+def test_a_track_list_with_times_is_no_description() -> None:
+    assert drop_reason("lf", "00:00 slow piano 03:20 jazz guitar 06:15 warm strings") == "duration"
 
 
 def test_duplicates_go_within_a_track_and_source_only() -> None:

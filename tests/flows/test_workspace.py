@@ -29,7 +29,7 @@ def test_an_own_manifest_gets_a_dvc_project_with_absolute_uris(tmp_path, manifes
     workspace = open_workspace(tmp_path / "home", manifest=manifest)
     assert (workspace.folder / ".dvc").is_dir()
     assert catalogue_of(workspace)[0]["uri"] == str(tmp_path / "a.wav")
-    assert yaml.safe_load((workspace.folder / "dvc.yaml").read_text())["stages"].keys() == {"prepare"}
+    assert yaml.safe_load((workspace.folder / "dvc.yaml").read_text())["stages"].keys() == {"judge", "text", "prepare"}
     assert open_workspace(tmp_path / "home", manifest=manifest).folder == workspace.folder
 
 
