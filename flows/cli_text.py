@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.reporting import console, print_json
 from mulan_core.config import Config, load_config
 from mulan_core.errors import UserError
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from mulan_core.text.labelling import Labelling
 
 app = typer.Typer(help="Text mining: label, train, judge, report.", no_args_is_help=True)
-console = Console(file=sys.__stdout__)
-
 Params = Annotated[Path | None, typer.Option(help="The numbers. Default: params.yaml of this folder, if it has one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -97,7 +94,7 @@ def train(
             progress=update,
         )
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         _show_training(report, out)
 
@@ -121,7 +118,7 @@ def judge(
     config, lines = _config(params).text, read_lines(file)
     verdicts = _verdicts(lines, source, config, classifier or config.lf_classifier)
     if as_json:
-        _print_json(verdicts)
+        print_json(verdicts)
         return
     measure = next((name for name in ("probability", "score") if name in verdicts[0]), None)
     table = Table("", "reason", *([measure] if measure else []), "text", box=None)
@@ -152,7 +149,7 @@ def report(
     folder = open_workspace(read_settings().home, manifest=manifest, params=params).texts
     counted = read_report(folder)
     if as_json:
-        _print_json(counted)
+        print_json(counted)
         return
     from rich.markdown import Markdown
 
@@ -239,7 +236,3 @@ def _verdicts(lines: list[str], source: str, config: Any, folder: Path | str | N
         drop = reason or (None if number is not None and number >= least else "not_about_music")
         verdicts.append({"text": line, "drop": drop, name: number})
     return verdicts
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))  # noqa: T201

@@ -41,7 +41,7 @@ OWN_STAGES = {
         },
         "prepare": {
             "cmd": "mulan stage prepare",
-            "deps": ["${catalogue}", ".mulan/data/texts"],
+            "deps": ["${catalogue}", ".mulan/data/texts/texts.parquet"],
             "params": ["prepare"],
             "outs": [{".mulan/data/prepared": {"persist": True}}],  # prepare takes over what is unchanged
         },

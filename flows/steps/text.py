@@ -1,12 +1,13 @@
 """Judge a catalogue's texts, with a Ray Data pipeline, apart from the audio: a changed rule decodes nothing again.
 
-The rules run in tasks, a classifier in actors that hold it. Verdicts do not depend on how the rows are dealt.
+The rules run in tasks, a classifier in actors that hold it. Verdicts do not depend on how the rows are dealt, rows
+stream in order, and memory does not grow with the catalogue.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ import ray.data
 
 from mulan_core.config import TextConfig
 from mulan_core.data import shards
-from mulan_core.data.tracks import read_manifest
+from mulan_core.data.tracks import open_manifest
 from mulan_core.text.filters import NAME_COLUMNS
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.statistics import TextStatistics, count_words, write_report
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 TRACKS_PER_BLOCK = 1000
 """Tracks judged by one task; the texts of so many fill a classifier's batches and no memory."""
+JUDGED = pa.schema([pa.field("track_id", pa.string(), nullable=False), ("texts", pa.list_(shards.PREPARED_TEXT))])
+"""Columns of ``texts.parquet``."""
+ROWS = "rows.parquet"
 
 
 def judge_texts(
@@ -53,39 +57,57 @@ def judge_texts(
     Raises:
         UserError: if the manifest is wrong, or the classifier or the tokenizer does not open.
     """
-    tracks = read_manifest(catalogue / "manifest.parquet")
-    columns = [name for name in ("track_id", *NAME_COLUMNS, "texts") if name in tracks.column_names]
-    rows = tracks.select(columns).append_column("row", pa.array(range(len(tracks)), pa.int64()))
-    blocks = [rows.slice(start, TRACKS_PER_BLOCK) for start in range(0, len(rows), TRACKS_PER_BLOCK)]
-    statistics = _statistics(tokenizer)
-    judged: list[pa.Table] = []
-    done = _judge(ray.data.from_arrow(blocks), config).iter_batches(batch_size=None, batch_format="pyarrow")
-    for block in cast(Iterable[pa.Table], done):
-        judged.append(block)
-        statistics.add(block["texts"].to_pylist())
-        if progress:
-            progress(sum(map(len, judged)), len(tracks))
-    table = pa.concat_tables(judged).sort_by("row").drop_columns("row")
+    building = out.with_name(f".{out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    num_tracks = _write_rows(catalogue / "manifest.parquet", building / ROWS)
+    statistics, done = _statistics(tokenizer), 0
+    with pq.ParquetWriter(building / shards.TEXTS, JUDGED) as file:
+        for block in _judge(building / ROWS, config):
+            file.write_table(block)
+            statistics.add(block["texts"].to_pylist())
+            done += len(block)
+            if progress:
+                progress(done, num_tracks)
+    (building / ROWS).unlink()
     report = statistics.report()
-    _write(out, table, report)
+    write_report(building, report)
+    shutil.rmtree(out, ignore_errors=True)
+    building.rename(out)
     return report
 
 
-def _judge(rows: ray.data.Dataset, config: TextConfig) -> ray.data.Dataset:
-    if config.lf_classifier is None:
-        return rows.map_batches(lambda block: _judge_block(block, config), batch_size=None, batch_format="pyarrow")
-    from mulan_core.text.classifier import TextClassifier
+def _write_rows(manifest: Path, path: Path) -> int:
+    """Write what the filters need of a manifest, checked, a batch at a time; returns the number of rows."""
+    with open_manifest(manifest) as opened:
+        columns = [name for name in ("track_id", *NAME_COLUMNS, "texts") if name in opened.schema.names]
+        schema = pa.schema([opened.schema.field(name) for name in columns])
+        with pq.ParquetWriter(path, schema) as file:
+            for batch in opened.batches:
+                file.write_batch(batch.select(columns))
+    return int(pq.read_metadata(path).num_rows)
 
-    folder = Path(config.lf_classifier).resolve()
-    TextClassifier.from_pretrained(folder)  # a wrong folder is told here in one sentence
-    return rows.map_batches(
-        _ClassifierActor,
-        fn_constructor_args=(str(folder), config),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=config.num_actors),
-        num_cpus=1,
-    )
+
+def _judge(path: Path, config: TextConfig) -> Iterator[pa.Table]:
+    """Judged blocks in the order of the rows."""
+    rows = ray.data.read_parquet(str(path)).repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
+    if config.lf_classifier is None:
+        judged = rows.map_batches(lambda block: _judge_block(block, config), batch_size=None, batch_format="pyarrow")
+    else:
+        from mulan_core.text.classifier import TextClassifier
+
+        folder = Path(config.lf_classifier).resolve()
+        TextClassifier.from_pretrained(folder)  # a wrong folder is told here in one sentence
+        judged = rows.map_batches(
+            _ClassifierActor,
+            fn_constructor_args=(str(folder), config),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=config.num_actors),
+            num_cpus=1,
+        )
+    judged.context.execution_options.preserve_order = True
+    return iter(cast(Iterable[pa.Table], judged.iter_batches(batch_size=None, batch_format="pyarrow")))
 
 
 class _ClassifierActor:
@@ -102,8 +124,7 @@ class _ClassifierActor:
 
 def _judge_block(block: Any, config: TextConfig, classifier: TextClassifier | None = None) -> pa.Table:
     texts = judge_tracks(block.to_pylist(), config, classifier)
-    judged = pa.array(texts, pa.list_(shards.PREPARED_TEXT))
-    return pa.table({"row": block["row"], "track_id": block["track_id"], "texts": judged})
+    return pa.table({"track_id": block["track_id"], "texts": texts}, JUDGED)
 
 
 def _statistics(tokenizer: str | None) -> TextStatistics:
@@ -115,13 +136,3 @@ def _statistics(tokenizer: str | None) -> TextStatistics:
         return [len(ids) for ids in opened(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     return TextStatistics(lambda texts: count(texts) if texts else [], tokens=f"of {tokenizer}")
-
-
-def _write(out: Path, table: pa.Table, report: dict[str, Any]) -> None:
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    pq.write_table(table, building / shards.TEXTS)
-    write_report(building, report)
-    shutil.rmtree(out, ignore_errors=True)
-    building.rename(out)

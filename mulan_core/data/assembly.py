@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mulan_core.config import PrepareConfig, TextConfig
+from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.clips import OUTCOME, WORK, clip_key
 from mulan_core.data.plan import Shard
@@ -166,7 +166,7 @@ class Bench:
     def _metadata(self, row: dict[str, Any], outcome: dict[str, Any], clip: _Clip) -> dict[str, Any]:
         texts = row["texts"]
         if not self._judged:
-            texts = filter_texts(texts, TextConfig(), names=names_of(row))
+            texts = filter_texts(texts, names=names_of(row))
         facts = {"texts": texts, "sha256": outcome["sha256"], "clip_key": outcome["clip_key"]}
         return {name: row.get(name) for name in self.schema.names} | facts | {"num_samples": clip.num_samples}
 

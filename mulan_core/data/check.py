@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mulan_core.audio.decode import AudioError, read_length
-from mulan_core.config import PrepareConfig, TextConfig
+from mulan_core.config import PrepareConfig
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import is_remote, locate, marks_of
@@ -59,7 +59,7 @@ def check_manifest(
                     told = {"track_id": row["track_id"], "uri": row["uri"], "reason": error.reason}
                     bad_files.append(told | {"detail": str(error)})
                     continue
-                for text in filter_texts(row["texts"], TextConfig(), names=names_of(row)):
+                for text in filter_texts(row["texts"], names=names_of(row)):
                     before[text["source"]] += 1
                     after[text["source"]] += text["drop"] is None
             rows += len(batch)

@@ -88,19 +88,6 @@ def read_counts(prepared: str | Path) -> dict[str, Any]:
         raise UserError(f"{prepared} is not a prepared folder ({COUNTS} is missing); run `mulan prepare`") from error
 
 
-def read_texts(folder: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """Judged texts by track id, from a folder that the text stage wrote.
-
-    Raises:
-        UserError: if the folder holds none.
-    """
-    path = Path(folder) / TEXTS
-    if not path.exists():
-        raise UserError(f"{folder} holds no judged texts ({TEXTS} is missing); run `mulan prepare`")
-    table = pq.read_table(path, columns=["track_id", "texts"])
-    return dict(zip(table["track_id"].to_pylist(), table["texts"].to_pylist(), strict=True))
-
-
 def encode_flac(wave_T: np.ndarray, sample_rate_hz: int) -> bytes:
     """Mono float32 audio in [-1, 1] as 16-bit FLAC; louder samples are clipped."""
     buffer = io.BytesIO()

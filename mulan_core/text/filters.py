@@ -35,6 +35,9 @@ REASONS: dict[str, str] = {
 }
 """Reason code -> what it means, with the default limits."""
 
+NAME_COLUMNS = ("title", "artist", "album")
+"""Columns of a manifest that hold a track's names; the last two are there only where the catalogue has them."""
+
 DEFAULTS = TextConfig()
 """The filters as they stand in the documentation."""
 
@@ -128,6 +131,11 @@ def filter_texts(
             seen.add(key)
         judged.append({"source": source, "text": text, "drop": reason})
     return judged
+
+
+def names_of(track: Mapping[str, Any]) -> list[str]:
+    """Title, artist and album of a row of a manifest, where it has them as text."""
+    return [track[column] for column in NAME_COLUMNS if isinstance(track.get(column), str)]
 
 
 def normalised(text: str) -> str:

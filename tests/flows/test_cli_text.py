@@ -14,7 +14,6 @@ from text_fixtures import JUNK, LABELS, MUSIC, tiny_bert, tiny_classifier
 from flows.steps.data import stage_environment
 from flows.workspace import open_workspace, run_dvc
 from mulan_core.config import TextConfig
-from mulan_core.data.shards import read_texts
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.labelling import read_labels
 
@@ -127,14 +126,18 @@ def test_training_writes_the_folder_and_logs_the_run(lines):
     assert verdicts[0]["probability"] > 0.5 > verdicts[1]["probability"] and verdicts[3]["probability"] is None
 
 
+def texts_of(folder):
+    return pq.read_table(folder / "texts.parquet")["texts"].to_pylist()
+
+
 @pytest.fixture
 def workspace(tmp_path):
-    """A catalogue of 40 tracks with no audio: the text stage needs none."""
-    texts = [[("sf", "Low Tide"), ("sf", f"tag {i}x"), ("lf", [*MUSIC, *JUNK][2 * i])] for i in range(40)]
+    """A catalogue of 2,400 tracks, three blocks, with no audio: the text stage needs none."""
+    texts = [[("sf", "Low Tide"), ("sf", f"tag {i % 10}x"), ("lf", [*MUSIC, *JUNK][2 * i % 96])] for i in range(2400)]
     rows = [
         {
             "uri": f"{i}.wav",
-            "track_id": f"t{(7 * i) % 40}",
+            "track_id": f"t{(7 * i) % 2400}",
             "title": "Low Tide",
             "texts": [{"source": s, "text": t} for s, t in of],
         }
@@ -164,15 +167,15 @@ def test_the_text_stage_judges_once_and_again_when_the_judge_changes(tmp_path, w
     folder, ran = judged_with()
     assert ran
     assert pq.read_table(folder / "texts.parquet")["track_id"].to_pylist() == [row["track_id"] for row in workspace]
-    assert list(read_texts(folder).values()) == judge_tracks(workspace, TextConfig())
+    assert texts_of(folder) == judge_tracks(workspace, TextConfig())
     shown = json.loads((folder / "report.json").read_text())
-    assert shown["tracks"] == 40 and shown["sources"]["sf"]["reasons"] == {"name": 40}
-    assert shown["sources"]["sf"]["before"]["tokens"] == 40 * 2 + 40 * 3  # "low tide", "tag 5 ##x"
+    assert shown["tracks"] == 2400 and shown["sources"]["sf"]["reasons"] == {"name": 2400}
+    assert shown["sources"]["sf"]["before"]["tokens"] == 2400 * 2 + 2400 * 3  # "low tide", "tag 5 ##x"
     assert result_of(mulan("text", "report", "--manifest", "tracks.jsonl", "--json", home=tmp_path)) == shown
     assert not judged_with()[1]
     folder, ran = judged_with(lf_classifier="lf")
-    assert ran and all(texts[2]["drop"] is None for texts in read_texts(folder).values())
+    assert ran and all(texts[2]["drop"] is None for texts in texts_of(folder))
     trained.threshold = 1.0
     trained.save_pretrained(tmp_path / "lf", report)
     folder, ran = judged_with(lf_classifier="lf")
-    assert ran and all(texts[2]["drop"] == "not_about_music" for texts in read_texts(folder).values())
+    assert ran and all(texts[2]["drop"] == "not_about_music" for texts in texts_of(folder))
