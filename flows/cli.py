@@ -456,14 +456,17 @@ def stage_corpus() -> None:
 @stage.command("prepare")
 def stage_prepare() -> None:
     """Prepare the catalogue that params.yaml names."""
-    from flows.progress import bar
+    from flows import progress
     from flows.stack import ray_for_stage
     from flows.steps.prepare import prepare as step
     from mulan_core.config import load_config
 
     config = load_config("params.yaml")
-    with ray_for_stage(), bar("prepare") as update:
-        step(Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve(), config.prepare, progress=update)
+    prepared = Path(".mulan/data/prepared").resolve()
+    with ray_for_stage(), progress.bar("prepare") as update:
+        counts = step(Path(config.catalogue).resolve(), prepared, config.prepare, progress=update)
+    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
+    progress.console.print(f"prepare: {changes}", highlight=False)
 
 
 def _client(url: str | None) -> Any:
