@@ -497,16 +497,19 @@ def stage_text() -> None:
 @stage.command("prepare")
 def stage_prepare() -> None:
     """Prepare the catalogue that params.yaml names."""
-    from flows.progress import bar
+    from flows import progress
     from flows.stack import ray_for_stage
     from flows.steps.prepare import prepare as step
     from mulan_core.config import load_config
     from mulan_core.data.shards import TEXTS
 
     config = load_config("params.yaml")
-    with ray_for_stage(), bar("prepare") as update:
-        catalogue, out = Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve()
-        step(catalogue, out, config.prepare, texts=Path(".mulan/data/texts").resolve() / TEXTS, progress=update)
+    catalogue, out = Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve()
+    with ray_for_stage(), progress.bar("prepare") as update:
+        texts = Path(".mulan/data/texts").resolve() / TEXTS
+        counts = step(catalogue, out, config.prepare, texts=texts, progress=update)
+    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
+    progress.console.print(f"prepare: {changes}", highlight=False)
 
 
 def _client(url: str | None) -> Any:

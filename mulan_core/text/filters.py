@@ -59,9 +59,6 @@ TEMPO = re.compile(r"^\d{2,3}(?:[.,]\d+)?\s?bpm$", re.I)
 TOKEN = re.compile(r"[^\W_]+")
 NOT_IN_KEY = re.compile(r"[^\w#♯♭]|_")
 
-NAME_COLUMNS = ("title", "artist", "album")
-"""Columns of a manifest that hold a track's names; the last two are there only where the catalogue has them."""
-
 
 def drop_reason(
     source: str,
@@ -223,8 +220,3 @@ def _tokens(name: str) -> list[str]:
 def _telling_tokens(name: str) -> list[str]:
     """Words and numbers without those that only join; of a name like "The The", all."""
     return [token for token in _tokens(name) if token not in JOINING] or _tokens(name)
-
-
-def names_of(track: Mapping[str, Any]) -> list[str]:
-    """Title, artist and album of a track, where it has them as text."""
-    return [track[column] for column in NAME_COLUMNS if isinstance(track.get(column), str)]
