@@ -240,7 +240,7 @@ class TextClassifierConfig:
     held_out: float = 0.2
     """Share of the labelled lines kept for early stopping, calibration and the threshold."""
     precision: float = 0.95
-    """The threshold is the lowest that reaches this precision on the held-out part."""
+    """The threshold has the highest recall that goes with this precision on the held-out part."""
     seed: int = 0
     """Split, order and the new head follow from it."""
 

@@ -25,8 +25,8 @@ from mulan_core.text.filters import duplicate_key
 LEAST_OF_EACH = 20
 """Lines of each label below which nothing can be said about precision."""
 
-TEMPERATURES = np.geomspace(0.25, 8.0, 201)
-"""Tried in calibration; on a part without a mistake the best would be 0, so it ends at a quarter."""
+TEMPERATURES = np.geomspace(0.1, 10.0, 401)
+"""Tried in calibration."""
 
 
 def train_classifier(
@@ -55,26 +55,13 @@ def train_classifier(
         classifier.network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
         passes = _fit(classifier, train, held_out, config, progress)
     classifier.network.eval()
-    texts, wanted_N = [text for text, _ in held_out], np.array([describes for _, describes in held_out])
-    logits_N = classifier.logits(texts, batch_size=config.batch_size)
-    classifier.temperature = fit_temperature(logits_N, wanted_N)
-    probabilities_N = classifier.predict(texts, batch_size=config.batch_size)
-    curve = precision_recall(probabilities_N, wanted_N)
-    point = choose_threshold(curve, config.precision)
-    classifier.threshold = point["threshold"]
+    measured, curve = _calibrate(classifier, held_out, config)
     report = {
         "lines": len(lines),
         "descriptions": sum(describes for _, describes in lines),
         "labels_hash": hashlib.sha256(json.dumps(sorted(lines)).encode()).hexdigest()[:12],
         "config": to_mapping(config),
-        "held_out": {
-            "lines": len(held_out),
-            "descriptions": int(wanted_N.sum()),
-            **point,
-            "average_precision": average_precision(probabilities_N, wanted_N),
-            "loss": log_loss(logits_N, wanted_N),
-            "calibrated_loss": log_loss(logits_N / classifier.temperature, wanted_N),
-        },
+        "held_out": measured,
         "passes": passes,
         "curve": curve,
     }
@@ -82,8 +69,14 @@ def train_classifier(
 
 
 def fit_temperature(logits_N: np.ndarray, wanted_N: np.ndarray) -> float:
-    """The temperature under which the logits fit the labels best (Guo et al. 2017)."""
-    return float(min(TEMPERATURES, key=lambda t: log_loss(logits_N / t, wanted_N)))
+    """The temperature under which the logits fit the labels best (Guo et al. 2017).
+
+    The labels are softened as Platt (1999) does, by one line of each kind that nobody saw: without it, the best
+    temperature on a part without a mistake would be 0, and every probability 0 or 1.
+    """
+    positives, negatives = wanted_N.sum(), (~wanted_N).sum()
+    targets_N = np.where(wanted_N, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    return float(min(TEMPERATURES, key=lambda t: log_loss(logits_N / t, targets_N)))
 
 
 def precision_recall(probabilities_N: np.ndarray, wanted_N: np.ndarray) -> list[dict[str, float]]:
@@ -102,29 +95,30 @@ def precision_recall(probabilities_N: np.ndarray, wanted_N: np.ndarray) -> list[
 
 
 def choose_threshold(curve: list[dict[str, float]], precision: float) -> dict[str, float]:
-    """The lowest point of a curve with at least this precision, hence that of the highest recall.
+    """The point of a curve with the highest recall at this precision; of several with that recall the most precise.
 
-    Its threshold is moved half-way to the next probability below, so that a difference in the last digit, as
-    other batch-mates make it, changes no verdict.
+    Where the classifier tells both kinds apart without a mistake, the lowest threshold of that precision would let in
+    one other line for every nineteen descriptions for nothing. The threshold is moved half-way to the next probability
+    below, so that a difference in the last digit, as other batch-mates make it, changes no verdict.
 
     Raises:
         UserError: if no point reaches the precision.
     """
-    reaching = [k for k, point in enumerate(curve) if point["precision"] >= precision]
+    reaching = [k for k, point in enumerate(curve) if point["precision"] >= precision and point["recall"] > 0]
     if not reaching:
         best = max(curve, key=lambda point: point["precision"])
         raise UserError(
             f"no threshold reaches precision {precision:g} on the held-out lines (best: {best['precision']:.3f} at "
             f"recall {best['recall']:.3f}); label more lines, or lower text_classifier.precision"
         )
-    k = reaching[-1]
+    k = max(reaching, key=lambda k: (curve[k]["recall"], curve[k]["precision"]))
     below = curve[k + 1]["threshold"] if k + 1 < len(curve) else 0.0
     return curve[k] | {"threshold": (curve[k]["threshold"] + below) / 2}
 
 
-def log_loss(logits_N: np.ndarray, wanted_N: np.ndarray) -> float:
-    """Mean negative log-likelihood of the labels, nats."""
-    return float(np.logaddexp(0, np.where(wanted_N, -logits_N, logits_N)).mean())
+def log_loss(logits_N: np.ndarray, targets_N: np.ndarray) -> float:
+    """Mean cross-entropy of the labels, or of probabilities in their place, nats."""
+    return float((np.logaddexp(0, logits_N) - targets_N * logits_N).mean())
 
 
 Lines = list[tuple[str, bool]]
@@ -192,6 +186,28 @@ def _fit(
             break
     network.load_state_dict(best)
     return passes
+
+
+def _calibrate(
+    classifier: TextClassifier, held_out: Lines, config: TextClassifierConfig
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Set temperature and threshold; returns what was measured, and the curve."""
+    texts, wanted_N = [text for text, _ in held_out], np.array([describes for _, describes in held_out])
+    logits_N = classifier.logits(texts, batch_size=config.batch_size)
+    classifier.temperature = fit_temperature(logits_N, wanted_N)
+    probabilities_N = classifier.predict(texts, batch_size=config.batch_size)
+    curve = precision_recall(probabilities_N, wanted_N)
+    point = choose_threshold(curve, config.precision)
+    classifier.threshold = point["threshold"]
+    measured = {
+        "lines": len(held_out),
+        "descriptions": int(wanted_N.sum()),
+        **point,
+        "average_precision": average_precision(probabilities_N, wanted_N),
+        "loss": log_loss(logits_N, wanted_N),
+        "calibrated_loss": log_loss(logits_N / classifier.temperature, wanted_N),
+    }
+    return measured, curve
 
 
 def _since_best(passes: list[dict[str, float]]) -> int:
