@@ -55,6 +55,7 @@ def test_the_champion_carries_its_lineage(home, first):
     assert version.tags["mulan.git_commit"] and version.tags["mulan.flow_run_id"] != "none"
     losses = [point.value for point in client.get_metric_history(first["train"]["run_id"], "loss")]
     assert len(losses) == 8 and losses[-1] < losses[0]
+    assert "texts.md" in {item.path for item in client.list_artifacts(first["train"]["run_id"])}
     names = {item.path for item in client.list_artifacts(first["train"]["run_id"], "evaluation")}
     assert {"evaluation/report.json", "evaluation/report.md", "evaluation/overview.png"} <= names
 
