@@ -21,7 +21,7 @@ from mulan_core.data.tracks import open_manifest
 from mulan_core.text.filters import NAME_COLUMNS
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.statistics import TextStatistics, count_words, write_report
-from mulan_core.towers.warm_start import load_tokenizer
+from mulan_core.towers.pretrained import locate
 
 if TYPE_CHECKING:
     from mulan_core.text.classifier import TextClassifier
@@ -130,9 +130,24 @@ def _judge_block(block: Any, config: TextConfig, classifier: TextClassifier | No
 def _statistics(tokenizer: str | None) -> TextStatistics:
     if tokenizer is None:
         return TextStatistics(count_words, tokens="words, as the text tower names no weights")
-    opened = load_tokenizer(tokenizer)
+    file = Path(locate(tokenizer)) / "tokenizer.json"
+    if file.is_file():
+        # The tokenizer alone: transformers would take longer to import than most catalogues to judge.
+        from tokenizers import Tokenizer
 
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in opened(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        opened = Tokenizer.from_file(str(file))
+        opened.no_truncation()
+        opened.no_padding()
+
+        def count(texts: Sequence[str]) -> list[int]:
+            return [len(encoded) for encoded in opened.encode_batch(list(texts), add_special_tokens=False)]
+
+    else:
+        from mulan_core.towers.warm_start import load_tokenizer
+
+        named = load_tokenizer(tokenizer)
+
+        def count(texts: Sequence[str]) -> list[int]:
+            return [len(ids) for ids in named(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     return TextStatistics(lambda texts: count(texts) if texts else [], tokens=f"of {tokenizer}")
