@@ -6,6 +6,7 @@ the user or a server that is away, told in one sentence without a traceback.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -470,8 +471,6 @@ def stage_corpus() -> None:
 @stage.command("judge")
 def stage_judge() -> None:
     """Note what judges the texts, by hash: DVC sees a changed rule or classifier by this file."""
-    import json
-
     from mulan_core.config import load_config
     from mulan_core.text.fingerprint import fingerprint
 
@@ -498,17 +497,19 @@ def stage_text() -> None:
 @stage.command("prepare")
 def stage_prepare() -> None:
     """Prepare the catalogue that params.yaml names."""
-    from flows.progress import bar
+    from flows import progress
     from flows.stack import ray_for_stage
     from flows.steps.prepare import prepare as step
     from mulan_core.config import load_config
+    from mulan_core.data.shards import TEXTS
 
     config = load_config("params.yaml")
-    with ray_for_stage(), bar("prepare") as update:
-        catalogue, out, texts = (
-            Path(p).resolve() for p in (config.catalogue, ".mulan/data/prepared", ".mulan/data/texts/texts.parquet")
-        )
-        step(catalogue, out, config.prepare, texts=texts, progress=update)
+    catalogue, out = Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve()
+    with ray_for_stage(), progress.bar("prepare") as update:
+        texts = Path(".mulan/data/texts").resolve() / TEXTS
+        counts = step(catalogue, out, config.prepare, texts=texts, progress=update)
+    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
+    progress.console.print(f"prepare: {changes}", highlight=False)
 
 
 def _client(url: str | None) -> Any:

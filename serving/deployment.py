@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -132,6 +133,8 @@ def deploy(
     Raises:
         UserError: if the port is taken, or the release is refused, with the reason.
     """
+    # Importing Serve set this level anew; what it would say of its address the caller says.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     if not serve.status().proxies:
         check_port_free(host, port)
         quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")

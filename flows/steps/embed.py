@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,11 @@ def _embed(
     progress: Callable[[int], None] | None,
 ) -> None:
     shards = [str(path) for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
-    dataset = ray.data.read_parquet(shards, columns=["track_id", "split", "audio"]).map_batches(
+    # Actors read the shards themselves: the audio passes no other process.
+    dataset = ray.data.from_items([{"shard": path} for path in shards], override_num_blocks=len(shards)).map_batches(
         TrackEmbedder,
         fn_constructor_args=(str(model), batch_size, num_actors),
-        batch_size=batch_size,
+        batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
     )
@@ -97,7 +98,7 @@ def _embed(
 
 
 class TrackEmbedder:
-    """Ray Data actor: clips as FLAC bytes in, track vectors out."""
+    """Ray Data actor: shards in, track vectors out; a few clips at a time are in memory."""
 
     def __init__(self, model: str, batch_size: int, num_actors: int) -> None:
         import torch
@@ -112,13 +113,17 @@ class TrackEmbedder:
         self._processor = MuLanProcessor.from_pretrained(model)
         self._batch_size = batch_size
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Embed one batch of clips."""
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+        """Embed the clips of some shards."""
         from mulan_core.embedding import embed_tracks
 
-        waves = [decode_flac(data) for data in batch["audio"]]
-        vectors_ND = embed_tracks(self._model, self._processor, waves, batch_size=self._batch_size)
-        return {"track_id": batch["track_id"], "split": batch["split"], "vector": vectors_ND}
+        for path in batch["shard"]:
+            shard = pq.ParquetFile(path)
+            for clips in shard.iter_batches(batch_size=self._batch_size, columns=["track_id", "split", "audio"]):
+                waves = [decode_flac(data.as_py()) for data in clips["audio"]]
+                vectors_ND = embed_tracks(self._model, self._processor, waves, batch_size=self._batch_size)
+                names = {name: np.array(clips[name].to_pylist()) for name in ("track_id", "split")}
+                yield names | {"vector": vectors_ND}
 
 
 def _read(path: Path) -> tuple[list[str], np.ndarray]:

@@ -33,8 +33,8 @@ CLIPS_PER_BLOCK = 16
 """Clips that travel together between the stages."""
 READS_AT_ONCE = 8
 """Files that one reading task waits for at once."""
-READ_CPUS = 0.25
-"""Reading waits more than it works; four such tasks share a CPU."""
+READ_CPUS = 0.5
+"""Reading waits more than it works; two such tasks share a CPU."""
 ROWS_PER_GROUP = 16_384
 
 Progress = Callable[[int, int], None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +18,13 @@ import ray.data
 from mulan_core.config import TextConfig
 from mulan_core.data import shards
 from mulan_core.data.tracks import open_manifest
-from mulan_core.text.classifier import TextClassifier
 from mulan_core.text.filters import NAME_COLUMNS
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.statistics import TextStatistics, count_words, write_report
-from mulan_core.towers.warm_start import load_tokenizer
+from mulan_core.towers.pretrained import locate
+
+if TYPE_CHECKING:
+    from mulan_core.text.classifier import TextClassifier
 
 TRACKS_PER_BLOCK = 1000
 """Tracks judged by one task; the texts of so many fill a classifier's batches and no memory."""
@@ -92,6 +94,8 @@ def _judge(path: Path, config: TextConfig) -> Iterator[pa.Table]:
     if config.lf_classifier is None:
         judged = rows.map_batches(lambda block: _judge_block(block, config), batch_size=None, batch_format="pyarrow")
     else:
+        from mulan_core.text.classifier import TextClassifier
+
         folder = Path(config.lf_classifier).resolve()
         TextClassifier.from_pretrained(folder)  # a wrong folder is told here in one sentence
         judged = rows.map_batches(
@@ -110,6 +114,8 @@ class _ClassifierActor:
     """Callable of the pipeline that holds the classifier."""
 
     def __init__(self, folder: str, config: TextConfig) -> None:
+        from mulan_core.text.classifier import TextClassifier
+
         self._classifier, self._config = TextClassifier.from_pretrained(folder), config
 
     def __call__(self, block: Any) -> pa.Table:
@@ -124,9 +130,24 @@ def _judge_block(block: Any, config: TextConfig, classifier: TextClassifier | No
 def _statistics(tokenizer: str | None) -> TextStatistics:
     if tokenizer is None:
         return TextStatistics(count_words, tokens="words, as the text tower names no weights")
-    opened = load_tokenizer(tokenizer)
+    file = Path(locate(tokenizer)) / "tokenizer.json"
+    if file.is_file():
+        # The tokenizer alone: transformers would take longer to import than most catalogues to judge.
+        from tokenizers import Tokenizer
 
-    def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in opened(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
+        opened = Tokenizer.from_file(str(file))
+        opened.no_truncation()
+        opened.no_padding()
+
+        def count(texts: Sequence[str]) -> list[int]:
+            return [len(encoded) for encoded in opened.encode_batch(list(texts), add_special_tokens=False)]
+
+    else:
+        from mulan_core.towers.warm_start import load_tokenizer
+
+        named = load_tokenizer(tokenizer)
+
+        def count(texts: Sequence[str]) -> list[int]:
+            return [len(ids) for ids in named(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
     return TextStatistics(lambda texts: count(texts) if texts else [], tokens=f"of {tokenizer}")

@@ -85,7 +85,7 @@ def _clip_length(row: dict[str, Any], place: str, mark: str | None, config: Prep
     """Seconds of the clip that would be cut; of a remote file that answers, the configured length."""
     if is_remote(place):
         if mark is None:
-            raise AudioError("missing", f"cannot reach {place}, or its server tells nothing of it")
+            raise AudioError("missing", f"there is no file {place}, or its server is out of reach")
         length = float("inf")
     else:
         length = read_length(place, max_s=config.max_s)

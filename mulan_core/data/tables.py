@@ -115,8 +115,12 @@ def _told(path: str | Path) -> Iterator[None]:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(f"there is no file {path}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        # The libraries behind URLs raise what they like; of a local file anything else is a mistake of ours.
+        if not is_remote(path) and not isinstance(error, OSError | ValueError | pa.ArrowException):
+            raise
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {path}: {told}") from error
 
 
 def _telling(chunks: Iterator[Chunk], path: str | Path) -> Iterator[Chunk]:

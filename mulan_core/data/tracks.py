@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 from mulan_core.config import SOURCES
 from mulan_core.data.folder import read_folder
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
-from mulan_core.data.uris import is_remote, local_path, root_of, why_refused
+from mulan_core.data.uris import is_folder, root_of, why_refused
 from mulan_core.errors import UserError
 
 SPLITS = ("train", "valid", "test")
@@ -102,7 +103,7 @@ def open_manifest(
             with _open_rows(path, unread) as first_pass:
                 carried, types = _infer_columns(path, first_pass, unread)
         schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
-        refuse = lambda uri: why_refused(uri, root, allow_outside=allow_outside)  # noqa: E731
+        refuse = partial(why_refused, root=root, allow_outside=allow_outside)
         check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected)
         yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
 
@@ -140,17 +141,11 @@ def read_playlists(path: str | Path) -> pa.Table:
 
 @contextmanager
 def _open_rows(path: str | Path, problems: Problems) -> Iterator[Table]:
-    if _is_folder(path):
+    if is_folder(path):
         yield read_folder(path)
         return
     with open_table(path, problems, wanted=[*SCHEMA.names, "text"]) as table:
         yield table
-
-
-def _is_folder(path: str | Path) -> bool:
-    if is_remote(path):
-        return not Path(str(path).rpartition("/")[2].partition("?")[0]).suffix
-    return Path(local_path(path)).is_dir()
 
 
 def _carried_columns(path: str | Path, table: Table) -> tuple[list[str], dict[str, pa.DataType]]:

@@ -27,10 +27,17 @@ def is_remote(uri: str | Path) -> bool:
     return "://" in str(uri) and not str(uri).startswith("file://")
 
 
+def is_folder(path: str | Path) -> bool:
+    """True for a folder; of a URL its lack of an ending must tell."""
+    if is_remote(path):
+        return not posixpath.splitext(urlsplit(str(path)).path.rstrip("/"))[1]
+    return Path(local_path(path)).is_dir()
+
+
 def root_of(manifest: str | Path) -> str:
     """The folder where a manifest's relative uris start; a manifest that is a folder is its own root."""
     if is_remote(manifest):
-        return str(manifest).rstrip("/") if _is_folder(manifest) else str(manifest).rpartition("/")[0]
+        return str(manifest).rstrip("/") if is_folder(manifest) else str(manifest).rpartition("/")[0]
     path = Path(local_path(manifest)).resolve()
     return str(path if path.is_dir() else path.parent)
 
@@ -99,7 +106,7 @@ def open_uri(uri: str | Path) -> Iterator[BinaryIO]:
 def marks_of(uris: Sequence[str]) -> list[str | None]:
     """What tells a changed file from the same one without reading it: size and time, or the server's ETag.
 
-    Null where the file is missing or the server tells nothing.
+    Null where the file is missing or out of reach, empty where its server tells nothing of it.
     """
     if not any(map(is_remote, uris)):
         return [_mark(uri) for uri in uris]
@@ -126,10 +133,6 @@ def list_files(folder: str | Path) -> list[str]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
 
 
-def _is_folder(url: str | Path) -> bool:
-    return not posixpath.splitext(urlsplit(str(url)).path)[1]
-
-
 def _mark(uri: str) -> str | None:
     try:
         if not is_remote(uri):
@@ -141,4 +144,4 @@ def _mark(uri: str) -> str | None:
         return None
     times = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "last_modified", "mtime")
     known = next((str(facts[name]) for name in times if facts.get(name)), None)
-    return f"{facts.get('size')}:{known}" if known else None
+    return f"{facts.get('size')}:{known}" if known else ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mulan_core.config import TextConfig
-from mulan_core.text.classifier import TextClassifier
 from mulan_core.text.filters import filter_texts, form_reason, names_of, normalised
+
+if TYPE_CHECKING:  # rules alone need neither torch nor transformers
+    from mulan_core.text.classifier import TextClassifier
 
 
 def judge_tracks(

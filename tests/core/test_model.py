@@ -15,7 +15,7 @@ from transformers import AutoModel, BertModel
 from mulan_core import MuLanModel
 from mulan_core.errors import UserError
 from mulan_core.losses import contrastive_loss
-from mulan_core.towers.warm_start import locate
+from mulan_core.towers.pretrained import locate
 
 
 def test_both_sides_are_unit_vectors_in_float32():

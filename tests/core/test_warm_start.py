@@ -25,7 +25,8 @@ from mulan_core.model import MuLanModel
 from mulan_core.towers import ast, resnet
 from mulan_core.towers.ast import fit_positions
 from mulan_core.towers.audio import audio_config
-from mulan_core.towers.warm_start import locate, refuse_other_architecture
+from mulan_core.towers.pretrained import locate
+from mulan_core.towers.warm_start import refuse_other_architecture
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_RGB = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1] * 4, layer_type="basic")

@@ -1,5 +1,6 @@
 """Every mistake is one sentence and a non-zero exit, through the real command."""
 
+import json
 import socket
 from functools import partial
 
@@ -58,6 +59,18 @@ def test_an_unknown_ablation_row(tmp_path):
 
 def test_unusable_files_for_tag(tmp_path):
     refused(mulan("tag", "no.mp3", home=tmp_path), "there is no file no.mp3")
+
+
+def test_data_check_lists_every_bad_row_and_file(tmp_path):
+    (tmp_path / "m.csv").write_text("uri,text\n../x.wav,a\nno.wav,b\n,c\n")
+    done = mulan("data", "check", str(tmp_path / "m.csv"), home=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "row 1, column 'uri': '../x.wav' lies outside" in done.stdout
+    assert "row 3, column 'uri': a value is required" in done.stdout
+    report = json.loads(mulan("data", "check", str(tmp_path / "m.csv"), "--json", home=tmp_path).stdout)
+    assert [row["row"] for row in report["bad_rows"]] == [1, 3]
+    assert report["reasons"] == {"missing": 1}
+    refused(mulan("data", "check", "no.csv", home=tmp_path), "there is no file no.csv")
 
 
 def test_usage_errors_exit_with_2(tmp_path):

@@ -22,6 +22,7 @@ from flows.workspace import open_workspace
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.assembly import work_folder
+from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -252,6 +253,8 @@ def test_table_and_audio_on_s3(bucket, tmp_path):
     assert rows[0]["file_mark"] and rows[2]["file_mark"] is None
     counts = prepare(catalogue, tmp_path / "out", CONFIG)
     assert (counts["usable"], counts["quarantined"]) == (2, {"missing": 1})
+
+    assert [row["uri"] for row in read_manifest("s3://music/audio").to_pylist()] == ["a.flac"]
 
     make_audio(tmp_path / "a.flac", 2)
     bucket.put(str(tmp_path / "a.flac"), "music/audio/a.flac")
