@@ -513,7 +513,7 @@ def stage_prepare() -> None:
 
 
 def _client(url: str | None) -> Any:
-    from flows.serve import endpoint_url
+    from flows.settings import endpoint_url
     from serving.client import MulanClient
 
     return MulanClient(url or endpoint_url())

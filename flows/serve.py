@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
-from flows.settings import read_settings
 from flows.steps.registry import media_root
-from mulan_core.config import Config, load_config
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
@@ -42,12 +39,3 @@ def deploy_release(session: Session) -> str:
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
     )
     return deploy(app, host=session.host, port=session.port)
-
-
-def endpoint_url() -> str:
-    """Where ``mulan search`` asks: MULAN_URL, the running stack's endpoint, or the configured port."""
-    settings = read_settings()
-    if settings.url:
-        return settings.url
-    config = load_config("params.yaml") if Path("params.yaml").is_file() else Config()
-    return f"http://{config.serve.host}:{config.serve.port}"

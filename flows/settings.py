@@ -17,6 +17,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mulan_core.config import Config, load_config
+
 QUIET = {
     # Nothing of ours phones home or is fetched behind the user's back.
     "DO_NOT_TRACK": "1",
@@ -76,3 +78,12 @@ def read_settings() -> Settings:
         ray_address=os.environ.get("RAY_ADDRESS") or None,
         url=os.environ.get("MULAN_URL") or None,
     )
+
+
+def endpoint_url() -> str:
+    """Where ``mulan search`` asks: MULAN_URL, or the configured port."""
+    settings = read_settings()
+    if settings.url:
+        return settings.url
+    config = load_config("params.yaml") if Path("params.yaml").is_file() else Config()
+    return f"http://{config.serve.host}:{config.serve.port}"
