@@ -82,10 +82,12 @@ def prefect_url(home, first):
             [PREFECT, "worker", "start", "--pool", "mulan"], cwd=ROOT, env=env, stdout=log, stderr=log
         )
     yield url
-    for process in (worker, server):
+    for process in (worker, server):  # one after the other: a worker whose server is gone waits for it
         process.send_signal(signal.SIGINT)
-    for process in (worker, server):
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
