@@ -20,9 +20,8 @@ from memory import peak_bytes
 from transformers import BertConfig
 
 from mulan_core.config import AudioTowerConfig, Config, FrontendConfig, ModelConfig, TextTowerConfig, load_config
-from mulan_core.data.batches import Batch
 from mulan_core.model import MuLanModel
-from mulan_core.tasks import ContrastiveTask
+from mulan_core.tasks import Batch, ContrastiveTask
 from mulan_core.training import build_optimizer, uses_bf16
 
 SMALL = ModelConfig(

@@ -31,9 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from mulan_core.config import Config, ModelConfig, TrainConfig, load_config
-from mulan_core.data.batches import Batch
 from mulan_core.model import MuLanModel
-from mulan_core.tasks import ContrastiveTask
+from mulan_core.tasks import Batch, ContrastiveTask
 from mulan_core.training import build_optimizer
 
 ROWS = ("fp32", "bf16", "channels_last", "by length", "compile")

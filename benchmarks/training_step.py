@@ -34,10 +34,10 @@ from torch.nn import functional
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mulan_core.config import Config, load_config
-from mulan_core.data.batches import Batch, TrainingBatches
+from mulan_core.data.batches import TrainingBatches
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
-from mulan_core.tasks import ContrastiveTask
+from mulan_core.tasks import Batch, ContrastiveTask
 from mulan_core.training import build_optimizer, uses_bf16
 
 FIRST_STEP = 50

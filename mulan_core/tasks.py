@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +25,21 @@ from mulan_core.model import MuLanModel
 
 if TYPE_CHECKING:  # the tasks themselves need torch and transformers alone, not the shards' readers
     from mulan_core.classifier import AudioClassifier
-    from mulan_core.data.batches import Batch
 
 COLLAPSE_COSINE = 0.95
 """A batch whose audio vectors have this mean pairwise cosine is called collapsed."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one worker needs for one step."""
+
+    step: int
+    inputs: dict[str, Tensor]
+    """``waveforms`` float32 (B, S) and ``spec_masks`` int64 (B, 4). Pairs: ``input_ids`` and ``attention_mask``
+    int64 (B, L), ``ids`` int64 (B, 2), the numbers of track and text. Labels: ``labels`` float32 (B, C)."""
+    sources: tuple[str, ...]
+    """The source each text came from, for the realised ratios; empty with labels."""
 
 
 class Task(ABC):

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,10 +27,7 @@ from torch import Tensor, nn
 from mulan_core.config import TrainConfig
 from mulan_core.errors import UserError
 from mulan_core.gradcache import average_over_workers
-from mulan_core.tasks import Task
-
-if TYPE_CHECKING:  # the loop itself needs torch alone, not the shards' readers
-    from mulan_core.data.batches import Batch
+from mulan_core.tasks import Batch, Task
 
 Report = Callable[[int, dict[str, float]], None]
 Save = Callable[[int, dict[str, Any]], None]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +21,10 @@ from mulan_core.data.sampling import Draw, Sampler, number, texts_by_source
 from mulan_core.data.shards import decode_flac
 from mulan_core.data.split import Split
 from mulan_core.errors import UserError
+from mulan_core.tasks import Batch
 
 Beside = Callable[[list[Draw]], dict[str, Tensor]]
 """What lies beside the windows of these draws."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one worker needs for one step."""
-
-    step: int
-    inputs: dict[str, Tensor]
-    """``waveforms`` float32 (B, S) and ``spec_masks`` int64 (B, 4). Pairs: ``input_ids`` and ``attention_mask``
-    int64 (B, L), ``ids`` int64 (B, 2), the numbers of track and text. Labels: ``labels`` float32 (B, C)."""
-    sources: tuple[str, ...]
-    """The source each text came from, for the realised ratios; empty with labels."""
 
 
 class TrainingBatches:

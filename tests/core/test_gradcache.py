@@ -9,10 +9,9 @@ import torch.multiprocessing as mp
 from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, tiny_model
 
 from mulan_core.config import TrainConfig
-from mulan_core.data.batches import Batch
 from mulan_core.gradcache import Encoding, average_over_workers, backward_through_vectors, freeze_batch_norm
 from mulan_core.losses import contrastive_loss
-from mulan_core.tasks import ContrastiveTask
+from mulan_core.tasks import Batch, ContrastiveTask
 
 CONFIG = TrainConfig(batch_size=12, num_workers=1, audio_chunk=2, text_chunk=3, precision="fp32")
 WINDOW_S = 0.5
