@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import cli_data, cli_text, cli_versions
-from flows.reporting import print_json
+from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
@@ -40,7 +40,6 @@ app.add_typer(cli_text.app, name="text")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
-console = Console(file=sys.__stdout__)
 
 Manifest = Annotated[
     str | None,
@@ -58,7 +57,6 @@ AllowOverlap = Annotated[
     bool,
     typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def main() -> None:
@@ -486,12 +484,12 @@ def stage_text() -> None:
     from flows.progress import bar
     from flows.stack import ray_for_stage
     from flows.steps.text import judge_texts as step
-    from mulan_core.config import load_config
+    from flows.workspace import Workspace
 
-    config = load_config("params.yaml")
+    here = Workspace(Path.cwd())
+    catalogue, tokenizer = Path(here.config.catalogue).resolve(), here.config.model.text.pretrained
     with ray_for_stage(), bar("text") as update:
-        out, tokenizer = Path(".mulan/data/texts").resolve(), config.model.text.pretrained
-        step(Path(config.catalogue).resolve(), out, config.text, tokenizer=tokenizer, progress=update)
+        step(catalogue, here.texts, here.config.text, tokenizer=tokenizer, progress=update)
 
 
 @stage.command("prepare")
@@ -500,14 +498,13 @@ def stage_prepare() -> None:
     from flows import progress
     from flows.stack import ray_for_stage
     from flows.steps.prepare import prepare as step
-    from mulan_core.config import load_config
+    from flows.workspace import Workspace
     from mulan_core.data.shards import TEXTS
 
-    config = load_config("params.yaml")
-    catalogue, out = Path(config.catalogue).resolve(), Path(".mulan/data/prepared").resolve()
+    here = Workspace(Path.cwd())
+    catalogue, texts = Path(here.config.catalogue).resolve(), here.texts / TEXTS
     with ray_for_stage(), progress.bar("prepare") as update:
-        texts = Path(".mulan/data/texts").resolve() / TEXTS
-        counts = step(catalogue, out, config.prepare, texts=texts, progress=update)
+        counts = step(catalogue, here.prepared, here.config.prepare, texts=texts, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
     progress.console.print(f"prepare: {changes}", highlight=False)
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.reporting import console, print_json
+from flows.reporting import AsJson, console, print_json
 from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
     from mulan_core.data.readers.dataset import Dataset
 
 app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.reporting import console, print_json
+from flows.reporting import AsJson, console, print_json
 from mulan_core.config import Config, load_config
 from mulan_core.errors import UserError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Text mining: label, train, judge, report.", no_args_is_help=True)
 Params = Annotated[Path | None, typer.Option(help="The numbers. Default: params.yaml of this folder, if it has one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 KEYS = "[b]y[/b] describes music   [b]n[/b] does not   [b]s[/b] skip   [b]u[/b] undo   [b]q[/b] quit"
 

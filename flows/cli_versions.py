@@ -9,10 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows.reporting import console, print_json
+from flows.reporting import AsJson, console, print_json
 
 Manifest = Annotated[Path | None, typer.Option(help="The catalogue. Default: that of the working folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Revision = Annotated[
     str, typer.Argument(help="A data hash, an alias or version of the model, or a git revision of dvc.lock.")
 ]

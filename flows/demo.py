@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 
-from rich.console import Console
 from rich.panel import Panel
 
-from flows.reporting import show_evaluation, show_hits, show_stages
+from flows.reporting import console, show_evaluation, show_hits, show_stages
 from flows.session import Session, open_session
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.ports import check_port_free
 
 QUERIES = ("calm piano", "fast aggressive heavy metal with electric guitar", "happy reggae")
-
-console = Console(file=sys.__stdout__)
 
 
 def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:

@@ -8,7 +8,7 @@
 | MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | `.mulan/dvc/remote` of the workspace |
 | RAY_ADDRESS | Ray cluster | a private one on this machine |
 | MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
-| PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | temporary server, state in MULAN_HOME |
+| PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | one of our own, state in MULAN_HOME |
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Settings:
     milvus_uri: str | None
     milvus_token: str | None
     ray_address: str | None
+    dvc_remote: str | None
     url: str | None
 
     @property
@@ -76,6 +77,7 @@ def read_settings() -> Settings:
         milvus_uri=os.environ.get("MULAN_MILVUS_URI") or None,
         milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
         ray_address=os.environ.get("RAY_ADDRESS") or None,
+        dvc_remote=os.environ.get("MULAN_DVC_REMOTE") or None,
         url=os.environ.get("MULAN_URL") or None,
     )
 

@@ -26,28 +26,6 @@ from serving.child import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-OWN_STAGES = {
-    "stages": {
-        "judge": {
-            "cmd": "mulan stage judge",
-            "always_changed": True,
-            "outs": [{".mulan/data/judge.json": {"cache": False}}],
-        },
-        "text": {
-            "cmd": "mulan stage text",
-            "deps": ["${catalogue}/manifest.parquet", ".mulan/data/judge.json"],
-            "params": ["text", "model.text.pretrained"],
-            "outs": [".mulan/data/texts"],
-        },
-        "prepare": {
-            "cmd": "mulan stage prepare",
-            "deps": ["${catalogue}", ".mulan/data/texts/texts.parquet"],
-            "params": ["prepare"],
-            "outs": [{".mulan/data/prepared": {"persist": True}}],  # prepare takes over what is unchanged
-        },
-    }
-}
-
 
 @dataclass(frozen=True)
 class Workspace:
@@ -143,7 +121,9 @@ def open_workspace(
     (catalogue / "playlists.parquet").unlink(missing_ok=True)
     if playlists:
         pq.write_table(read_playlists(playlists), catalogue / "playlists.parquet")
-    return _make(workspace.folder, config, stages=OWN_STAGES)
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
+    del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
+    return _make(workspace.folder, config, stages=stages)
 
 
 def _allowed_before(workspace: Workspace) -> bool:

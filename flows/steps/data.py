@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flows.settings import read_settings
 from flows.workspace import Workspace, run_dvc
 from mulan_core.data.assembly import CHANGES, work_folder
 from mulan_core.data.shards import read_counts
@@ -52,7 +53,7 @@ def pull(workspace: Workspace) -> None:
 
 def _name_remote(workspace: Workspace) -> None:
     """Make MULAN_DVC_REMOTE the default, in DVC's local configuration, which git does not see."""
-    if remote := os.environ.get("MULAN_DVC_REMOTE"):
+    if remote := read_settings().dvc_remote:
         run_dvc(["remote", "add", "--local", "-q", "-f", "-d", "mulan", remote], workspace.folder)
 
 

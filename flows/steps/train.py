@@ -27,7 +27,7 @@ from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import Config, ModelConfig, TrainConfig, from_mapping, to_mapping
 from mulan_core.data.batches import TrainingBatches
-from mulan_core.data.shards import read_split
+from mulan_core.data.shards import shard_paths
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
@@ -85,7 +85,7 @@ def train(
     Raises:
         UserError: what the workers said, if training failed.
     """
-    read_split(prepared, "train", columns=["track_id"])  # workers that find nothing would be started three times
+    shard_paths(prepared, "train")  # workers that find nothing would be started three times
     key = run_key(config, data_hash, task)
     with tracking(mlflow_uri):
         known = find_run({"mulan.train_key": key, "mulan.kind": name})

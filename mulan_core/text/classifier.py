@@ -21,15 +21,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from mulan_core.errors import UserError
 from mulan_core.text.filters import normalised
-from mulan_core.towers.warm_start import (
-    load_config,
-    load_tokenizer,
-    locate,
-    quiet,
-    refuse_incomplete,
-    unreachable,
-    unreadable,
-)
+from mulan_core.towers.warm_start import load_config, load_tokenizer, open_weights, quiet, refuse_incomplete
 
 REPORT = "classifier.json"
 NUM_LENGTH_GROUPS = 4
@@ -66,7 +58,7 @@ class TextClassifier:
         config = load_config(pretrained)
         config.num_labels, config.id2label = len(LABELS), LABELS
         config.label2id = {label: number for number, label in LABELS.items()}
-        network, info = _open_network(pretrained, config=config)
+        network, info = open_weights(AutoModelForSequenceClassification, pretrained, config=config)
         inside = f"{network.base_model_prefix}."
         refuse_incomplete(pretrained, info | {key: _within(info[key], inside) for key in _INCOMPLETE})
         return cls(network, load_tokenizer(pretrained), max_tokens=max_tokens)
@@ -79,7 +71,7 @@ class TextClassifier:
             UserError: if the folder holds none, or it is damaged.
         """
         report = read_report(folder)
-        network, info = _open_network(str(folder))
+        network, info = open_weights(AutoModelForSequenceClassification, str(folder))
         refuse_incomplete(str(folder), info)
         settings = {key: report[key] for key in ("max_tokens", "temperature", "threshold")}
         return cls(network.eval(), load_tokenizer(str(folder)), **settings)
@@ -158,19 +150,3 @@ _INCOMPLETE = ("missing_keys", "mismatched_keys")
 
 def _within(keys: Any, prefix: str) -> list[Any]:
     return [key for key in keys if (key if isinstance(key, str) else key[0]).startswith(prefix)]
-
-
-def _open_network(pretrained: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-    try:
-        with quiet():
-            return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
-                locate(pretrained),
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-    except UserError:
-        raise
-    except unreadable() as error:
-        raise unreachable(pretrained, error) from error

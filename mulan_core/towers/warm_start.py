@@ -66,9 +66,20 @@ def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:
             f"{pretrained!r} is a {config.model_type!r} model where {wanted.model_type!r} is wanted: "
             "name other weights, or set model.audio.kind to the kind of these"
         )
+    model, info = open_weights(kind, pretrained, **options)
+    refuse_incomplete(pretrained, info)
+    return model
+
+
+def open_weights(kind: Any, pretrained: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """``kind.from_pretrained`` in float32, with transformers' loading info for ``refuse_incomplete`` to judge.
+
+    Raises:
+        UserError: if the weights cannot be read.
+    """
     try:
         with quiet():
-            model, info = kind.from_pretrained(
+            return kind.from_pretrained(  # type: ignore[no-any-return]
                 locate(pretrained),
                 dtype=torch.float32,
                 output_loading_info=True,
@@ -79,8 +90,6 @@ def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:
         raise
     except unreadable() as error:
         raise unreachable(pretrained, error) from error
-    refuse_incomplete(pretrained, info)
-    return model
 
 
 def refuse_other_architecture(

@@ -16,8 +16,9 @@ CATALOGUE = ("--manifest", "tones.jsonl", "--params", "params.yaml")
 
 
 def environment(home):
-    """That of a person who works in this home; the tests' own Prefect folder is not handed on."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+    """That of a person who works in this home; what libraries have set in the tests' own process is not handed on."""
+    own = ("PREFECT_HOME", "MLFLOW_TRACKING_URI")
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
     return inherited | {"MULAN_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
 
