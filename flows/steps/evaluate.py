@@ -11,11 +11,12 @@ from typing import Any
 import mlflow
 import pyarrow.parquet as pq
 
-from flows.steps.embed import Vectors, weights_hash
+from flows.steps.embed import Vectors
 from flows.steps.tracking import tracking
 from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
 from mulan_core.embedding import embed_texts
+from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.evaluation.report import write_report
 from mulan_core.evaluation.suite import evaluate
 from mulan_core.model import MuLanModel
