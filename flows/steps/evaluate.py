@@ -17,6 +17,7 @@ from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
 from mulan_core.embedding import embed_texts
 from mulan_core.evaluation.encoders import weights_hash
+from mulan_core.evaluation.evidence import FILE as EVIDENCE
 from mulan_core.evaluation.report import write_report
 from mulan_core.evaluation.suite import evaluate
 from mulan_core.model import MuLanModel
@@ -48,7 +49,7 @@ def evaluate_model(
     rows = pq.read_table(prepared / shards.MANIFEST).to_pylist()
     playlists = prepared / shards.PLAYLISTS
     model, processor = MuLanModel.from_pretrained(model_path), MuLanProcessor.from_pretrained(model_path)
-    report = evaluate(
+    report, evidence = evaluate(
         vectors,
         labels={row["track_id"]: row["labels"] for row in rows},
         held_out={row["track_id"] for row in rows if row.get("held_out")},
@@ -67,6 +68,7 @@ def evaluate_model(
     )
     with tracking(mlflow_uri), mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
         write_report(report, Path(folder))
+        evidence.save(Path(folder) / EVIDENCE)
         mlflow.log_artifacts(folder, REPORT_FOLDER)
         mlflow.log_metrics(report["metrics"])
         mlflow.set_tag("mulan.evaluation_key", key)

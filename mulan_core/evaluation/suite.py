@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from mulan_core.config import EvaluateConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation.probe import linear_probe
+from mulan_core.evaluation.evidence import Evidence
+from mulan_core.evaluation.probe import Probe, linear_probe
 from mulan_core.evaluation.retrieval import RECALL_AT, retrieve
 from mulan_core.evaluation.tagging import TaggingResult, label_text, positives_of, score_classes, split_label
 from mulan_core.evaluation.triplets import triplet_accuracy
@@ -42,7 +43,7 @@ def evaluate(
     held_out: Collection[str] = (),
     own_texts: Mapping[str, str] | None = None,
     set_info: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Evidence]:
     """Measure tagging, probe, retrieval and triplets on the test split.
 
     Args:
@@ -58,7 +59,7 @@ def evaluate(
         set_info: what else names the set and the model (name, data hash, model version); copied into ``set``.
 
     Returns:
-        The report; its fields are described in docs/evaluation.md.
+        The report, its fields described in docs/evaluation.md; and what it was computed from.
 
     Raises:
         UserError: if there is no test track, or the model gave vectors that are not finite.
@@ -84,13 +85,25 @@ def evaluate(
         "per_query": [],
         "notes": [],
     }
-    _add_tagging(report, audio, labels=labels, classes=classes, vectors=vectors, held_out=held_out, config=config)
+    probe = _add_tagging(
+        report, audio, labels=labels, classes=classes, vectors=vectors, held_out=held_out, config=config
+    )
     _add_retrieval(report, audio["test"], query_sets, vectors, config)
     _add_triplets(report, queries, vectors, config)
     dropped = sum(row.get("split", "test") == "test" for row in playlists) - len(queries)
     if dropped:
         report["notes"].append(f"{dropped} playlists left out: none of their tracks is in the test split.")
-    return report
+    evidence = _evidence(
+        audio["test"],
+        positives_NC=positives_of(test_ids, labels, classes),
+        classes=classes,
+        vectors=vectors,
+        query_sets=query_sets,
+        held_out=held_out,
+        probe=probe,
+        config=config,
+    )
+    return report, evidence
 
 
 def _add_tagging(
@@ -102,12 +115,12 @@ def _add_tagging(
     vectors: Mapping[str, NDArray[np.floating]],
     held_out: Collection[str],
     config: EvaluateConfig,
-) -> None:
+) -> Probe | None:
     """Zero-shot tagging on all test tracks and on the held-out ones alone; the probe on all."""
     test_ids, test_ND = audio["test"]
     if not classes:
         report["notes"].append("No test track has a label: tagging and the linear probe are not measured.")
-        return
+        return None
     positives_NC = positives_of(test_ids, labels, classes)
     text_CD = np.stack([vectors[label_text(label, config.template)] for label in classes])
     scores_NC = test_ND @ text_CD.T
@@ -124,7 +137,7 @@ def _add_tagging(
         )
         _add_scores(report, "tagging/held_out", apart)
 
-    probed = _probe(report, audio, labels, classes, config)
+    probe, probed = _probe(report, audio, labels, classes, config)
     if probed is not None:
         _add_scores(report, "probe", probed)
         by_label = {score.label: score for score in probed.classes}
@@ -140,6 +153,7 @@ def _add_tagging(
     if apart and apart.skipped:
         names = ", ".join(label for label, _ in apart.skipped)
         report["notes"].append(f"{len(apart.skipped)} classes skipped on the held-out tracks: {names}.")
+    return probe
 
 
 def _probe(
@@ -148,13 +162,13 @@ def _probe(
     labels: Mapping[str, Sequence[str]],
     classes: list[str],
     config: EvaluateConfig,
-) -> TaggingResult | None:
+) -> tuple[Probe, TaggingResult] | tuple[None, None]:
     test_ids, test_ND = audio["test"]
     train_ids, train_ND = audio.get("train", ((), test_ND[:0]))
     valid_ids, valid_ND = audio.get("valid", ((), test_ND[:0]))
     if not len(train_ids):
         report["notes"].append("No training tracks were given: the linear probe is not measured.")
-        return None
+        return None, None
     probe = linear_probe(
         (train_ND, positives_of(train_ids, labels, classes)),
         (valid_ND, positives_of(valid_ids, labels, classes)),
@@ -170,13 +184,14 @@ def _probe(
         report["notes"].append(
             f"{len(untrained)} classes without training examples not probed: {', '.join(untrained)}."
         )
-    return score_classes(
+    probed = score_classes(
         probe.scores[:, probe.trained],
         positives_of(test_ids, labels, trained),
         trained,
         resamples=config.bootstrap,
         seed=config.seed,
     )
+    return probe, probed
 
 
 def _add_retrieval(
@@ -310,6 +325,43 @@ def _embed_once(texts: Sequence[str], embed_texts: Embed) -> dict[str, NDArray[n
     if not np.isfinite(vectors_ND).all():
         raise UserError("the model gave text vectors that are not finite; its weights are unusable")
     return dict(zip(distinct, vectors_ND, strict=True))
+
+
+def _evidence(
+    test: Split,
+    *,
+    positives_NC: NDArray[np.bool_],
+    classes: Sequence[str],
+    vectors: Mapping[str, NDArray[np.floating]],
+    query_sets: Mapping[str, list[dict[str, Any]]],
+    held_out: Collection[str],
+    probe: Probe | None,
+    config: EvaluateConfig,
+) -> Evidence:
+    test_ids, test_ND = test
+    track = {track_id: n for n, track_id in enumerate(test_ids)}
+    row_of = {text: t for t, text in enumerate(vectors)}
+    queries = [(name, row) for name, rows in query_sets.items() for row in rows]
+    pairs = [row for row in query_sets["title"] if row["description"]]
+    apart = set(held_out)
+    return Evidence(
+        track_ids=tuple(test_ids),
+        tracks_ND=np.asarray(test_ND, dtype=np.float32),
+        classes=tuple(classes),
+        positives_NC=positives_NC,
+        held_out_N=np.array([track_id in apart for track_id in test_ids], dtype=bool),
+        probe_NC=(probe.scores if probe else np.zeros((len(test_ids), 0))).astype(np.float32),
+        texts=tuple(vectors),
+        texts_TD=np.array(list(vectors.values()), dtype=np.float32).reshape(len(vectors), test_ND.shape[1]),
+        class_text_C=np.array([row_of[label_text(label, config.template)] for label in classes], dtype=np.int64),
+        query_sets=tuple(name for name, _ in queries),
+        query_ids=tuple(str(row["playlist_id"] or "") for _, row in queries),
+        query_text_Q=np.array([row_of[row[name]] for name, row in queries], dtype=np.int64),
+        relevant=tuple(np.array([track[track_id] for track_id in row["track_ids"]], np.int64) for _, row in queries),
+        pair_sets=("playlist",) * len(pairs),
+        pair_anchor_P=np.array([row_of[row["title"]] for row in pairs], dtype=np.int64),
+        pair_description_P=np.array([row_of[row["description"]] for row in pairs], dtype=np.int64),
+    )
 
 
 def _describe_set(

@@ -11,7 +11,7 @@ import pytest
 
 from mulan_core.config import EvaluateConfig, GateConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation.suite import evaluate
+from mulan_core.evaluation.suite import evaluate as evaluate_with_evidence
 from mulan_core.gate import decide_promotion
 
 GENRES = tuple(f"genre:Style{i}" for i in range(10))
@@ -61,6 +61,10 @@ def catalogue(noise: float = 4.0, tracks: int = 600) -> dict[str, Any]:
             }
         )
     return {"audio": audio, "labels": labels, "playlists": playlists, "embed_texts": embed_texts}
+
+
+def evaluate(**arguments: Any) -> dict[str, Any]:
+    return evaluate_with_evidence(**arguments)[0]
 
 
 @pytest.fixture(scope="module")
