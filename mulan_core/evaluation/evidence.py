@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
+from mulan_core.evaluation.sets.content import Content
 
 FILE = "evidence.npz"
 """Name beside ``report.json``."""
@@ -50,7 +52,7 @@ class Evidence:
     texts_TD: NDArray[np.float32]
     """Their unit vectors."""
     class_text_C: NDArray[np.int64] = field(default_factory=_no_indices)
-    """The text of each class, as a row of ``texts``."""
+    """The text of each class, as a row of ``texts``; -1 where the model has no vector for it."""
     query_sets: tuple[str, ...] = ()
     """Per query, the set it belongs to: title, description, text, caption."""
     query_ids: tuple[str, ...] = ()
@@ -67,8 +69,12 @@ class Evidence:
     """Its own description, as a row of ``texts``."""
 
     def class_scores(self) -> NDArray[np.float32]:
-        """Zero-shot scores_NC: cosine of every track and every class's text."""
-        return np.asarray(self.tracks_ND @ self.texts_TD[self.class_text_C].T)
+        """Zero-shot scores_NC: cosine of every track and every class's text; NaN where a class has no vector."""
+        scores_NC = np.full((len(self.track_ids), len(self.classes)), np.nan, dtype=np.float32)
+        known_C = self.class_text_C >= 0
+        if known_C.any():
+            scores_NC[:, known_C] = self.tracks_ND @ self.texts_TD[self.class_text_C[known_C]].T
+        return scores_NC
 
     def queries_of(self, query_set: str) -> NDArray[np.int64]:
         """Indices of the queries of one set."""
@@ -111,6 +117,55 @@ class Evidence:
             raise UserError(f"cannot read the evidence {path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is not the evidence of an evaluation: {error}") from error
+
+
+def gather(
+    content: Content,
+    test: tuple[Sequence[str], NDArray[np.floating]],
+    *,
+    classes: Sequence[str],
+    positives_NC: NDArray[np.bool_] | None,
+    class_vectors: Mapping[str, NDArray[np.floating]],
+    prompts: Mapping[str, Sequence[str]],
+    texts: Mapping[str, NDArray[np.floating]],
+    probe_NC: NDArray[np.floating] | None,
+) -> Evidence:
+    """Put together what an evaluation had in its hands.
+
+    Args:
+        content: the set, reduced to what was measured.
+        test: its test tracks and their vectors; none for texts alone.
+        classes, positives_NC: labels, and which track has which.
+        class_vectors, prompts: label -> its vector, and the texts that it was made of.
+        texts: text -> its vector.
+        probe_NC: the probe's decision values, if there was one.
+    """
+    test_ids, test_ND = test
+    named = dict(texts) | {" | ".join(prompts[label]): vector for label, vector in class_vectors.items()}
+    row_of = {text: t for t, text in enumerate(named)}
+    dim = next((len(vector) for vector in named.values()), test_ND.shape[1])
+    queries = [(kind, query) for kind, of_kind in content.queries.items() for query in of_kind]
+    pairs = [(name, pair) for name, of_name in content.pairs.items() for pair in of_name]
+    track = {track_id: n for n, track_id in enumerate(test_ids)}
+    apart = set(content.held_out)
+    return Evidence(
+        track_ids=tuple(test_ids),
+        tracks_ND=np.asarray(test_ND, dtype=np.float32).reshape(len(test_ids), test_ND.shape[1] or dim),
+        classes=tuple(classes),
+        positives_NC=np.zeros((len(test_ids), 0), dtype=bool) if positives_NC is None else positives_NC,
+        held_out_N=np.array([track_id in apart for track_id in test_ids], dtype=bool),
+        probe_NC=np.zeros((len(test_ids), 0), np.float32) if probe_NC is None else probe_NC.astype(np.float32),
+        texts=tuple(named),
+        texts_TD=np.array(list(named.values()), dtype=np.float32).reshape(len(named), dim),
+        class_text_C=np.array([row_of.get(" | ".join(prompts.get(label, ())), -1) for label in classes], np.int64),
+        query_sets=tuple(kind for kind, _ in queries),
+        query_ids=tuple(query.id or "" for _, query in queries),
+        query_text_Q=np.array([row_of[query.text] for _, query in queries], dtype=np.int64),
+        relevant=tuple(np.array([track[track_id] for track_id in query.track_ids], np.int64) for _, query in queries),
+        pair_sets=tuple(name for name, _ in pairs),
+        pair_anchor_P=np.array([row_of[anchor] for _, (anchor, _) in pairs], dtype=np.int64),
+        pair_description_P=np.array([row_of[description] for _, (_, description) in pairs], dtype=np.int64),
+    )
 
 
 def _as_bytes(strings: tuple[str, ...]) -> NDArray[np.uint8]:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_suite import CONFIG, catalogue
+from test_suite import CONFIG, catalogue, evaluate_both
 
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import FILE, Evidence
 from mulan_core.evaluation.metrics import average_precision, ranking_metrics, roc_auc
-from mulan_core.evaluation.suite import evaluate
 from mulan_core.evaluation.triplets import triplet_accuracy
 
 
@@ -33,7 +32,7 @@ def test_the_report_follows_from_the_evidence_after_a_round_trip(tmp_path: Path)
     arguments = catalogue()
     arguments["labels"] = dict(arguments["labels"])
     arguments["labels"][arguments["audio"]["test"][0][0]] = ["genre:Nur im Test, ünique"]  # the probe cannot learn it
-    report, made = evaluate(**arguments, held_out=set(arguments["audio"]["test"][0][::4]), config=CONFIG)
+    report, made = evaluate_both(**arguments, held_out=set(arguments["audio"]["test"][0][::4]), config=CONFIG)
     made.save(tmp_path / FILE)
     evidence = Evidence.load(tmp_path / FILE)
     assert equal(made, evidence)
