@@ -55,6 +55,8 @@ class EvaluationSet:
     """Which tracks of the prepared folder belong to it, by their row of the manifest; None takes all."""
     queries: tuple[str, ...] = ()
     """Kinds of query (``QUERY_SETS``)."""
+    fetched: str = ""
+    """For a set of texts alone: where ``mulan data fetch`` puts its file, below the folder of fetched data sets."""
     read_pairs: Callable[[Path, list[str]], list[Pair]] | None = None
     """For a set of texts alone: its file to pairs; it appends to the list what a person should know."""
     pair_set: str = "playlist"

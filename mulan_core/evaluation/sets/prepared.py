@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from mulan_core.data import shards
+from mulan_core.data.playlists import check_known
 from mulan_core.data.tracks import SPLITS
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets.content import Content, Query, playlist_content, text_queries
@@ -80,32 +81,6 @@ def hash_set(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unknown_tracks(playlists: Iterable[Mapping[str, Any]], known: Iterable[Iterable[str]]) -> None:
-    """Refuse playlists that name tracks which are nowhere: the two tables do not belong together.
-
-    Args:
-        playlists: rows with playlist_id and track_ids.
-        known: chunks of track ids; what grows here is the playlists' own ids, not the catalogue's.
-
-    Raises:
-        UserError: naming the first playlist and track, and how many there are.
-    """
-    named: dict[str, str] = {}
-    for playlist in playlists:
-        for track_id in playlist["track_ids"]:
-            named.setdefault(track_id, playlist["playlist_id"])
-    total = len(named)
-    for chunk in known:
-        for track_id in chunk:
-            named.pop(track_id, None)
-    if named:
-        track_id, playlist_id = next(iter(named.items()))
-        raise UserError(
-            f"playlist {playlist_id!r} names the track {track_id!r}, which the tracks' table does not have; "
-            f"{len(named):,} of {total:,} tracks in the playlists are unknown; give both tables the same ids"
-        )
-
-
 def _rows_of(definition: EvaluationSet, path: Path) -> list[dict[str, Any]]:
     manifest = path / shards.MANIFEST
     if not manifest.is_file():
@@ -139,7 +114,7 @@ def _playlists(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     known = [[row["track_id"] for row in rows]]
     if (path / shards.QUARANTINE).exists():  # known, though unusable
         known.append(pq.read_table(path / shards.QUARANTINE, columns=["track_id"])["track_id"].to_pylist())
-    unknown_tracks(playlists, known)
+    check_known(playlists, known)
     return playlists
 
 

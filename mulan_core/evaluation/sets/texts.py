@@ -85,6 +85,7 @@ ONTOLOGY = EvaluationSet(
     split="Music and all below it: 189 labels and descriptions, all 189 x 188 triplets",
     read_pairs=read_ontology_pairs,
     pair_set="ontology",
+    fetched="audioset/ontology.json",
     needs="mulan data fetch audioset (ontology.json)",
 )
 PLAYLIST_TRIPLETS = EvaluationSet(
