@@ -27,7 +27,8 @@ import torch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from mulan_core.config import AudioTowerConfig, ModelConfig, TextTowerConfig
-from mulan_core.evaluation.triplets import ontology_pairs, triplet_accuracy
+from mulan_core.evaluation.sets.texts import read_ontology_pairs
+from mulan_core.evaluation.triplets import triplet_accuracy
 from mulan_core.export import _quiet, export_onnx
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
@@ -92,7 +93,7 @@ def print_texts(
     times = in_turn(texts, queries)
     rates = {name: 32_000 / ms for name, ms in in_turn(texts, [together] * 8).items()}
     first = next(iter(texts))
-    pairs = ontology_pairs(ontology) if ontology.exists() else (phrases, phrases)
+    pairs = list(zip(*read_ontology_pairs(ontology, []), strict=True)) if ontology.exists() else [phrases, phrases]
     vectors = {name: [encode_all(encode, processor, side) for side in pairs] for name, encode in texts.items()}
     print(
         f"text tower, {num_queries} queries one at a time; {len(pairs[0])} pairs"

@@ -11,8 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 from flows.progress import bar
 from flows.session import open_session
 from flows.steps import ablate as steps
-from flows.steps.embed import embed_prepared
 from flows.steps.evaluate import evaluate_model
+from flows.steps.models import Subject
+from flows.steps.sets import own_set
 from flows.steps.tracking import git_commit, lineage_tags, log_config, tracking
 from flows.workspace import PROJECT
 from mulan_core.evaluation.report import ablation_table
@@ -50,27 +51,12 @@ def ablate(
             storage=session.settings.home / "ray_results",
             parent_run_id=parent.info.run_id,
         )
-        results = []
+        own, results = own_set(session.workspace), []
         for row in trained:
             with bar(f"embed {row['row']}") as update:
-                vectors = embed_prepared(
-                    row["model"],
-                    prepared,
-                    data_hash=data_hash,
-                    cache=session.settings.home / "embeddings",
-                    batch_size=config.index.batch_size,
-                    num_actors=config.index.num_actors,
-                    progress=update,
-                )
-            report = evaluate_model(
-                row["model"],
-                prepared,
-                vectors,
-                config.evaluate,
-                data_hash=data_hash,
-                run_id=row["run_id"],
-                mlflow_uri=uri,
-            )
+                vectors = session.vectors(row["model"], progress=update)
+            subject = Subject(name=row["row"], path=str(row["model"]), run_id=row["run_id"], data_hash=data_hash)
+            report = evaluate_model(subject, own, vectors, config.evaluate, mlflow_uri=uri)
             results.append(
                 {"name": row["row"], "run_id": row["run_id"]} | {k: report[k] for k in ("metrics", "intervals")}
             )

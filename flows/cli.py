@@ -215,18 +215,58 @@ def train(
 
 @app.command()
 def evaluate(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    model: Annotated[
+        str | None,
+        typer.Argument(help="champion, candidate, a version, a folder, a name on the hub, or a file of vectors."),
+    ] = None,
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="Sets, as `mulan data sets` lists them; NAME=PATH; or a prepared folder."),
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Of tagging, probe, retrieval, triplets, with commas. Default: all a set is for.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="Of a plain text or audio model: cls, mean, max or pooler.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the reports and their evidence.")] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Measure a set that shares recordings with the training data.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate the trained model on the test split, hold it against the gate, register it as candidate.
+    """Evaluate a model on evaluation sets. Alone: the trained model on the test split, then the gate, as candidate.
 
-    Example: mulan evaluate
+    Example: mulan evaluate champion --on audioset-gen25,ontology-triplets --suite tagging,triplets
     """
-    from flows.reporting import show_evaluation
+    from flows.reporting import show_evaluation, show_evaluations
     from flows.session import open_session
 
     arguments = _arguments(manifest, playlists, params)
+    if model is not None or on or suite or out:
+        sets = [name for word in on or [] for name in word.split(",") if name]
+        result = _run_flow(
+            "evaluate",
+            arguments,
+            model=model,
+            sets=sets or None,
+            suites=suite.split(",") if suite else None,
+            pooling=pooling,
+            allow_overlap=allow_overlap,
+            out=str(out.resolve()) if out else None,
+        )
+        if as_json:
+            print_json(result)
+        else:
+            show_evaluations(result)
+        return
     with open_session(**arguments, ahead="flows.evaluate"):
-        report, gate = _run_flow("evaluate", arguments), _run_flow("register", arguments)
+        report = _run_flow("evaluate", arguments)["sets"]["own"]
+        gate = _run_flow("register", arguments)
     if as_json:
         print_json({"metrics": report["metrics"], "gate": gate})
     else:
@@ -507,6 +547,25 @@ def stage_prepare() -> None:
         counts = step(catalogue, here.prepared, here.config.prepare, texts=texts, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
     progress.console.print(f"prepare: {changes}", highlight=False)
+
+
+@stage.command("set")
+def stage_set(name: str) -> None:
+    """Prepare an evaluation set that params.yaml names."""
+    from dataclasses import replace
+
+    from flows import progress
+    from flows.stack import ray_for_stage
+    from flows.steps.prepare import prepare as step
+    from flows.workspace import SET_CATALOGUES, Workspace
+
+    here = Workspace(Path.cwd())
+    clip_s = here.config.evaluate.sets[name].clip_s
+    config = replace(here.config.prepare, clip_s=clip_s or here.config.prepare.clip_s)
+    with ray_for_stage(), progress.bar(f"prepare {name}") as update:
+        counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
+    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
+    progress.console.print(f"prepare {name}: {changes}", highlight=False)
 
 
 def _client(url: str | None) -> Any:

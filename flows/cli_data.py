@@ -77,6 +77,38 @@ def list_datasets(
         )
 
 
+@app.command("sets")
+def list_sets(
+    manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the working folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the evaluation sets: what is measured on each, what it needs, and where it is prepared.
+
+    Example: mulan data sets
+    """
+    from flows.settings import read_settings
+    from flows.steps.sets import describe_sets
+    from flows.workspace import open_workspace
+
+    settings = read_settings()
+    rows = describe_sets(open_workspace(settings.home, manifest=manifest), home=settings.home)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "suites", "split, classes", title="Evaluation sets")
+    for row in rows:
+        classes = f"; {row['class_list']}" if row["class_list"] else ""
+        table.add_row(row["name"], ", ".join(row["suites"]), row["split"] + classes)
+    console.print(table)
+    table = Table("name", "prepared at, or what it needs")
+    for row in rows:
+        table.add_row(row["name"], row["prepared"] or row["needs"])
+    console.print(table)
+    console.print(
+        "`mulan evaluate MODEL --on NAME,NAME` measures them; --on NAME=PATH takes a folder or table of yours"
+    )
+
+
 @app.command("fetch")
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],

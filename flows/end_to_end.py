@@ -36,7 +36,7 @@ def end_to_end(
     with open_session(manifest, playlists, params) as session:
         arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
         result: dict[str, Any] = {"prepare": prepare(**arguments), "train": train(**arguments)}
-        result["evaluate"] = evaluate(**arguments)
+        result["evaluate"] = evaluate(**arguments)["sets"]["own"]
         result["register"] = register(**arguments)
         if result["register"]["passed"]:
             result["index"] = index(**arguments)

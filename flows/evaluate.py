@@ -1,33 +1,117 @@
-"""The flow ``evaluate``: the suite on the test split, its report in MLflow and as an artifact of the flow run."""
+"""The flow ``evaluate``: the workspace's trained run on its test split, or any model on any evaluation sets."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import bar
-from flows.session import open_session
-from flows.steps.evaluate import evaluate_model
+from flows.session import Session, open_session
+from flows.steps.evaluate import compare_with_champion, evaluate_model
+from flows.steps.models import Subject, find_subject
+from flows.steps.sets import PlacedSet, check_unseen, place_sets
+from mulan_core.errors import UserError
 from mulan_core.evaluation.report import to_markdown
+from mulan_core.evaluation.sets.definition import check_suites
 
 
-@flow(name="evaluate", description="Tagging, probe, retrieval and triplets on the test split.")
-def evaluate(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
-    """Evaluate the workspace's finished training run; see ``prepare`` for the arguments."""
+@flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.")
+def evaluate(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    *,
+    model: str | None = None,
+    sets: list[str] | None = None,
+    suites: list[str] | None = None,
+    pooling: str | None = None,
+    allow_overlap: bool = False,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Evaluate a model on sets; see ``prepare`` for the first arguments.
+
+    Args:
+        model: an alias or version of the registered model, a folder, a name on the hub, or a file of vectors; null
+            takes the workspace's finished training run.
+        sets: names of sets (`mulan data sets`), NAME=PATH, or paths; null takes the workspace's own test split.
+        suites: what to measure: tagging, probe, retrieval, triplets; null measures all that a set is for.
+        pooling: of a plain text or audio model: cls, mean, max or pooler.
+        allow_overlap: measure a set all the same that shares recordings with the training data.
+        out: folder for the reports; null takes one under ``.mulan/evaluations`` for a model that is not registered,
+            and none for one that is, whose reports are in MLflow.
+
+    Returns:
+        ``model``: what was measured; ``sets``: name -> report; ``notes``: what concerns none of them alone; ``out``.
+    """
     with open_session(manifest, playlists, params) as session, session.stage("evaluate"):
-        trained = session.trained()
-        with bar("embed") as update:
-            vectors = session.vectors(trained.model, progress=update)
-        report = evaluate_model(
-            trained.model,
-            session.workspace.prepared,
-            vectors,
-            session.workspace.config.evaluate,
-            data_hash=session.workspace.data_hash,
-            run_id=trained.run_id,
-            mlflow_uri=session.settings.mlflow_uri,
-        )
-        create_markdown_artifact(to_markdown(report), key="evaluation", description="Test split, beside chance")
-        return report
+        chosen = check_suites(suites) if suites is not None else None
+        subject = _subject(session, model, pooling)
+        placed = place_sets(sets or ["own"], session.workspace, home=session.settings.home)
+        if chosen is not None:
+            _check_asked(placed, chosen)
+        workspace = session.workspace
+        notes = {one.name: check_unseen(subject, one, workspace, allow=allow_overlap) for one in placed}
+        folder = Path(out) if out else None
+        if folder is None and subject.run_id is None:
+            folder = session.settings.home / "evaluations" / f"{Path(subject.path).stem}-{subject.encoder.weights_hash}"
+        reports: dict[str, Any] = {}
+        for one in placed:
+            vectors = {}
+            if subject.has_audio and one.content.tracks:
+                with bar(f"embed {one.name}") as update:
+                    vectors = session.vectors(subject.path, update, pooling=subject.pooling, placed=one)
+            reports[one.name] = evaluate_model(
+                subject,
+                one,
+                vectors,
+                workspace.config.evaluate,
+                mlflow_uri=session.settings.mlflow_uri,
+                suites=chosen,
+                notes=notes[one.name],
+                out=folder,
+            )
+            description = f"{subject.name} on {one.definition.title}, beside chance"
+            create_markdown_artifact(to_markdown(reports[one.name]), key=_key(one), description=description)
+        uri = session.settings.mlflow_uri
+        said = [compare_with_champion(subject, report, mlflow_uri=uri) for report in reports.values()]
+        result = {
+            "model": next(iter(reports.values()))["set"]["model"],
+            "sets": reports,
+            "notes": [note for note in said if note],
+            "out": str(folder) if folder else None,
+        }
+        if folder:  # last, so that it stands for all of them or is not there
+            (folder / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        return result
+
+
+def _subject(session: Session, model: str | None, pooling: str | None) -> Subject:
+    batch_size = session.workspace.config.evaluate.batch_size
+    if model is not None:
+        uri, cache = session.settings.mlflow_uri, session.settings.home / "models"
+        return find_subject(model, mlflow_uri=uri, cache=cache, pooling=pooling, batch_size=batch_size)
+    trained = session.trained()
+    return Subject(
+        name="the trained run",
+        path=str(trained.model),
+        batch_size=batch_size,
+        run_id=trained.run_id,
+        data_hash=session.workspace.data_hash,
+    )
+
+
+def _check_asked(placed: list[PlacedSet], suites: tuple[str, ...]) -> None:
+    for one in placed:
+        if not set(suites).intersection(one.definition.suites):
+            able = ", ".join(one.definition.suites)
+            raise UserError(f"{one.name} is a set for {able}, not for {', '.join(suites)}; leave it or the suite out")
+
+
+def _key(placed: PlacedSet) -> str:
+    """Prefect's artifact keys hold lower-case letters, digits and dashes."""
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in placed.name.lower())
+    return "evaluation" if placed.is_own else f"evaluation-{kept}"

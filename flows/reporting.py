@@ -85,8 +85,9 @@ def show_check(report: dict[str, Any]) -> None:
 
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print every metric of a report beside chance, with its 95 % interval."""
-    test = report["set"]
-    table = Table("metric", title=f"Evaluation: {test['name']}, {test['counts']['test_tracks']} tracks")
+    about = report["set"]
+    tracks = about["counts"].get("test_tracks")
+    table = Table("metric", title=f"Evaluation: {about['title']}" + (f", {tracks:,} tracks" if tracks else ""))
     for heading in ("value", "95 % interval", "chance"):
         table.add_column(heading, justify="right")
     for name, value in report["metrics"].items():
@@ -100,6 +101,20 @@ def show_evaluation(report: dict[str, Any]) -> None:
     console.print(table)
     for note in report["notes"]:
         console.print(f"note: {note}", highlight=False)
+
+
+def show_evaluations(result: dict[str, Any]) -> None:
+    """Print what was measured of one model on several sets, and where the reports are."""
+    model = result["model"]
+    console.print(f"{model['name']} ({model['kind']}, {model['embedding_dim']} dimensions)", highlight=False)
+    for report in result["sets"].values():
+        show_evaluation(report)
+    for note in result["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    if result["out"]:
+        console.print(f"reports and their evidence: {result['out']}", highlight=False, soft_wrap=True)
+    elif model.get("run_id"):
+        console.print(f"reports and their evidence: MLflow run {model['run_id']}; `mulan ui`", highlight=False)
 
 
 def show_stages(stages: dict[str, float]) -> None:

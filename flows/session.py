@@ -21,6 +21,7 @@ from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
     from flows.steps.embed import Vectors
+    from flows.steps.sets import PlacedSet
     from flows.steps.train import Trained
     from serving.store import TrackStore
 
@@ -74,18 +75,21 @@ class Session:
             raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
         return Trained(run_id=run.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
 
-    def vectors(self, model: Path, progress: Any = None) -> Vectors:
-        """Track vectors of the prepared data under a model; computed once."""
+    def vectors(
+        self, model: str | Path, progress: Any = None, *, pooling: str | None = None, placed: PlacedSet | None = None
+    ) -> Vectors:
+        """Track vectors of the prepared data, or of an evaluation set, under a model; computed once."""
         from flows.steps.embed import embed_prepared
 
         config = self.workspace.config
         return embed_prepared(
             model,
-            self.workspace.prepared,
-            data_hash=self.workspace.data_hash,
+            placed.path if placed else self.workspace.prepared,
+            data_hash=placed.data_hash if placed else self.workspace.data_hash,
             cache=self.settings.home / "embeddings",
             batch_size=config.index.batch_size,
             num_actors=config.index.num_actors,
+            pooling=pooling,
             progress=progress,
         )
 

@@ -7,6 +7,7 @@ made by ``open_workspace``, with the checked manifest inside, so that nobody edi
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -19,12 +20,15 @@ import pyarrow.parquet as pq
 import yaml
 
 from mulan_core.config import Config, load_config, to_mapping
+from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
 from mulan_core.data.uris import is_remote, local_path, locate, marks_of
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
 
 PROJECT = Path(__file__).resolve().parent.parent
+SET_CATALOGUES = Path(".mulan/data/set_catalogues")
+"""Where the catalogues of ``evaluate.sets`` lie in a workspace; dvc.yaml names it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class Workspace:
     def prepared(self) -> Path:
         """The prepared folder (shards, tables, counts)."""
         return self.folder / ".mulan" / "data" / "prepared"
+
+    @property
+    def sets(self) -> Path:
+        """The folder of prepared evaluation sets, one below it for each."""
+        return self.folder / ".mulan" / "data" / "sets"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether its catalogue is the demo corpus."""
+        return self.config.catalogue == Config().catalogue
 
     @property
     def texts(self) -> Path:
@@ -117,13 +131,30 @@ def open_workspace(
     prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
     config = replace(config, prepare=prepare)
     catalogue = workspace.folder / config.catalogue
-    _write_catalogue(manifest, catalogue / "manifest.parquet", allow_outside=allow_outside)
-    (catalogue / "playlists.parquet").unlink(missing_ok=True)
-    if playlists:
-        pq.write_table(read_playlists(playlists), catalogue / "playlists.parquet")
+    _write_catalogue(manifest, catalogue / MANIFEST, allow_outside=allow_outside)
+    _write_playlists(playlists, catalogue)
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
+
+
+def write_set_catalogues(workspace: Workspace) -> None:
+    """Write the catalogues of ``evaluate.sets`` to where their stages read them, checked, as an own manifest's is.
+
+    Raises:
+        UserError: for a missing or wrong manifest or playlists, naming the set.
+    """
+    catalogues = workspace.folder / SET_CATALOGUES
+    sets = workspace.config.evaluate.sets
+    for stale in {path.name for path in catalogues.glob("*")} - set(sets):
+        shutil.rmtree(catalogues / stale)
+    for name, one in sets.items():
+        try:
+            place = one.manifest if is_remote(one.manifest) else workspace.folder / one.manifest
+            _write_catalogue(place, catalogues / name / MANIFEST, allow_outside=one.allow_outside, split="test")
+            _write_playlists(one.playlists and workspace.folder / one.playlists, catalogues / name)
+        except UserError as error:
+            raise UserError(f"evaluate.sets.{name}: {error}") from error
 
 
 def _allowed_before(workspace: Workspace) -> bool:
@@ -136,10 +167,14 @@ def _allowed_before(workspace: Workspace) -> bool:
 def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     """Write a workspace's files and make it a DVC project; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    if config.text.lf_classifier:  # the stages run in the workspace, the user named it from where they are
-        config = replace(
-            config, text=replace(config.text, lf_classifier=str(Path(config.text.lf_classifier).resolve()))
-        )
+    # The stages run in the workspace, the user named files from where they are.
+    if config.text.lf_classifier:
+        config = replace(config, text=replace(config.text, lf_classifier=_absolute(config.text.lf_classifier)))
+    sets = {
+        name: replace(one, manifest=_absolute(one.manifest), playlists=one.playlists and _absolute(one.playlists))
+        for name, one in config.evaluate.sets.items()
+    }
+    config = replace(config, evaluate=replace(config.evaluate, sets=sets))
     (folder / "params.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
     if not (folder / ".dvc").exists():
@@ -161,10 +196,21 @@ def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = 
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
 
 
-def _write_catalogue(manifest: str | Path, path: Path, *, allow_outside: bool) -> None:
+def _absolute(place: str) -> str:
+    return place if is_remote(place) else str(Path(place).resolve())
+
+
+def _write_playlists(playlists: str | Path | None, catalogue: Path) -> None:
+    path = catalogue / PLAYLISTS
+    path.unlink(missing_ok=True)
+    if playlists:
+        pq.write_table(read_playlists(playlists), path)
+
+
+def _write_catalogue(manifest: str | Path, path: Path, *, allow_outside: bool, split: str | None = None) -> None:
     """Copy a manifest with absolute uris and the files' marks, so that DVC sees when one has changed."""
     building = path.with_suffix(".building")
-    with open_manifest(manifest, allow_outside=allow_outside) as opened:
+    with open_manifest(manifest, allow_outside=allow_outside, split=split) as opened:
         carried = [field for field in opened.schema if field.name != "file_mark"]
         schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
         uri = schema.get_field_index("uri")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 SOURCES: tuple[str, ...] = ("sf", "lf", "pl", "aset")
 """The four text sources of the paper (section 3): short-form, long-form, playlist, AudioSet labels."""
+
+SET_NAME = re.compile(r"[\w.-]+")
+"""Names of evaluation sets stand in the names of metrics, artifacts and folders."""
 
 SCRIPTS = """
 arabic armenian bengali cjk cyrillic devanagari georgian greek gujarati hangul hebrew hiragana kannada katakana khmer
@@ -378,6 +382,24 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetConfig:
+    """A catalogue to evaluate on beside the workspace's own; ``mulan prepare`` prepares it with DVC."""
+
+    manifest: str = ""
+    """Its table of tracks, or a folder of audio, by path or URL; tracks without a split are test."""
+    playlists: str | None = None
+    """Its table of playlists."""
+    clip_s: float | None = None
+    """Length of its clips, seconds; null takes prepare.clip_s."""
+    allow_outside: bool = False
+    """Take local files outside the manifest's folder."""
+
+    def __post_init__(self) -> None:
+        if not self.manifest:
+            raise UserError("a set of evaluate.sets has no manifest; give each one, by path or URL")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What the evaluation measures and how."""
 
@@ -393,6 +415,16 @@ class EvaluateConfig:
     """Resamples behind each 95 % interval."""
     seed: int = 0
     """Draws of triplets and resamples."""
+    sets: Mapping[str, SetConfig] = field(default_factory=dict)
+    """Name -> an evaluation set that ``mulan prepare`` prepares and ``mulan evaluate --on NAME`` measures; the names of
+    `mulan data sets` have their class lists and splits, ``audioset`` and the like serve all sets of that data."""
+
+    def __post_init__(self) -> None:
+        for name in self.sets:
+            if not SET_NAME.fullmatch(name) or name in ("own", "demo"):
+                raise UserError(
+                    f"evaluate.sets: {name!r} is no name for a set; use letters, digits and _ . - (not own, not demo)"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

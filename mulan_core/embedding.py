@@ -9,7 +9,8 @@ Shape letters: N tracks or texts, W windows of all tracks, D embedding size.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,16 +36,52 @@ def embed_tracks(
     """
     if not len(waves):
         return np.zeros((0, model.config.model.embedding_dim), np.float32)
-    size, hop = processor.window_samples, processor.hop_samples
-    starts = [window_starts(len(wave), size, hop) for wave in waves]
-    places = [(wave, start) for wave, of_wave in zip(waves, starts, strict=True) for start in of_wave]
-    vectors = []
     with _inference(model):
-        for first in range(0, len(places), batch_size):
-            windows = np.stack([cut_window(wave, start, size) for wave, start in places[first : first + batch_size]])
-            vectors.append(model.get_audio_features(torch.from_numpy(windows).to(model.device)))
-        num_windows_N = torch.tensor([len(of_wave) for of_wave in starts])
-        return mean_of_windows(torch.cat(vectors), num_windows_N).cpu().numpy()
+        vectors_WD, num_windows_N = encode_windows(
+            lambda windows_WS: model.get_audio_features(torch.from_numpy(windows_WS).to(model.device)),
+            waves,
+            window_samples=processor.window_samples,
+            hop_samples=processor.hop_samples,
+            batch_size=batch_size,
+        )
+        return mean_of_windows(vectors_WD, num_windows_N).cpu().numpy()
+
+
+def encode_windows(
+    encode: Callable[[np.ndarray], torch.Tensor],
+    waves: Sequence[np.ndarray],
+    *,
+    window_samples: int,
+    hop_samples: int,
+    batch_size: int,
+    pad: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut tracks into their evaluation windows and encode these in batches.
+
+    Args:
+        encode: windows float32 (w, S) of one length to vectors (w, D).
+        waves: at least one, mono float32, of any length above 0.
+        window_samples: length of a window.
+        hop_samples: largest distance between the starts of a track's windows.
+        batch_size: windows encoded at once.
+        pad: zero-pad a track that is shorter than a window; False hands it to ``encode`` as short as it is.
+
+    Returns:
+        vectors_WD of all windows in order, and how many each track has: int64 (N,).
+    """
+    starts = [window_starts(len(wave), window_samples, hop_samples) for wave in waves]
+    places = [(wave, start) for wave, of_wave in zip(waves, starts, strict=True) for start in of_wave]
+
+    def length(place: tuple[np.ndarray, int]) -> int:
+        return window_samples if pad else min(window_samples, len(place[0]))
+
+    vectors = []
+    for size, of_one_length in itertools.groupby(places, key=length):
+        run = list(of_one_length)
+        for first in range(0, len(run), batch_size):
+            windows = [cut_window(wave, start, size) for wave, start in run[first : first + batch_size]]
+            vectors.append(encode(np.stack(windows)))
+    return torch.cat(vectors), torch.tensor([len(of_wave) for of_wave in starts])
 
 
 def embed_texts(model: MuLanModel, processor: MuLanProcessor, texts: Sequence[str], *, batch_size: int) -> np.ndarray:

@@ -139,13 +139,17 @@ def resolve_release(alias: str = "champion", *, mlflow_uri: str, cache: str | Pa
         preprocessing_hash=str(tags["preprocessing_hash"]),
         collection=str(tags["collection"]),
         data_hash=str(tags["data_hash"]),
-        model_path=str(_fetch(str(version.version), str(version.run_id), mlflow_uri, Path(cache))),
+        model_path=str(fetch_model(str(version.version), str(version.run_id), mlflow_uri, Path(cache))),
         created_at=created.isoformat(timespec="seconds"),
     )
 
 
-def _fetch(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path:
-    """Download a version's saved model once; a download that was cut off is begun again."""
+def fetch_model(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path:
+    """Download a version's saved model once; a download that was cut off is begun again.
+
+    Raises:
+        UserError: if it cannot be fetched.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import read_settings
-from flows.workspace import Workspace, run_dvc
+from flows.workspace import Workspace, run_dvc, write_set_catalogues
 from mulan_core.data.assembly import CHANGES, work_folder
 from mulan_core.data.shards import read_counts
 
@@ -27,6 +27,7 @@ def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
     Raises:
         UserError: if a stage fails; its own sentence stands on the terminal.
     """
+    write_set_catalogues(workspace)
     changes = work_folder(workspace.prepared) / CHANGES
     changes.unlink(missing_ok=True)
     run_dvc(["repro", "-q"], workspace.folder, env=stage_environment(ray_address))

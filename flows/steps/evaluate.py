@@ -1,84 +1,152 @@
-"""Evaluation of a trained model on the test split; the report goes to MLflow as JSON, Markdown and PNG."""
+"""Evaluation of a model on a set; whole reports go to MLflow, and to files, as JSON, Markdown, PNG and evidence."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import pyarrow.parquet as pq
+from mlflow.exceptions import MlflowException
 
-from flows.steps.embed import Vectors, weights_hash
-from flows.steps.tracking import tracking
+from flows.steps.embed import Vectors
+from flows.steps.models import Subject
+from flows.steps.sets import PlacedSet
+from flows.steps.tracking import MODEL_NAME, tracking
 from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
-from mulan_core.embedding import embed_texts
+from mulan_core.evaluation.encoders import weights_hash
+from mulan_core.evaluation.evidence import FILE as EVIDENCE
+from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.report import write_report
+from mulan_core.evaluation.sets.playlists import OWN
 from mulan_core.evaluation.suite import evaluate
-from mulan_core.model import MuLanModel
-from mulan_core.processor import MuLanProcessor
 
 REPORT_FOLDER = "evaluation"
 
 
 def evaluate_model(
-    model_path: Path,
-    prepared: Path,
+    subject: Subject,
+    placed: PlacedSet,
     vectors: Vectors,
     config: EvaluateConfig,
     *,
-    data_hash: str,
-    run_id: str,
     mlflow_uri: str,
+    suites: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    out: Path | None = None,
 ) -> dict[str, Any]:
-    """Run the suite on a prepared folder's test split and log it on the training run, once.
+    """Measure a model on one set, log the whole report on its run, once, and write it to a folder.
+
+    Args:
+        subject: the model.
+        placed: the set.
+        vectors: of the set's tracks under the model; empty for a set of texts alone or a model without audio.
+        config: the numbers.
+        mlflow_uri: where a registered model's report is logged.
+        suites: what to measure; None measures all that the set is for. A report of some alone is never logged.
+        notes: what else the report should say.
+        out: folder for the files, one below it for each set; None writes none.
 
     Returns:
         The report (mulan_core.evaluation.suite); the logged one where model, data and numbers are the same.
+
+    Raises:
+        UserError: if nothing can be measured, or what was given does not fit together.
     """
-    parts = {"weights": weights_hash(model_path), "data": data_hash, "evaluate": to_mapping(config)}
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-    with tracking(mlflow_uri) as client:
-        if client.get_run(run_id).data.tags.get("mulan.evaluation_key") == key:
-            return read_report(run_id, mlflow_uri=mlflow_uri)
-    rows = pq.read_table(prepared / shards.MANIFEST).to_pylist()
-    playlists = prepared / shards.PLAYLISTS
-    model, processor = MuLanModel.from_pretrained(model_path), MuLanProcessor.from_pretrained(model_path)
-    report = evaluate(
+    chosen = [suite for suite in placed.definition.suites if suites is None or suite in suites]
+    is_whole = chosen == list(placed.definition.suites)
+    logged = subject.run_id if is_whole else None
+    key = _key(subject, placed, config, notes)
+    if logged and out is None and (known := _known(logged, placed, key, mlflow_uri)):
+        return known
+    encoder = subject.encoder
+    report, evidence = evaluate(
+        placed.content,
         vectors,
-        labels={row["track_id"]: row["labels"] for row in rows},
-        held_out={row["track_id"] for row in rows if row.get("held_out")},
-        playlists=[row for row in pq.read_table(playlists).to_pylist() if row["split"] == "test"]
-        if playlists.exists()
-        else [],
-        embed_texts=lambda texts: embed_texts(model, processor, texts, batch_size=config.batch_size),
+        embed_texts=encoder.embed_texts if encoder.has_text else None,
+        unknown_texts=encoder.unknown_texts,
+        suites=chosen,
         config=config,
-        own_texts={row["track_id"]: _own_text(row) for row in rows if row["split"] == "test"},
-        set_info={
-            "name": ", ".join(sorted({row["dataset"] for row in rows})) + ", test split",
-            "audio_hash": shards.hash_split(prepared, "test"),
-            "data_hash": data_hash,
-            "model": run_id,
-        },
+        set_info=_set_info(subject, placed),
     )
-    with tracking(mlflow_uri), mlflow.start_run(run_id=run_id), tempfile.TemporaryDirectory() as folder:
-        write_report(report, Path(folder))
-        mlflow.log_artifacts(folder, REPORT_FOLDER)
-        mlflow.log_metrics(report["metrics"])
-        mlflow.set_tag("mulan.evaluation_key", key)
+    report["notes"] = [*notes, *report["notes"]]
+    if logged:
+        prefix = "" if placed.is_own else f"{placed.name}/"
+        with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
+            _write(report, evidence, Path(folder))
+            mlflow.log_artifacts(folder, _artifacts(placed.name))
+            mlflow.log_metrics({prefix + name: value for name, value in report["metrics"].items()})
+            mlflow.set_tag(_key_tag(placed), key)
+    if out is not None:
+        _write(report, evidence, out / (placed.name if is_whole else f"{placed.name}-{'-'.join(chosen)}"))
     return report
 
 
-def _own_text(row: dict[str, Any]) -> str:
-    """A track's longest kept text of its own: it says most about the music. Playlist titles are not its own."""
-    own = [text["text"] for text in row["texts"] if text["drop"] is None and text["source"] != "pl"]
-    return max(own, key=len, default="")
+def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_uri: str) -> str | None:
+    """What to say where the champion was measured on another version of a report's set; None where all is well."""
+    name = report["set"]["name"]
+    with tracking(mlflow_uri) as client:
+        try:
+            champion = client.get_model_version_by_alias(MODEL_NAME, "champion")
+            theirs = read_report(str(champion.run_id), mlflow_uri=mlflow_uri, name=name)["set"]["hash"]
+        except MlflowException:
+            return None  # no champion, or not measured on this set
+    if str(champion.run_id) == subject.run_id or theirs == report["set"]["hash"]:
+        return None
+    return (
+        f"the champion was measured on another version of {name} ({theirs[:12]}, this one is "
+        f"{report['set']['hash'][:12]}): `mulan evaluate champion --on {name}` measures it on this one"
+    )
 
 
-def read_report(run_id: str, *, mlflow_uri: str) -> dict[str, Any]:
-    """Read the report of an earlier run back from MLflow."""
+def read_report(run_id: str, *, mlflow_uri: str, name: str = OWN.name) -> dict[str, Any]:
+    """Read the report of an earlier run on a set back from MLflow."""
     with tracking(mlflow_uri):
-        return mlflow.artifacts.load_dict(f"runs:/{run_id}/{REPORT_FOLDER}/report.json")  # type: ignore[no-any-return]
+        uri = f"runs:/{run_id}/{_artifacts(name)}/report.json"
+        return mlflow.artifacts.load_dict(uri)  # type: ignore[no-any-return]
+
+
+def _artifacts(name: str) -> str:
+    return REPORT_FOLDER if name == OWN.name else f"{REPORT_FOLDER}/{name}"
+
+
+def _key_tag(placed: PlacedSet) -> str:
+    return "mulan.evaluation_key" + ("" if placed.is_own else f".{placed.name}")
+
+
+def _key(subject: Subject, placed: PlacedSet, config: EvaluateConfig, notes: Sequence[str]) -> str:
+    parts = {
+        "weights": weights_hash(subject.path, pooling=subject.pooling),
+        "set": placed.name,
+        "data": placed.data_hash,
+        "evaluate": to_mapping(replace(config, sets={})),
+        "notes": list(notes),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _known(run_id: str, placed: PlacedSet, key: str, mlflow_uri: str) -> dict[str, Any] | None:
+    with tracking(mlflow_uri) as client:
+        if client.get_run(run_id).data.tags.get(_key_tag(placed)) != key:
+            return None
+    return read_report(run_id, mlflow_uri=mlflow_uri, name=placed.name)
+
+
+def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
+    definition = placed.definition
+    info = {"name": definition.name, "title": definition.title, "split": definition.split}
+    if {"tagging", "probe"} & set(definition.suites):
+        info["class_list"] = definition.class_list
+    if not definition.is_text_only:
+        info["audio_hash"] = shards.hash_split(placed.path, "test")
+    return info | {"data_hash": placed.data_hash, "model": subject.describe()}
+
+
+def _write(report: dict[str, Any], evidence: Evidence, folder: Path) -> None:
+    write_report(report, folder)
+    evidence.save(folder / EVIDENCE)

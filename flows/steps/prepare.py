@@ -26,6 +26,7 @@ from mulan_core.data.assembly import CHANGES, Bench, work_folder
 from mulan_core.data.clips import CUT, FETCHED, OUTCOME, WORK, cut_clip, encode_clip, fetch_clip
 from mulan_core.data.overlap import check_splits
 from mulan_core.data.plan import Shard, plan_shards, shard_counts
+from mulan_core.data.playlists import check_known
 from mulan_core.data.tracks import open_manifest
 from mulan_core.errors import UserError
 
@@ -64,12 +65,17 @@ def prepare(
         The counts, as in ``counts.json``, and ``changes``: new, changed, removed, unchanged tracks.
 
     Raises:
-        UserError: if the manifest is wrong, if not one track is usable, or if splits share recordings.
+        UserError: if the manifest is wrong, if a playlist names a track that it does not have, if not one track is
+            usable, or if splits share recordings.
     """
     manifest, work, replaced = catalogue / "manifest.parquet", work_folder(out), out.with_name(f".{out.name}.replaced")
     if replaced.exists() and not out.exists():
         replaced.rename(out)  # the last run was killed between its last two moves
     (work / CHANGES).unlink(missing_ok=True)
+    playlists = catalogue / shards.PLAYLISTS
+    if playlists.exists():
+        ids = pq.ParquetFile(manifest).iter_batches(columns=["track_id"])
+        check_known(pq.read_table(playlists).to_pylist(), (batch["track_id"].to_pylist() for batch in ids))
     plan = plan_shards(manifest, work / "plan", config, texts=texts)
     with open_manifest(manifest) as opened:
         schema = shards.shard_schema(opened.schema)
@@ -86,8 +92,8 @@ def prepare(
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary["quarantined"].items())
         raise UserError(f"not one track of {manifest} is usable ({reasons}); see {built / shards.QUARANTINE}")
     check_splits(built / shards.MANIFEST, allow=config.allow_overlap)
-    if (catalogue / "playlists.parquet").exists():
-        shutil.copyfile(catalogue / "playlists.parquet", built / shards.PLAYLISTS)
+    if playlists.exists():
+        shutil.copyfile(playlists, built / shards.PLAYLISTS)
     else:
         (built / shards.PLAYLISTS).unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,13 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from flows.steps.embed import weights_hash
 from flows.steps.evaluate import read_report
 from flows.steps.tracking import MODEL_NAME, tracking
 from flows.steps.train import Trained
 from flows.workspace import PROJECT
 from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
+from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.gate import Decision, decide_promotion
 
 

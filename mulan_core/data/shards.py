@@ -102,6 +102,11 @@ def decode_flac(data: bytes, *, start: int = 0, frames: int = -1) -> np.ndarray:
         return clip.read(frames, dtype="float32")  # type: ignore[no-any-return]
 
 
+def sample_rate_hz(data: bytes) -> int:
+    """Samples per second of a shard's clip; all clips of a prepared folder have the same."""
+    return int(soundfile.info(io.BytesIO(data)).samplerate)
+
+
 def hash_split(prepared: str | Path, split: str) -> str:
     """Identity of a split: sha256 over its tracks' ids, labels and audio hashes, in order of id.
 

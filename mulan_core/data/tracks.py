@@ -76,7 +76,7 @@ class Manifest:
 
 @contextmanager
 def open_manifest(
-    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = True
+    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = True, split: str | None = None
 ) -> Iterator[Manifest]:
     """Open and check a manifest without holding its rows.
 
@@ -90,6 +90,7 @@ def open_manifest(
         problems: collects the bad rows instead of an error at the end.
         allow_outside: take local paths outside the manifest's folder. The commands ask the user; a table of our own
             making was judged when it came in.
+        split: the split of tracks without one, instead of one by their hash.
 
     Raises:
         UserError: missing file, no rows, no column ``uri``; and, after the last batch, bad rows and repeated ids.
@@ -104,7 +105,7 @@ def open_manifest(
                 carried, types = _infer_columns(path, first_pass, unread)
         schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
         refuse = partial(why_refused, root=root, allow_outside=allow_outside)
-        check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected)
+        check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected, split=split)
         yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
 
 
@@ -235,13 +236,15 @@ class _RowCheck:
     dataset: str
     refuse: Callable[[str], str | None]
     problems: Problems
+    split: str | None = None
+    """Of tracks without one; None takes one by their hash."""
 
     def __post_init__(self) -> None:
         self._seen: dict[bytes, int] = {}
 
     def __call__(self, number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:
         try:
-            checked = _check_row(row, self.dataset)
+            checked = _check_row(row, self.dataset, self.split)
             refused = self.refuse(checked["uri"])
             if refused:
                 raise _RowError(f"column 'uri': {refused}")
@@ -259,14 +262,14 @@ def _check_unique(value: str, number: int, seen: dict[Any, int], key: Any = None
         raise _RowError(f"id {value!r} stands in row {first} and again in row {number}")
 
 
-def _check_row(row: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+def _check_row(row: Mapping[str, Any], dataset: str, split: str | None) -> dict[str, Any]:
     for name, value in row.items():
         found = unencodable(value)
         if found:
             raise _RowError(f"column {name!r}: {found}")
     uri = _required(row, "uri")
     track_id = _text(row, "track_id") or hashlib.sha256(uri.encode()).hexdigest()[:16]
-    split = _text(row, "split") or hashed_split(track_id)
+    split = _text(row, "split") or split or hashed_split(track_id)
     if split not in SPLITS:
         raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
     texts = _texts(row)

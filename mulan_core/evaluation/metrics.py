@@ -1,7 +1,7 @@
 """Ranking metrics: ROC-AUC, average precision, recall at k, their chance levels and their intervals.
 
 Shape letters: N items that are ranked, Q queries, D embedding size, B resamples, R relevant items of a query,
-G groups of equal scores.
+G groups of equal scores, K hits.
 
 Ties never depend on the order of the items. ROC-AUC is the Mann-Whitney statistic with mid-ranks: a tied pair
 counts half. Average precision has one threshold per distinct score, as scikit-learn's
@@ -12,18 +12,26 @@ nothing: the metrics are NaN and the caller counts them as skipped.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mulan_core.errors import UserError
+from mulan_core.evaluation.ranks import Counter, top_of
 
 Floats = NDArray[np.float64]
 
-BUCKETS = 4096
-"""Coarse score classes per query in ``ranking_metrics``; only items that share one with a relevant item are sorted."""
+_SCORES = 1 << 24
+"""Scores in memory at once in ``ranking_metrics``: 64 MiB of float32, whatever the number of candidates."""
+_MOST_THREADS = 8
+
+
+LOWER_IS_BETTER = ("median_rank",)
+"""Last parts of the names of metrics that are better when lower; all others are better when higher."""
 
 
 def roc_auc(scores_N: ArrayLike, positives_N: ArrayLike) -> float:
@@ -88,6 +96,10 @@ class RankingMetrics:
     """Mid-rank of the best relevant item, from 1."""
     num_relevant: NDArray[np.int64]
     """Distinct relevant items."""
+    top: NDArray[np.int64]
+    """Items with the highest scores, best first, equal ones by index: (Q, K); of skipped queries too."""
+    top_scores: NDArray[np.floating]
+    """Their scores: (Q, K)."""
 
     @property
     def skipped(self) -> NDArray[np.bool_]:
@@ -105,77 +117,73 @@ def ranking_metrics(
     candidates_ND: NDArray[np.floating],
     relevant: Sequence[ArrayLike],
     *,
-    chunk: int = 128,
+    chunk: int | None = None,
     ks: tuple[int, ...] = (1, 5, 10),
+    num_hits: int = 0,
 ) -> RankingMetrics:
     """Rank all candidates for each query by dot product and score the ranking.
 
     Streams over chunks of queries, so memory is ``chunk * N`` scores, and never sorts the N scores of a query: a
     histogram counts the candidates above each relevant one, and only candidates in a relevant item's bucket are
-    compared exactly. Scores have the precision of the inputs.
+    compared exactly (``ranks``). Rows are counted in threads. Scores have the precision of the inputs.
 
     Args:
         queries_QD: query vectors.
         candidates_ND: vectors of what is ranked.
         relevant: per query, the indices into ``candidates_ND`` that answer it; repeats count once.
-        chunk: queries scored at once.
+        chunk: queries scored at once; None takes as many as keep the scores under 64 MiB, at most 128.
         ks: cut-offs of recall.
+        num_hits: K, how many of the best candidates to name.
 
     Raises:
         UserError: on shapes that do not fit, an index out of range, or scores that are not finite.
     """
+    num_queries, num_items = len(queries_QD), len(candidates_ND)
+    chunk = min(128, max(1, _SCORES // max(1, num_items))) if chunk is None else chunk
     _check_ranking(queries_QD, candidates_ND, relevant, chunk)
-    num_queries = len(queries_QD)
+    hits = min(num_hits, num_items)
     result = RankingMetrics(
         auc=np.full(num_queries, np.nan),
         ap=np.full(num_queries, np.nan),
         recall_at_k={k: np.full(num_queries, np.nan) for k in ks},
         best_rank=np.full(num_queries, np.nan),
         num_relevant=np.zeros(num_queries, dtype=np.int64),
+        top=np.zeros((num_queries, hits), dtype=np.int64),
+        top_scores=np.zeros((num_queries, hits), dtype=np.result_type(queries_QD, candidates_ND)),
     )
-    num_items = len(candidates_ND)
-    for first in range(0, num_queries, chunk):
-        scores_qN = queries_QD[first : first + chunk] @ candidates_ND.T
-        if not np.isfinite(scores_qN).all():
-            raise UserError(f"scores of queries {first} to {first + len(scores_qN) - 1} are not finite")
-        for q, row_N in enumerate(scores_qN, start=first):
-            indices_R = np.unique(np.asarray(relevant[q], dtype=np.int64))
-            result.num_relevant[q] = indices_R.size
-            if not 0 < indices_R.size < num_items:
-                continue
-            at_R = np.sort(row_N[indices_R])[::-1]
-            _fill(result, q, at_R, count_above(row_N, at_R), num_items)
+    threads = min(_MOST_THREADS, chunk, os.cpu_count() or 1)
+    counters = [Counter(num_items, result.top_scores.dtype) for _ in range(threads)]
+    scores_qN = np.empty((min(chunk, num_queries), num_items), result.top_scores.dtype)
+
+    def count(thread: int, first: int, num: int) -> None:
+        for q in range(thread, num, threads):
+            _rank(result, first + q, scores_qN[q], np.asarray(relevant[first + q], np.int64), counters[thread])
+
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, num_queries, chunk):
+            queries_qD = queries_QD[first : first + chunk]
+            np.matmul(queries_qD, candidates_ND.T, out=scores_qN[: len(queries_qD)])
+            waiting = [pool.submit(count, thread, first, len(queries_qD)) for thread in range(threads)]
+            for done in waiting:
+                done.result()
     return result
 
 
-def count_above(row_N: NDArray[np.floating], at_R: NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Items of ``row_N`` strictly above, and equal to, each value of ``at_R`` in descending order.
-
-    Bucketing is monotone under rounding, so the counts are exact whatever the buckets are; N log N is never paid.
-    """
-    low, high = row_N.min(), row_N.max()
-    at_R = np.sort(at_R)[::-1]
-    if low == high:
-        return np.zeros(at_R.size), np.full(at_R.size, float(row_N.size))
-    with np.errstate(over="ignore"):
-        scale = row_N.dtype.type(BUCKETS - 1) / (high - low)
-    if not 0 < scale < np.inf:  # the spread or its inverse overflows: no buckets, still exact
-        ordered = np.sort(row_N)
-        right, left = np.searchsorted(ordered, at_R, side="right"), np.searchsorted(ordered, at_R, side="left")
-        return (row_N.size - right).astype(np.float64), (right - left).astype(np.float64)
-    bucket_N = ((row_N - low) * scale).astype(np.int16)
-    bucket_R = ((at_R - low) * scale).astype(np.int16)
-    sizes = np.bincount(bucket_N, minlength=BUCKETS)
-    above_bucket = sizes[::-1].cumsum()[::-1] - sizes
-    wanted = np.zeros(BUCKETS, dtype=bool)
-    wanted[bucket_R] = True
-    near = np.sort(row_N[wanted[bucket_N]])
-    # Among ``near``, everything above a value is either in its own bucket or in a higher wanted one; the histogram
-    # knows the size of those, and of the buckets that nobody wanted.
-    near_above_bucket = np.where(wanted, sizes, 0)[::-1].cumsum()[::-1] - np.where(wanted, sizes, 0)
-    right, left = np.searchsorted(near, at_R, side="right"), np.searchsorted(near, at_R, side="left")
-    above_R = above_bucket[bucket_R] + (near.size - right) - near_above_bucket[bucket_R]
-    return above_R.astype(np.float64), (right - left).astype(np.float64)
+def _rank(
+    result: RankingMetrics, q: int, row_N: NDArray[np.floating], indices: NDArray[np.int64], counter: Counter
+) -> None:
+    """Fill in query ``q`` from its scores and the indices of its relevant items."""
+    span = row_N.min(), row_N.max()
+    if not np.isfinite(span).all():  # NaN, too, is the minimum of a row that holds it
+        raise UserError(f"the scores of query {q} are not finite")
+    if hits := result.top.shape[1]:
+        result.top[q] = top_of(row_N, hits)
+        result.top_scores[q] = row_N[result.top[q]]
+    indices_R = np.unique(indices)
+    result.num_relevant[q] = indices_R.size
+    if 0 < indices_R.size < row_N.size:
+        at_R = np.sort(row_N[indices_R])[::-1]
+        _fill(result, q, at_R, counter.above(row_N, at_R, span), row_N.size)
 
 
 def _fill(
@@ -214,6 +222,30 @@ def expected_average_precision(num_relevant: int, num_items: int) -> float:
     return (harmonic + (num_relevant - 1) / (num_items - 1) * (num_items - harmonic)) / num_items
 
 
+def expected_median_rank(num_relevant_Q: ArrayLike, num_items: int) -> float:
+    """Median over queries of the best relevant item's rank, when N items are ordered at random.
+
+    The best of R relevant items is beyond rank m with probability ``C(N - m, R) / C(N, R)``; over the queries these
+    are averaged. Where ranks m and m + 1 share the middle, as with one relevant item of an even N, it is m + 1/2.
+
+    >>> expected_median_rank([1], 100)
+    50.5
+    """
+    counts = np.asarray(num_relevant_Q, dtype=np.int64)
+    if counts.size == 0 or counts.min() < 1 or counts.max() > num_items:
+        raise UserError(f"every query needs 1 to {num_items} relevant items")
+    num_R, share_R = np.unique(counts, return_counts=True)
+    beyond, rank, first = np.ones(num_R.size), 0, 0  # beyond rank 0: certain
+    while True:
+        mean = float(beyond @ share_R) / counts.size
+        if first == 0 and mean <= 0.5 + 1e-12:
+            first = rank
+        if mean < 0.5 - 1e-12:
+            return (first + rank) / 2
+        beyond = beyond * np.clip((num_items - rank - num_R) / (num_items - rank), 0.0, 1.0)
+        rank += 1
+
+
 def bootstrap_weights(num_items: int, *, resamples: int, seed: int) -> Floats:
     """How often each item is drawn in each of B resamples with replacement: weights_BN, rows sum to N."""
     rng = np.random.default_rng(seed)
@@ -248,6 +280,17 @@ def bootstrap_mean(
         return None
     means_B = bootstrap_weights(values.size, resamples=resamples, seed=seed) @ values / values.size
     return percentile_interval(means_B, level=level)
+
+
+def bootstrap_median(
+    values_N: ArrayLike, *, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of the median of ``values_N`` over resampled items; None without two items."""
+    values = np.asarray(values_N, dtype=np.float64)
+    if values.size < 2 or resamples < 1:
+        return None
+    drawn = bootstrap_weights(values.size, resamples=resamples, seed=seed).astype(np.int64)
+    return percentile_interval(np.array([np.median(np.repeat(values, weights)) for weights in drawn]), level=level)
 
 
 def _checked(scores_N: ArrayLike, positives_N: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:

@@ -1,9 +1,10 @@
-"""Playlist retrieval: a playlist's title or description is the query, its tracks are the answers (section 4.3).
+"""Retrieval: a playlist's title or description is the query, or a caption; its tracks are the answers (section 4.3).
 
 Shape letters: Q queries, N candidate tracks, D embedding size, K hits.
 
-All test tracks are candidates for every query; metrics are means over queries. Recall at 10 is the share of a
-playlist's tracks within the first 10, so it is at most 10 / R for a playlist of R tracks.
+All test tracks are candidates for every query; metrics are means over queries. Recall at k is the share of a query's
+tracks within the first k, so it is at most k / R for a playlist of R tracks, and for a caption of one track whether it
+is there. The median rank (MedR) is the median over queries of the best answer's rank; it is better when lower.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from numpy.typing import NDArray
 from mulan_core.evaluation.metrics import (
     RankingMetrics,
     bootstrap_mean,
+    bootstrap_median,
     expected_average_precision,
+    expected_median_rank,
     ranking_metrics,
 )
 
+CUTOFFS = (1, 5, 10)
+"""Cut-offs k of recall."""
 RECALL_AT = 10
+"""The one that is kept per query."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class RetrievalResult:
     top_scores: NDArray[np.floating]
     """Their scores: (Q, K)."""
     metrics: dict[str, float]
-    """``auc``, ``map``, ``recall_at_10``: means over the queries that are not skipped."""
+    """``auc``, ``map``, ``recall_at_<k>``: means over the queries that are not skipped; ``median_rank`` of them."""
     intervals: dict[str, tuple[float, float]]
     """The same names -> 95 % percentile interval over resampled queries."""
     chance: dict[str, float]
@@ -52,42 +58,26 @@ def retrieve(
     num_hits: int = 5,
 ) -> RetrievalResult:
     """Rank the candidates for every query; a query with nothing or everything relevant is skipped."""
-    ranking = ranking_metrics(queries_QD, candidates_ND, relevant, ks=(1, 5, RECALL_AT))
-    top_QK, top_scores_QK = top_hits(queries_QD, candidates_ND, k=num_hits)
-    kept = ~ranking.skipped
+    ranking = ranking_metrics(queries_QD, candidates_ND, relevant, ks=CUTOFFS, num_hits=num_hits)
+    kept, num_items = ~ranking.skipped, len(candidates_ND)
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     chance: dict[str, float] = {}
     if kept.any():
-        recall = ranking.recall_at_k[RECALL_AT]
-        for name, values_Q in {"auc": ranking.auc, "map": ranking.ap, f"recall_at_{RECALL_AT}": recall}.items():
+        recalls = {f"recall_at_{k}": values_Q for k, values_Q in ranking.recall_at_k.items()}
+        means = {"auc": ranking.auc, "map": ranking.ap} | recalls
+        found: dict[str, tuple[float, float] | None] = {}
+        for name, values_Q in means.items():
             metrics[name] = float(values_Q[kept].mean())
-            interval = bootstrap_mean(values_Q[kept], resamples=resamples, seed=seed)
-            if interval is not None:
-                intervals[name] = interval
-        num_items = len(candidates_ND)
+            found[name] = bootstrap_mean(values_Q[kept], resamples=resamples, seed=seed)
+        metrics["median_rank"] = float(np.median(ranking.best_rank[kept]))
+        found["median_rank"] = bootstrap_median(ranking.best_rank[kept], resamples=resamples, seed=seed)
+        intervals = {name: interval for name, interval in found.items() if interval is not None}
+        num_relevant_Q = ranking.num_relevant[kept]
         chance = {
             "auc": 0.5,
-            "map": float(np.mean([expected_average_precision(int(r), num_items) for r in ranking.num_relevant[kept]])),
-            f"recall_at_{RECALL_AT}": min(RECALL_AT, num_items) / num_items,
+            "map": float(np.mean([expected_average_precision(int(r), num_items) for r in num_relevant_Q])),
+            **{f"recall_at_{k}": min(k, num_items) / num_items for k in CUTOFFS},
+            "median_rank": expected_median_rank(num_relevant_Q, num_items),
         }
-    return RetrievalResult(ranking, top_QK, top_scores_QK, metrics, intervals, chance)
-
-
-def top_hits(
-    queries_QD: NDArray[np.floating], candidates_ND: NDArray[np.floating], *, k: int, chunk: int = 128
-) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-    """Indices and scores of the k best candidates of each query, best first; equal scores by index."""
-    k = min(k, len(candidates_ND))
-    indices, scores = [], []
-    for first in range(0, len(queries_QD), chunk):
-        scores_qN = queries_QD[first : first + chunk] @ candidates_ND.T
-        for row_N in scores_qN:
-            floor = np.partition(row_N, -k)[-k]
-            near = np.flatnonzero(row_N >= floor)
-            best_K = near[np.argsort(-row_N[near], kind="stable")[:k]]
-            indices.append(best_K)
-            scores.append(row_N[best_K])
-    if not indices:
-        return np.zeros((0, k), dtype=np.int64), np.zeros((0, k))
-    return np.stack(indices), np.stack(scores)
+    return RetrievalResult(ranking, ranking.top, ranking.top_scores, metrics, intervals, chance)

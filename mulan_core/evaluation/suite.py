@@ -1,17 +1,18 @@
-"""The whole evaluation of one model on one test set: vectors and texts in, a JSON-able report out.
+"""The whole evaluation of one model on one set: vectors and texts in, a JSON-able report and its evidence out.
 
-Shape letters: N tracks, C classes, D embedding size, Q queries.
+Shape letters: N tracks, C classes, T texts, D embedding size.
 
 The suite knows no model: it takes track vectors and a function that embeds texts. What cannot be measured (no
-playlists, no training split, a class without positives) is left out of ``metrics`` and said in ``notes``; the report
-never holds NaN.
+playlists, no training split, a class without positives, a model without a text side) is left out of ``metrics`` and
+said in ``notes``; the report never holds NaN.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,346 +20,228 @@ from numpy.typing import NDArray
 
 from mulan_core.config import EvaluateConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation.probe import linear_probe
-from mulan_core.evaluation.retrieval import RECALL_AT, retrieve
-from mulan_core.evaluation.tagging import TaggingResult, label_text, positives_of, score_classes, split_label
-from mulan_core.evaluation.triplets import triplet_accuracy
+from mulan_core.evaluation import measures
+from mulan_core.evaluation.evidence import Evidence, gather
+from mulan_core.evaluation.measures import Split
+from mulan_core.evaluation.sets.content import Content
+from mulan_core.evaluation.sets.definition import SUITES, check_suites
+from mulan_core.evaluation.tagging import positives_of
 
-Split = tuple[Sequence[str], NDArray[np.floating]]
-"""Track ids and their unit vectors_ND."""
 Embed = Callable[[list[str]], NDArray[np.floating]]
 """Texts to unit vectors."""
+Vectors = dict[str, NDArray[np.floating]]
+"""Text -> its vector."""
 
 WINDOW_POLICY = "windows spread evenly over the clip; a track is the re-normalised mean of its unit window vectors"
 
+NEEDS = {"tagging": ("audio", "text"), "probe": ("audio",), "retrieval": ("audio", "text"), "triplets": ("text",)}
+"""Suite -> the sides of the model that it measures."""
+
 
 def evaluate(
-    audio: Mapping[str, Split],
+    content: Content,
+    vectors: Mapping[str, Split],
     *,
-    labels: Mapping[str, Sequence[str]],
-    playlists: Sequence[Mapping[str, Any]],
-    embed_texts: Embed,
+    embed_texts: Embed | None,
     config: EvaluateConfig,
-    held_out: Collection[str] = (),
-    own_texts: Mapping[str, str] | None = None,
+    suites: Sequence[str] = SUITES,
+    unknown_texts: Callable[[list[str]], list[str]] | None = None,
     set_info: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Measure tagging, probe, retrieval and triplets on the test split.
+) -> tuple[dict[str, Any], Evidence]:
+    """Measure what the suites name on the test split.
 
     Args:
-        audio: split -> (track ids, vectors_ND); ``test`` is needed, ``train`` and ``valid`` serve the probe.
-        labels: track id -> labels ``facet:Name``.
-        playlists: rows with playlist_id, title, description, track_ids and optionally split; only those of the
-            test split count, and only their tracks in the test split.
-        embed_texts: texts -> unit vectors; called once, with distinct texts.
+        content: the set.
+        vectors: split -> (track ids, vectors_ND); may hold more tracks than the set. Empty for a model without an
+            audio side, or a set of texts alone.
+        embed_texts: texts -> unit vectors; called once, with distinct texts. None for a model without a text side.
         config: template, probe strengths, number of triplets and of resamples, seed.
-        held_out: tracks whose combination of attributes was kept out of training; tagged apart as well.
-        own_texts: track id -> one text of the track itself, a query for it; the one retrieval that a catalogue
-            without labels and playlists allows. Tracks with the same text answer each other's query.
-        set_info: what else names the set and the model (name, data hash, model version); copied into ``set``.
+        suites: what to measure, of ``SUITES``.
+        unknown_texts: those of some texts that the model has no vector for; what needs them is left out and said.
+        set_info: what else names the set (name, split, class list, data hash); copied into ``set``.
 
     Returns:
-        The report; its fields are described in docs/evaluation.md.
+        The report, its fields described in docs/evaluation.md; and what it was computed from.
 
     Raises:
-        UserError: if there is no test track, or the model gave vectors that are not finite.
+        UserError: if the set has no test track, a track has no vector, vectors are not finite or of two lengths, or
+            nothing at all can be measured.
     """
-    _check(audio)
-    test_ids = audio["test"][0]
-    classes = sorted({label for track_id in test_ids for label in labels.get(track_id) or ()})
-    queries = _test_playlists(playlists, set(test_ids))
-    query_sets = {field: [row for row in queries if row[field]] for field in ("title", "description")}
-    query_sets["text"] = _own_text_queries(own_texts or {}, test_ids)
-    vectors = _embed_once(
-        [label_text(label, config.template) for label in classes]
-        + [row[field] for field, rows in query_sets.items() for row in rows],
-        embed_texts,
-    )
-    described = _describe_set(audio, labels, queries, held_out=held_out, own_texts=own_texts or {}, config=config)
+    asked = check_suites(suites)
+    audio = _select(content, vectors)
     report: dict[str, Any] = {
-        "set": {**(set_info or {}), **described},
+        "set": {**(set_info or {}), **_describe(content, audio, config), "suites": list(asked)},
         "metrics": {},
         "intervals": {},
         "chance": {},
         "per_class": [],
         "per_query": [],
-        "notes": [],
+        "notes": list(content.notes),
     }
-    _add_tagging(report, audio, labels=labels, classes=classes, vectors=vectors, held_out=held_out, config=config)
-    _add_retrieval(report, audio["test"], query_sets, vectors, config)
-    _add_triplets(report, queries, vectors, config)
-    dropped = sum(row.get("split", "test") == "test" for row in playlists) - len(queries)
-    if dropped:
-        report["notes"].append(f"{dropped} playlists left out: none of their tracks is in the test split.")
-    return report
+    notes = report["notes"]
+    suites = _possible(asked, content, has_audio=bool(audio), has_text=embed_texts is not None, notes=notes)
+    labelled = {"tagging", "probe"} & set(suites)
+    classes = _classes(content) if labelled else []
+    if labelled and not classes:
+        notes.append("No test track has a label: tagging and the linear probe are not measured.")
+    prompts = {label: measures.prompts_of(label, content, config) for label in classes} if "tagging" in suites else {}
+    content = replace(
+        content,
+        queries=content.queries if "retrieval" in suites else {},
+        pairs=content.pairs if "triplets" in suites else {},
+    )
+    wanted = _texts(content, prompts)
+    unknown = set(unknown_texts(wanted)) if unknown_texts and wanted else set()
+    if unknown:
+        left_out = "the classes, queries and pairs that need them are left out"
+        notes.append(f"{len(unknown):,} texts have no vector; {left_out}.")
+        content, prompts = _without(unknown, content, prompts)
+    known = _embed_once([text for text in wanted if text not in unknown], embed_texts, audio)
 
-
-def _add_tagging(
-    report: dict[str, Any],
-    audio: Mapping[str, Split],
-    *,
-    labels: Mapping[str, Sequence[str]],
-    classes: list[str],
-    vectors: Mapping[str, NDArray[np.floating]],
-    held_out: Collection[str],
-    config: EvaluateConfig,
-) -> None:
-    """Zero-shot tagging on all test tracks and on the held-out ones alone; the probe on all."""
-    test_ids, test_ND = audio["test"]
-    if not classes:
-        report["notes"].append("No test track has a label: tagging and the linear probe are not measured.")
-        return
-    positives_NC = positives_of(test_ids, labels, classes)
-    text_CD = np.stack([vectors[label_text(label, config.template)] for label in classes])
-    scores_NC = test_ND @ text_CD.T
-    tagging = score_classes(scores_NC, positives_NC, classes, resamples=config.bootstrap, seed=config.seed)
-    _add_scores(report, "tagging", tagging)
-    rows = _class_rows("test", tagging)
-
-    apart_ids = set(held_out)
-    held_out_N = np.array([track_id in apart_ids for track_id in test_ids])
-    apart = None
-    if held_out_N.any():
-        apart = score_classes(
-            scores_NC[held_out_N], positives_NC[held_out_N], classes, resamples=config.bootstrap, seed=config.seed
+    positives = {split: positives_of(ids, content.labels, classes) for split, (ids, _) in audio.items()}
+    class_vectors = measures.class_vectors(prompts, known)
+    probe_NC = None
+    if class_vectors:
+        measures.add_tagging(
+            report,
+            audio["test"],
+            positives["test"],
+            classes,
+            class_vectors=class_vectors,
+            held_out=content.held_out,
+            config=config,
         )
-        _add_scores(report, "tagging/held_out", apart)
-
-    probed = _probe(report, audio, labels, classes, config)
-    if probed is not None:
-        _add_scores(report, "probe", probed)
-        by_label = {score.label: score for score in probed.classes}
-        for row in rows:
-            if row["label"] in by_label:
-                row["probe_roc_auc"] = by_label[row["label"]].roc_auc
-                row["probe_pr_auc"] = by_label[row["label"]].pr_auc
-    report["per_class"] = rows + (_class_rows("held_out", apart) if apart else [])
-    report["set"]["counts"]["classes"] = len(tagging.classes)
-    report["set"]["counts"]["skipped_classes"] = len(tagging.skipped)
-    for label, reason in tagging.skipped:
-        report["notes"].append(f"Class {label} skipped: {reason}.")
-    if apart and apart.skipped:
-        names = ", ".join(label for label, _ in apart.skipped)
-        report["notes"].append(f"{len(apart.skipped)} classes skipped on the held-out tracks: {names}.")
-
-
-def _probe(
-    report: dict[str, Any],
-    audio: Mapping[str, Split],
-    labels: Mapping[str, Sequence[str]],
-    classes: list[str],
-    config: EvaluateConfig,
-) -> TaggingResult | None:
-    test_ids, test_ND = audio["test"]
-    train_ids, train_ND = audio.get("train", ((), test_ND[:0]))
-    valid_ids, valid_ND = audio.get("valid", ((), test_ND[:0]))
-    if not len(train_ids):
-        report["notes"].append("No training tracks were given: the linear probe is not measured.")
-        return None
-    probe = linear_probe(
-        (train_ND, positives_of(train_ids, labels, classes)),
-        (valid_ND, positives_of(valid_ids, labels, classes)),
-        test_ND,
-        strengths=config.probe_l2,
+    if "probe" in suites and classes:
+        probe_NC = measures.add_probe(report, audio, positives, classes, config)
+    if audio:
+        measures.add_retrieval(report, audio["test"], content, known, config)
+    measures.add_triplets(report, content, known, config)
+    if not report["metrics"]:
+        name = report["set"].get("name", "this set")
+        raise UserError(f"nothing can be measured on {name}: {' '.join(notes) or 'it has nothing for these suites.'}")
+    evidence = gather(
+        content,
+        audio.get("test", ((), np.zeros((0, 0)))),
+        classes=classes,
+        positives_NC=positives.get("test"),
+        class_vectors=class_vectors,
+        prompts=prompts,
+        texts=known,
+        probe_NC=probe_NC,
     )
-    report["set"]["protocol"]["probe_strength"] = probe.strength
-    if not probe.valid_auc:
-        report["notes"].append(f"No validation labels: the probe uses strength {probe.strength:g}, not a chosen one.")
-    trained = [label for label, known in zip(classes, probe.trained, strict=True) if known]
-    untrained = [label for label, known in zip(classes, probe.trained, strict=True) if not known]
-    if untrained:
-        report["notes"].append(
-            f"{len(untrained)} classes without training examples not probed: {', '.join(untrained)}."
-        )
-    return score_classes(
-        probe.scores[:, probe.trained],
-        positives_of(test_ids, labels, trained),
-        trained,
-        resamples=config.bootstrap,
-        seed=config.seed,
-    )
+    return report, evidence
 
 
-def _add_retrieval(
-    report: dict[str, Any],
-    test: Split,
-    query_sets: Mapping[str, list[dict[str, Any]]],
-    vectors: Mapping[str, NDArray[np.floating]],
-    config: EvaluateConfig,
-) -> None:
-    test_ids, test_ND = test
-    index = {track_id: n for n, track_id in enumerate(test_ids)}
-    for field, rows in query_sets.items():
-        report["set"]["counts"][f"{field}_queries"] = len(rows)
-        if not rows:
-            if field != "text":
-                report["notes"].append(f"No test playlist has a {field}: retrieval by {field} is not measured.")
-            continue
-        relevant = [np.array([index[track_id] for track_id in row["track_ids"]], dtype=np.int64) for row in rows]
-        queries_QD = np.stack([vectors[row[field]] for row in rows])
-        result = retrieve(queries_QD, test_ND, relevant, resamples=config.bootstrap, seed=config.seed)
-        for name, value in result.metrics.items():
-            report["metrics"][f"retrieval/{field}/{name}"] = value
-            report["chance"][f"retrieval/{field}/{name}"] = result.chance[name]
-            if name in result.intervals:
-                report["intervals"][f"retrieval/{field}/{name}"] = list(result.intervals[name])
-        if result.ranking.num_skipped:
-            report["notes"].append(f"{result.ranking.num_skipped} {field} queries skipped: every track answers them.")
-        for q, row in enumerate(rows):
-            if result.ranking.skipped[q]:
-                continue
-            wanted = set(relevant[q].tolist())
-            report["per_query"].append(
-                {
-                    "query_set": field,
-                    "playlist_id": row["playlist_id"],
-                    "query": row[field],
-                    "relevant": int(result.ranking.num_relevant[q]),
-                    "auc": float(result.ranking.auc[q]),
-                    "ap": float(result.ranking.ap[q]),
-                    f"recall_at_{RECALL_AT}": float(result.ranking.recall_at_k[RECALL_AT][q]),
-                    "best_rank": float(result.ranking.best_rank[q]),
-                    "top": [
-                        {"track_id": test_ids[n], "score": round(float(score), 6), "relevant": int(n) in wanted}
-                        for n, score in zip(result.top[q], result.top_scores[q], strict=True)
-                    ],
-                }
-            )
-
-
-def _add_triplets(
-    report: dict[str, Any],
-    queries: list[dict[str, Any]],
-    vectors: Mapping[str, NDArray[np.floating]],
-    config: EvaluateConfig,
-) -> None:
-    pairs = [row for row in queries if row["title"] and row["description"]]
-    if len(pairs) < 2:
-        report["notes"].append("Fewer than two test playlists have title and description: triplets are not measured.")
-        return
-    result = triplet_accuracy(
-        np.stack([vectors[row["title"]] for row in pairs]),
-        np.stack([vectors[row["description"]] for row in pairs]),
-        num_triplets=config.num_triplets,
-        seed=config.seed,
-    )
-    name = "triplets/playlist/accuracy"
-    report["metrics"][name] = result.accuracy
-    report["chance"][name] = 0.5
-    report["set"]["counts"] |= {"triplets": result.num_triplets, "triplet_anchors": len(pairs)}
-    report["set"]["protocol"]["triplets"] = "all" if result.exhaustive else "a seeded sample"
-    interval = result.interval(resamples=config.bootstrap, seed=config.seed)
-    if interval is not None:
-        report["intervals"][name] = list(interval)
-
-
-def _add_scores(report: dict[str, Any], prefix: str, result: TaggingResult) -> None:
-    for name, value in result.metrics.items():
-        report["metrics"][f"{prefix}/{name}"] = value
-        report["chance"][f"{prefix}/{name}"] = result.chance[name]
-        if name in result.intervals:
-            report["intervals"][f"{prefix}/{name}"] = list(result.intervals[name])
-
-
-def _class_rows(tracks: str, result: TaggingResult) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": score.label,
-            "facet": score.facet,
-            "text": split_label(score.label)[1],
-            "tracks": tracks,
-            "positives": score.positives,
-            "negatives": score.tracks - score.positives,
-            "roc_auc": score.roc_auc,
-            "roc_auc_interval": list(score.roc_auc_interval) if score.roc_auc_interval else None,
-            "pr_auc": score.pr_auc,
-            "pr_auc_interval": list(score.pr_auc_interval) if score.pr_auc_interval else None,
-            "chance_pr_auc": score.chance_pr_auc,
-        }
-        for score in result.classes
-    ]
-
-
-def _test_playlists(playlists: Sequence[Mapping[str, Any]], test_ids: set[str]) -> list[dict[str, Any]]:
-    """Playlists of the test split, reduced to their distinct test tracks; those left empty are dropped."""
-    rows = []
-    for playlist in playlists:
-        if playlist.get("split", "test") != "test":
-            continue
-        track_ids = [track_id for track_id in dict.fromkeys(playlist["track_ids"]) if track_id in test_ids]
-        if track_ids:
-            texts = {field: (playlist.get(field) or "").strip() for field in ("title", "description")}
-            rows.append({"playlist_id": playlist["playlist_id"], "track_ids": track_ids, **texts})
-    return rows
-
-
-def _own_text_queries(own_texts: Mapping[str, str], test_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """One query for each distinct text of a test track; all tracks that carry it are its answers."""
-    answers: dict[str, list[str]] = {}
-    for track_id in test_ids:
-        if own_texts.get(track_id):
-            answers.setdefault(own_texts[track_id], []).append(track_id)
-    return [{"playlist_id": None, "text": text, "track_ids": ids} for text, ids in answers.items()]
-
-
-def _embed_once(texts: Sequence[str], embed_texts: Embed) -> dict[str, NDArray[np.floating]]:
-    """Text -> vector, each distinct text embedded once, so that equal texts tie exactly."""
-    distinct = [text for text in dict.fromkeys(texts) if text]
-    if not distinct:
-        return {}
-    vectors_ND = embed_texts(distinct)
-    if not np.isfinite(vectors_ND).all():
-        raise UserError("the model gave text vectors that are not finite; its weights are unusable")
-    return dict(zip(distinct, vectors_ND, strict=True))
-
-
-def _describe_set(
-    audio: Mapping[str, Split],
-    labels: Mapping[str, Sequence[str]],
-    queries: list[dict[str, Any]],
-    *,
-    held_out: Collection[str],
-    own_texts: Mapping[str, str],
-    config: EvaluateConfig,
-) -> dict[str, Any]:
-    """What was measured on: counts, protocol, and a hash of everything that makes two reports comparable.
-
-    The hash covers the test tracks, their labels, the held-out ones, the playlists and the protocol; it does not
-    cover training data or the model, so that a model retrained on more data still compares with its predecessor.
-    """
-    test_ids = audio["test"][0]
-    apart = sorted(set(held_out) & set(test_ids))
-    protocol = {
-        "template": config.template,
-        "window_policy": WINDOW_POLICY,
-        "num_triplets": config.num_triplets,
-        "seed": config.seed,
-    }
-    content = {
-        "tracks": {track_id: sorted(labels.get(track_id) or ()) for track_id in sorted(test_ids)},
-        "held_out": apart,
-        "playlists": sorted(queries, key=lambda row: str(row["playlist_id"])),
-        "own_texts": dict(own_texts),
-        "protocol": protocol,
-    }
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-    counts = {f"{split}_tracks": len(ids) for split, (ids, _) in audio.items()}
-    return {
-        "hash": digest,
-        "protocol": {**protocol, "bootstrap": config.bootstrap},
-        "counts": {**counts, "held_out_tracks": len(apart), "playlists": len(queries)},
-    }
-
-
-def _check(audio: Mapping[str, Split]) -> None:
-    if "test" not in audio or not len(audio["test"][0]):
+def _select(content: Content, vectors: Mapping[str, Split]) -> dict[str, Split]:
+    """The set's own tracks with their vectors, split by split; empty where the model or the set has no audio."""
+    if content.tracks and not content.tracks.get("test"):
         raise UserError("the test split has no tracks: nothing can be evaluated; give some tracks split = test")
-    for split, (ids, vectors_ND) in audio.items():
-        if len(ids) != len(vectors_ND):
-            raise UserError(f"split {split}: {len(ids)} track ids but {len(vectors_ND)} vectors")
-        bad = ~np.isfinite(vectors_ND).all(axis=1)
+    selected: dict[str, Split] = {}
+    for split, ids in content.tracks.items() if vectors else ():
+        had_ids, had_ND = vectors.get(split, ((), np.zeros((0, 0))))
+        if len(had_ids) != len(had_ND):
+            raise UserError(f"split {split}: {len(had_ids)} track ids but {len(had_ND)} vectors")
+        place = {track_id: n for n, track_id in enumerate(had_ids)}
+        lost = [track_id for track_id in ids if track_id not in place]
+        if lost:
+            raise UserError(f"split {split}: {len(lost)} of {len(ids)} tracks have no vector, first {lost[0]}")
+        if not ids:
+            continue
+        of_split_ND = had_ND[[place[track_id] for track_id in ids]]
+        bad = ~np.isfinite(of_split_ND).all(axis=1)
         if bad.any():
             raise UserError(
                 f"the model gave vectors that are not finite for {int(bad.sum())} {split} tracks, first "
                 f"{ids[int(np.argmax(bad))]}; its weights are unusable"
             )
+        selected[split] = (ids, of_split_ND)
+    return selected
+
+
+def _possible(
+    suites: Sequence[str], content: Content, *, has_audio: bool, has_text: bool, notes: list[str]
+) -> tuple[str, ...]:
+    """The suites whose sides are there; a note about the others."""
+    sides = {"audio": has_audio, "text": has_text}
+    for side, is_there in sides.items():
+        lost = [suite for suite in suites if side in NEEDS[suite] and not is_there]
+        if lost:
+            lacking = "model has no audio side" if content.tracks else "set has no audio"
+            lacking = lacking if side == "audio" else "model has no text side"
+            notes.append(f"The {lacking}: {', '.join(lost)} not measured.")
+    return tuple(suite for suite in suites if all(sides[side] for side in NEEDS[suite]))
+
+
+def _classes(content: Content) -> list[str]:
+    if content.classes is not None:
+        return list(content.classes)
+    return sorted({label for track_id in content.tracks["test"] for label in content.labels.get(track_id) or ()})
+
+
+def _texts(content: Content, prompts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Everything that has to be embedded, each text once, so that equal texts tie exactly."""
+    texts = [text for of_class in prompts.values() for text in of_class]
+    texts += [query.text for queries in content.queries.values() for query in queries]
+    texts += [text for pairs in content.pairs.values() for pair in pairs for text in pair]
+    return list(dict.fromkeys(texts))
+
+
+def _without(
+    unknown: set[str], content: Content, prompts: Mapping[str, tuple[str, ...]]
+) -> tuple[Content, dict[str, tuple[str, ...]]]:
+    """What is left to measure where some texts have no vector."""
+    queries = {kind: [query for query in of if query.text not in unknown] for kind, of in content.queries.items()}
+    pairs = {name: [pair for pair in of if unknown.isdisjoint(pair)] for name, of in content.pairs.items()}
+    kept = {label: of_class for label, of_class in prompts.items() if unknown.isdisjoint(of_class)}
+    return replace(content, queries=queries, pairs=pairs), kept
+
+
+def _embed_once(texts: list[str], embed_texts: Embed | None, audio: Mapping[str, Split]) -> Vectors:
+    if not texts or embed_texts is None:
+        return {}
+    vectors_TD = embed_texts(texts)
+    if not np.isfinite(vectors_TD).all():
+        raise UserError("the model gave text vectors that are not finite; its weights are unusable")
+    for ids, tracks_ND in audio.values():
+        if tracks_ND.shape[1] != vectors_TD.shape[1]:
+            raise UserError(
+                f"the text vectors have {vectors_TD.shape[1]} dimensions, those of the {len(ids)} tracks "
+                f"{tracks_ND.shape[1]}: they are not of one model"
+            )
+    return dict(zip(texts, vectors_TD, strict=True))
+
+
+def _describe(content: Content, audio: Mapping[str, Split], config: EvaluateConfig) -> dict[str, Any]:
+    """What was measured on: counts, protocol, and a hash of everything that makes two reports comparable.
+
+    The hash covers the test tracks, their labels, the held-out ones, class list, queries, pairs and the protocol; it
+    does not cover training data or the model, so that a model retrained on more data still compares with its
+    predecessor.
+    """
+    test_ids = content.tracks.get("test", ())
+    apart = sorted(set(content.held_out) & set(test_ids))
+    protocol = {
+        "template": config.template,
+        "window_policy": WINDOW_POLICY,
+        "num_triplets": None if content.all_triplets else config.num_triplets,
+        "seed": config.seed,
+    }
+    covered = {
+        "tracks": {track_id: sorted(content.labels.get(track_id) or ()) for track_id in sorted(test_ids)},
+        "classes": content.classes,
+        "class_texts": dict(sorted(content.class_texts.items())),
+        "held_out": apart,
+        "queries": {
+            kind: sorted((query.id or "", query.text, sorted(query.track_ids)) for query in queries)
+            for kind, queries in content.queries.items()
+        },
+        "pairs": {name: sorted(pairs) for name, pairs in content.pairs.items()},
+        "protocol": protocol,
+    }
+    digest = hashlib.sha256(json.dumps(covered, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    counts = {f"{split}_tracks": len(ids) for split, (ids, _) in audio.items()}
+    return {
+        "hash": digest,
+        "protocol": {**protocol, "bootstrap": config.bootstrap},
+        "counts": {**counts, "held_out_tracks": len(apart), **content.counts},
+    }

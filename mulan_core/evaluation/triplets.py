@@ -9,9 +9,7 @@ sampling. Equal similarities count half. Chance is 0.5.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,31 +88,6 @@ def triplet_accuracy(
     drawn_right_P = np.zeros(num_pairs)
     np.add.at(drawn_right_P, anchor_T, right_T)
     return TripletResult(drawn_right_P, np.bincount(anchor_T, minlength=num_pairs), exhaustive=False)
-
-
-def ontology_pairs(path: str | Path, *, root: str = "/m/04rlf") -> tuple[list[str], list[str]]:
-    """Names and descriptions of the classes under one of an ontology, itself included (section 4.4).
-
-    Args:
-        path: AudioSet's ``ontology.json``.
-        root: its id; the default is "Music", with 189 classes.
-
-    Raises:
-        UserError: if the file is not such an ontology.
-    """
-    try:
-        nodes = {node["id"]: node for node in json.loads(Path(path).read_text(encoding="utf-8"))}
-        found, waiting = dict[str, None](), [root]
-        while waiting:
-            node_id = waiting.pop()
-            if node_id not in found:  # a class may have two parents
-                found[node_id] = None
-                waiting += nodes[node_id]["child_ids"]
-        return [nodes[i]["name"] for i in found], [nodes[i]["description"] for i in found]
-    except OSError as error:
-        raise UserError(f"cannot read the ontology {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not AudioSet's ontology.json: {error!r}") from error
 
 
 def _right(own: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:

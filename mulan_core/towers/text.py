@@ -38,7 +38,7 @@ class TextTower(nn.Module):
         self.trainable_layers = trainable_layers
         # Not in the precision that a checkpoint was saved in, which its configuration names.
         dtype = torch.get_default_dtype()
-        self.encoder = AutoModel.from_config(encoder_config, dtype=dtype, **_without_pooler(encoder_config))
+        self.encoder = AutoModel.from_config(encoder_config, dtype=dtype, **without_pooler(encoder_config))
         self.projection = nn.Linear(encoder_config.hidden_size, embedding_dim)
         self._remembered: dict[tuple[int, ...], Tensor] = {}
         self.freeze()
@@ -118,15 +118,15 @@ def warm_start_text(tower: TextTower, pretrained: str) -> None:
     Raises:
         UserError: if the weights do not open, or do not fill the encoder.
     """
-    source = load_weights(AutoModel, pretrained, **_without_pooler(tower.encoder.config))
+    source = load_weights(AutoModel, pretrained, **without_pooler(tower.encoder.config))
     tower.encoder.load_state_dict(source.state_dict())
 
 
-def _without_pooler(config: PreTrainedConfig) -> dict[str, Any]:
+def without_pooler(config: PreTrainedConfig) -> dict[str, Any]:
     """Leave out BERT's own pooler: the paper reads [CLS] itself, and unused weights would break DDP."""
     if type(config) not in MODEL_MAPPING:
         raise UserError(
-            f"text.pretrained is a {config.model_type!r} model, which transformers cannot open as an encoder"
+            f"the text weights are a {config.model_type!r} model, which transformers cannot open as an encoder"
         )
     parameters = inspect.signature(cast(type, MODEL_MAPPING[type(config)])).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}

@@ -43,9 +43,13 @@ def load_tokenizer(pretrained: str, **options: Any) -> PreTrainedTokenizerBase:
         UserError: if there is no such name or folder, or it cannot be reached.
     """
     try:
-        return AutoTokenizer.from_pretrained(locate(pretrained), **options)  # type: ignore[no-any-return]
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(locate(pretrained), **options)
     except (OSError, ValueError) as error:
         raise unreachable(pretrained, error) from error
+    # Without its files transformers makes one up that knows the special tokens alone.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(f"{pretrained!r} has no vocabulary: its tokenizer's files are missing (tokenizer.json)")
+    return tokenizer
 
 
 def load_weights(kind: Any, pretrained: str, **options: Any) -> PreTrainedModel:

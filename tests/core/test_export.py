@@ -14,7 +14,8 @@ from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, model_config, pro
 from mulan_core import MuLanModel, MuLanProcessor
 from mulan_core.config import FrontendConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation.triplets import ontology_pairs, triplet_accuracy
+from mulan_core.evaluation.sets.texts import read_ontology_pairs
+from mulan_core.evaluation.triplets import triplet_accuracy
 from mulan_core.export import export_onnx, export_programs
 
 ONTOLOGY = Path(__file__).parents[3] / "shared" / "data" / "audioset" / "ontology.json"
@@ -144,7 +145,8 @@ def test_8_bits_cost_a_known_part_of_the_quality(exported):
         encode = session(folder / file)
         # one at a time, as queries come: activations of a batch share a scale
         vectors[file] = [
-            np.concatenate([encode(**opened(text=text)) for text in texts]) for texts in ontology_pairs(ONTOLOGY)
+            np.concatenate([encode(**opened(text=text)) for text in texts])
+            for texts in zip(*read_ontology_pairs(ONTOLOGY, []), strict=True)
         ]
     cosines = np.concatenate([(a * b).sum(1) for a, b in zip(*vectors.values(), strict=True)])
     assert cosines.min() > 0.96

@@ -9,7 +9,6 @@ from mulan_core.evaluation.metrics import (
     average_precision,
     bootstrap_mean,
     bootstrap_weights,
-    count_above,
     expected_average_precision,
     percentile_interval,
     ranking_metrics,
@@ -93,11 +92,11 @@ def vectors(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("kind", ["random", "float32", "tied", "outlier", "constant"])
-@pytest.mark.parametrize("chunk", [1, 7, 128])
+@pytest.mark.parametrize("chunk", [1, 7, 128, None])
 def test_ranking_metrics_equal_scikit_learn(kind: str, chunk: int) -> None:
     rng = np.random.default_rng(1)
     queries, candidates = vectors(kind, rng)
-    relevant = [rng.choice(301, size=rng.integers(1, 60), replace=False) for _ in queries]
+    relevant = [rng.choice(301, size=rng.choice([1, 3, 7, 60]), replace=False) for _ in queries]
     result = ranking_metrics(queries, candidates, relevant, chunk=chunk)
     assert result.num_skipped == 0
     for q, indices in enumerate(relevant):
@@ -130,17 +129,6 @@ def test_degenerate_queries_are_skipped_and_counted() -> None:
     assert result.skipped.tolist() == [True, True, False]
     assert result.num_relevant.tolist() == [0, 4, 1]
     assert result.auc[2] == result.ap[2] == result.recall_at_k[1][2] == result.best_rank[2] == 1
-
-
-def test_counts_are_exact_in_every_spread() -> None:
-    rng = np.random.default_rng(4)
-    for spread in (1e-310, 1e-12, 1.0, 1e12, 3e306):
-        row = rng.integers(0, 50, 500) * spread
-        at = row[:40]
-        above, equal = count_above(row, at)
-        at = np.sort(at)[::-1]
-        assert above.tolist() == [(row > value).sum() for value in at]
-        assert equal.tolist() == [(row == value).sum() for value in at]
 
 
 @pytest.mark.parametrize(

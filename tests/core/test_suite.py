@@ -11,7 +11,9 @@ import pytest
 
 from mulan_core.config import EvaluateConfig, GateConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation.suite import evaluate
+from mulan_core.evaluation.evidence import Evidence
+from mulan_core.evaluation.sets.content import Content, playlist_content, text_queries
+from mulan_core.evaluation.suite import evaluate as evaluate_content
 from mulan_core.gate import decide_promotion
 
 GENRES = tuple(f"genre:Style{i}" for i in range(10))
@@ -61,6 +63,41 @@ def catalogue(noise: float = 4.0, tracks: int = 600) -> dict[str, Any]:
             }
         )
     return {"audio": audio, "labels": labels, "playlists": playlists, "embed_texts": embed_texts}
+
+
+def content_of(
+    *,
+    audio: dict[str, Any],
+    labels: dict[str, list[str]],
+    playlists: list[dict[str, Any]],
+    own_texts: dict[str, str] | None = None,
+    held_out: Any = (),
+    classes: Any = None,
+) -> Content:
+    test_ids = audio.get("test", ([],))[0]
+    queries, pairs, notes = playlist_content(playlists, test_ids)
+    if own_texts:
+        queries["text"] = text_queries({track_id: [text] for track_id, text in own_texts.items()})
+    return Content(
+        tracks={split: ids for split, (ids, _) in audio.items()} or {"train": ["t"]},
+        labels=labels,
+        classes=classes,
+        queries=queries,
+        pairs={"playlist": pairs},
+        held_out=held_out,
+        notes=notes,
+        counts={"playlists": len({query.id for of in queries.values() for query in of})},
+    )
+
+
+def evaluate_both(*, embed_texts: Any, config: EvaluateConfig, **arguments: Any) -> tuple[dict[str, Any], Evidence]:
+    passed_on = {name: arguments.pop(name) for name in ("set_info", "suites", "unknown_texts") if name in arguments}
+    content = content_of(**arguments)
+    return evaluate_content(content, arguments["audio"], embed_texts=embed_texts, config=config, **passed_on)
+
+
+def evaluate(**arguments: Any) -> dict[str, Any]:
+    return evaluate_both(**arguments)[0]
 
 
 @pytest.fixture(scope="module")
@@ -232,4 +269,91 @@ def test_a_track_is_found_by_its_own_text_where_there_is_nothing_else():
     assert report["set"]["counts"]["text_queries"] == len(set(own_texts.values()))
     rules = GateConfig(floors={"retrieval/text/auc": 0.9})
     assert decide_promotion(report, None, rules).promote
-    assert not decide_promotion(evaluate(**bare, config=CONFIG), None, rules).promote
+    with pytest.raises(UserError, match="nothing can be measured on this set"):
+        evaluate(**bare, config=CONFIG)
+
+
+def test_a_model_without_one_side_is_measured_on_the_other() -> None:
+    arguments = catalogue()
+    content = content_of(**{name: arguments[name] for name in ("audio", "labels", "playlists")})
+    texts_alone, evidence = evaluate_content(content, {}, embed_texts=embed_texts, config=CONFIG)
+    assert list(texts_alone["metrics"]) == ["triplets/playlist/accuracy"]
+    assert "The model has no audio side: tagging, probe, retrieval not measured." in texts_alone["notes"]
+    assert evidence.tracks_ND.shape == (0, 128) and len(evidence.pairs_of("playlist")[0]) == 25
+    audio_alone, evidence = evaluate_content(content, arguments["audio"], embed_texts=None, config=CONFIG)
+    assert {name.split("/")[0] for name in audio_alone["metrics"]} == {"probe"}
+    assert "The model has no text side: tagging, retrieval, triplets not measured." in audio_alone["notes"]
+    full = evaluate(**arguments, config=CONFIG)
+    assert audio_alone["metrics"].items() <= full["metrics"].items()
+    assert {row["probe_roc_auc"] for row in audio_alone["per_class"]} == {
+        row["probe_roc_auc"] for row in full["per_class"]
+    }
+    assert not any("roc_auc" in row for row in audio_alone["per_class"])
+    assert np.isnan(evidence.class_scores()).all() and evidence.class_scores().shape == (180, 38)
+    assert json.loads(json.dumps(audio_alone, allow_nan=False)) == audio_alone
+    with pytest.raises(UserError, match=r"no audio side.*no text side"):
+        evaluate_content(content, {}, embed_texts=None, config=CONFIG)
+
+
+def test_the_suites_that_are_asked_for_are_measured_and_no_other_text_is_embedded() -> None:
+    arguments = catalogue()
+    full = evaluate(**arguments, config=CONFIG)
+    embedded: list[str] = []
+
+    def noting(texts: list[str]) -> np.ndarray:
+        embedded.extend(texts)
+        return embed_texts(texts)
+
+    for suite, number in {"tagging": 38, "probe": 0, "retrieval": 50, "triplets": 50}.items():
+        embedded.clear()
+        part = evaluate(**arguments | {"embed_texts": noting}, config=CONFIG, suites=[suite])
+        assert part["metrics"] == {name: v for name, v in full["metrics"].items() if name.startswith(suite)}
+        assert part["set"]["suites"] == [suite] and part["set"]["hash"] == full["set"]["hash"]
+        assert len(embedded) == number
+    with pytest.raises(UserError, match="there is no suite 'probes'"):
+        evaluate(**arguments, config=CONFIG, suites=["probes"])
+
+
+def test_a_class_list_decides_what_is_tagged_and_which_classes_are_named_as_skipped() -> None:
+    arguments = catalogue()
+    classes = ("genre:Style3", "genre:Nowhere", "mood:Mood1")
+    report = evaluate(**arguments, classes=classes, config=CONFIG)
+    assert [row["label"] for row in report["per_class"]] == ["genre:Style3", "mood:Mood1"]
+    assert report["set"]["skipped_classes"] == {"genre:Nowhere": "no track has it"}
+    assert report["set"]["counts"]["skipped_classes"] == 1
+    assert "Classes skipped, no track has it: genre:Nowhere." in report["notes"]
+    full = {row["label"]: row for row in evaluate(**arguments, config=CONFIG)["per_class"]}
+    assert report["per_class"][0]["roc_auc"] == full["genre:Style3"]["roc_auc"]
+
+
+def test_texts_that_a_table_of_vectors_lacks_are_left_out_and_counted() -> None:
+    arguments = catalogue()
+    lacking = {"Style1", "Tool2", arguments["playlists"][0]["title"]}
+
+    def known_alone(texts: list[str]) -> np.ndarray:
+        assert lacking.isdisjoint(texts)
+        return embed_texts(texts)
+
+    report, evidence = evaluate_both(
+        **arguments | {"embed_texts": known_alone},
+        config=CONFIG,
+        unknown_texts=lambda texts: [text for text in texts if text in lacking],
+    )
+    assert report["set"]["counts"]["classes"] == 36
+    assert report["set"]["counts"]["title_queries"] == 24
+    assert report["set"]["counts"]["triplets"] == 24 * 23
+    assert "3 texts have no vector; the classes, queries and pairs that need them are left out." in report["notes"]
+    unmeasured = [evidence.classes.index(label) for label in ("genre:Style1", "instrument:Tool2")]
+    assert np.isnan(evidence.class_scores()[:, unmeasured]).all() and evidence.class_text_C[unmeasured[0]] == -1
+    assert any(row["label"] == "genre:Style1" and "probe_roc_auc" in row for row in report["per_class"])
+
+
+def test_vectors_that_do_not_belong_together_are_refused() -> None:
+    arguments = catalogue()
+    with pytest.raises(UserError, match="the text vectors have 64 dimensions, those of the 360 tracks 128"):
+        evaluate(**arguments | {"embed_texts": lambda texts: embed_texts(texts)[:, :64]}, config=CONFIG)
+    content = content_of(**{name: arguments[name] for name in ("audio", "labels", "playlists")})
+    ids, vectors = arguments["audio"]["test"]
+    with pytest.raises(UserError, match=f"split test: 1 of 180 tracks have no vector, first {ids[0]}"):
+        less = arguments["audio"] | {"test": (ids[1:], vectors[1:])}
+        evaluate_content(content, less, embed_texts=embed_texts, config=CONFIG)

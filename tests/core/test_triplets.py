@@ -1,13 +1,13 @@
-"""Text triplets against the literal double loop; ties; the sampled version; the AudioSet ontology."""
+"""Text triplets against the literal double loop; ties; the sample; a public encoder on AudioSet's ontology."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.triplets import ontology_pairs, triplet_accuracy
+from mulan_core.evaluation.sets.texts import read_ontology_pairs
+from mulan_core.evaluation.triplets import triplet_accuracy
 
 ONTOLOGY = Path(__file__).parents[3] / "shared" / "data" / "audioset" / "ontology.json"
 
@@ -81,23 +81,6 @@ def test_too_few_or_unpaired_are_refused(shapes: tuple[tuple[int, int], tuple[in
         triplet_accuracy(np.full((2, 2), np.nan), np.ones((2, 2)))
 
 
-def test_an_ontology_is_read_from_a_root_down_each_class_once(tmp_path: Path) -> None:
-    children = {"a": ["b", "c"], "b": ["d"], "c": ["d"], "d": [], "e": ["a"]}
-    nodes = [{"id": i, "name": i.upper(), "description": f"what {i} is", "child_ids": c} for i, c in children.items()]
-    file = tmp_path / "ontology.json"
-    file.write_text(json.dumps(nodes))
-    names, descriptions = ontology_pairs(file, root="a")
-    assert sorted(names) == ["A", "B", "C", "D"]
-    assert descriptions == [f"what {name.lower()} is" for name in names]
-    for text, message in (('{"a": 1}', "not AudioSet's"), ("no json", "not AudioSet's"), (None, "cannot read")):
-        if text is None:
-            file.unlink()
-        else:
-            file.write_text(text)
-        with pytest.raises(UserError, match=message):
-            ontology_pairs(file)
-
-
 @pytest.mark.slow
 def test_a_public_text_encoder_reaches_its_known_accuracy_on_the_ontology() -> None:
     """MiniLM on all 35,532 triplets of AudioSet's music subtree: .937 by mean pooling, .907 by [CLS]."""
@@ -114,7 +97,7 @@ def test_a_public_text_encoder_reaches_its_known_accuracy_on_the_ontology() -> N
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
-    def embed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def embed(texts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         rows = []
         for first in range(0, len(texts), 32):
             batch = tokenizer(texts[first : first + 32], padding=True, truncation=True, return_tensors="pt")
@@ -125,7 +108,7 @@ def test_a_public_text_encoder_reaches_its_known_accuracy_on_the_ontology() -> N
         both = torch.nn.functional.normalize(torch.cat(rows, dim=1), dim=-1).numpy()
         return both[0], both[1]
 
-    names, descriptions = map(embed, ontology_pairs(ONTOLOGY))
+    names, descriptions = map(embed, zip(*read_ontology_pairs(ONTOLOGY, []), strict=True))
     for pooling, known in ((0, 0.937), (1, 0.907)):
         result = triplet_accuracy(names[pooling], descriptions[pooling])
         assert result.num_triplets == 35_532

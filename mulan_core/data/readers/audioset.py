@@ -33,7 +33,7 @@ def read(
     """Segments of every official file in the folder."""
     names = read_names(folder)
     ontology = read_ontology(folder) if music_only or expand_parents else {}
-    music = below(ontology, MUSIC) if music_only else set()
+    music = set(below(ontology, MUSIC)) if music_only else set()
     parents = find_parents(ontology, names) if expand_parents else {}
     files = [find_optional(folder, name) for name in SEGMENTS]
     if not any(files):
@@ -113,9 +113,13 @@ def name_labels(ids: Iterable[str], names: dict[str, str], where: str) -> list[s
         raise UserError(f"{where}: label {error.args[0]!r} has no display name in the folder's label file") from error
 
 
-def read_ontology(folder: Path) -> dict[str, dict[str, Any]]:
-    """Nodes of the ontology by id."""
-    path = find_file(folder, "ontology.json")
+def read_ontology(path: Path) -> dict[str, dict[str, Any]]:
+    """Nodes of the ontology by id, out of ``ontology.json`` or the folder that has it.
+
+    Raises:
+        UserError: if there is no such file, or it is something else.
+    """
+    path = find_file(path, "ontology.json") if path.is_dir() else path
     try:
         with reading(path):
             nodes = {node["id"]: node for node in json.loads(path.read_text(encoding="utf-8"))}
@@ -125,14 +129,14 @@ def read_ontology(folder: Path) -> dict[str, dict[str, Any]]:
     return nodes
 
 
-def below(ontology: dict[str, dict[str, Any]], root: str) -> set[str]:
-    """A node and all under it; a node may have two parents."""
-    found: set[str] = set()
+def below(ontology: dict[str, dict[str, Any]], root: str) -> dict[str, None]:
+    """A node and all under it, each once, parents first; a node may have two parents."""
+    found: dict[str, None] = {}
     waiting = [root]
     while waiting:
         node = waiting.pop()
         if node in ontology and node not in found:
-            found.add(node)
+            found[node] = None
             waiting += ontology[node]["child_ids"]
     return found
 
@@ -142,8 +146,9 @@ def find_parents(ontology: dict[str, dict[str, Any]], names: dict[str, str]) -> 
     above: dict[str, list[str]] = {label: [] for label in ontology}
     for label, node in ontology.items():
         if label in names and "abstract" not in node["restrictions"]:
-            for child in below(ontology, label) - {label}:
-                above[child].append(label)
+            for child in below(ontology, label):
+                if child != label:
+                    above[child].append(label)
     return above
 
 
