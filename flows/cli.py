@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows import cli_data, cli_text, cli_versions
@@ -89,7 +90,7 @@ def _terminate(*_: object) -> None:
 
 
 def _fail(sentence: str, code: int = 2) -> None:
-    Console(stderr=True).print(f"[red]mulan:[/red] {sentence}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[red]mulan:[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 

@@ -94,7 +94,7 @@ def open_uri(uri: str | Path) -> Iterator[BinaryIO]:
     try:
         opened = fsspec.open(str(uri), "rb").open()
     except ImportError as error:
-        raise OSError(f"{error}; install what it names, such as the extra `mulan[s3]`") from error
+        raise OSError(f"{error} (mulan[s3] and mulan[gcs] do)") from error
     except OSError:
         raise
     except Exception as error:  # each protocol's library has exceptions of its own

@@ -3,6 +3,7 @@
 import json
 import socket
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 from flow_fixtures import ROOT
@@ -33,6 +34,11 @@ def test_missing_and_empty_manifests(tmp_path):
     refused(mulan("run", "--manifest", str(tmp_path / "empty.csv"), home=tmp_path), "has no rows")
     (tmp_path / "typed.jsonl").write_text('{"uri": 3, "text": "x"}')
     refused(mulan("prepare", "--manifest", str(tmp_path / "typed.jsonl"), home=tmp_path), "row 1, column 'uri'")
+
+
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed")
+def test_a_protocol_whose_package_is_missing(tmp_path):
+    refused(mulan("data", "check", "gs://bucket/tracks.csv", home=tmp_path), "(mulan[s3] and mulan[gcs] do)")
 
 
 def test_unknown_configuration_key(tmp_path):
