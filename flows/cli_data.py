@@ -81,6 +81,7 @@ def list_datasets(
 def list_sets(
     name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the working folder.")] = None,
+    params: Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the evaluation sets: what is measured on each, what it needs, and where it is prepared.
@@ -92,7 +93,8 @@ def list_sets(
     from flows.workspace import open_workspace
 
     settings = read_settings()
-    rows = describe_sets(open_workspace(settings.home, manifest=manifest), name, home=settings.home)
+    workspace = open_workspace(settings.home, manifest=manifest, params=params)
+    rows = describe_sets(workspace, name, home=settings.home)
     if as_json:
         print_json(rows)
         return
