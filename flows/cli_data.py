@@ -79,33 +79,44 @@ def list_datasets(
 
 @app.command("sets")
 def list_sets(
+    name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the working folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the evaluation sets: what is measured on each, what it needs, and where it is prepared.
 
-    Example: mulan data sets
+    Example: mulan data sets audioset-gen25
     """
     from flows.settings import read_settings
     from flows.steps.sets import describe_sets
     from flows.workspace import open_workspace
 
     settings = read_settings()
-    rows = describe_sets(open_workspace(settings.home, manifest=manifest), home=settings.home)
+    rows = describe_sets(open_workspace(settings.home, manifest=manifest), name, home=settings.home)
     if as_json:
         print_json(rows)
         return
-    table = Table("name", "suites", "split, classes", title="Evaluation sets")
+    if name:
+        table = Table(title=rows[0]["title"], show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for key in ("suites", "split", "class_list", "needs", "prepared"):
+            value = rows[0][key]
+            shown = ", ".join(value) if isinstance(value, list) else value
+            if shown or key == "prepared":
+                table.add_row(key.replace("_", " "), shown or "not yet")
+        console.print(table, markup=False)
+        return
+    table = Table("name", "what it measures", "classes", "prepared", title="Evaluation sets")
     for row in rows:
-        classes = f"; {row['class_list']}" if row["class_list"] else ""
-        table.add_row(row["name"], ", ".join(row["suites"]), row["split"] + classes)
-    console.print(table)
-    table = Table("name", "prepared at, or what it needs")
-    for row in rows:
-        table.add_row(row["name"], row["prepared"] or row["needs"])
+        table.add_row(
+            row["name"], ", ".join(row["suites"]), str(row["classes"] or ""), "yes" if row["prepared"] else ""
+        )
     console.print(table)
     console.print(
-        "`mulan evaluate MODEL --on NAME,NAME` measures them; --on NAME=PATH takes a folder or table of yours"
+        "`mulan data sets NAME` tells what one needs; `mulan evaluate MODEL --on NAME,NAME` measures them; "
+        "--on NAME=PATH takes a prepared folder, or a table of titles and descriptions, of yours",
+        highlight=False,
     )
 
 

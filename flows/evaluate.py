@@ -13,7 +13,8 @@ from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps.evaluate import compare_with_champion, evaluate_model
 from flows.steps.models import Subject, find_subject
-from flows.steps.sets import PlacedSet, check_unseen, place_sets
+from flows.steps.overlap import check_unseen
+from flows.steps.sets import PlacedSet, place_sets
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import to_markdown
 from mulan_core.evaluation.sets.definition import check_suites
