@@ -51,14 +51,14 @@ def main() -> None:
     reader, remembering = batches(0), batches(config.train.decoded_cache_mb)
     clips = Split(arguments.prepared, "train", ["audio"], keep_groups=2**31)
     for step in range(1 + len(clips) // config.train.batch_size):
-        remembering.at(step)
+        remembering[step]
     seconds: dict[str, list[float]] = {"bare": [], "reader": [], "remembering": []}
     for step in range(arguments.batches):
         flacs = [clips.row(draw.row, "audio")[0] for draw in reader.sampler.batch(step)]
         sides = {
             "bare": lambda flacs=flacs: [decode_flac(flac) for flac in flacs],
-            "reader": lambda step=step: reader.at(step),
-            "remembering": lambda step=step: remembering.at(step),
+            "reader": lambda step=step: reader[step],
+            "remembering": lambda step=step: remembering[step],
         }
         for name, side in sides.items():
             started = time.perf_counter()

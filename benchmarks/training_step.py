@@ -2,7 +2,7 @@
 
     mulan prepare                                  # the demo's shards, if they are not there yet
     python benchmarks/training_step.py [--prepared .mulan/data/prepared] [--rounds 30]
-    python benchmarks/training_step.py --loop      # adds the loop on Ray Train, with MLflow, from the shards
+    python benchmarks/training_step.py --loop      # the loop on Ray Train, with MLflow, beside the bare step
 
 Sides, on the same batches in memory, one thread, a worker's share of a batch:
 
@@ -17,13 +17,15 @@ Ratios are medians over rounds in which every side takes one step. Claims in doc
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ from mulan_core.training import build_optimizer, uses_bf16
 
 FIRST_STEP = 50
 """By then the cache of decoded clips is warm, and most texts have been met once."""
+LOOP_STEPS, BLOCK = 250, 25
 
 
 def main() -> None:
@@ -50,11 +53,21 @@ def main() -> None:
     parser.add_argument("--params", default="params.yaml")
     parser.add_argument("--prepared", type=Path, default=Path(".mulan/data/prepared"))
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--loop", action="store_true", help="also run the loop on Ray Train")
+    parser.add_argument("--loop", action="store_true", help="compare the loop with the bare step instead")
+    parser.add_argument("--readers", type=int, default=0, help="train.readers with --loop")
+    parser.add_argument("--threads", type=int, help="torch's threads with --loop; one less than cores frees the reader")
     arguments = parser.parse_args()
     config = load_config(arguments.params)
+    if arguments.loop:
+        _compare_loop(
+            replace(config, train=replace(config.train, readers=arguments.readers)),
+            arguments.prepared.resolve(),
+            arguments.threads or os.cpu_count() or 1,
+        )
+        return
     torch.set_num_threads(1)
-    batches = _in_memory(config, arguments.prepared, arguments.rounds)
+    made = _batches(config, arguments.prepared)
+    batches = [made[step] for step in range(FIRST_STEP, FIRST_STEP + arguments.rounds)]
     steps = {
         "ours": _ours(config, forget=False),
         "ours, new texts": _ours(config, forget=True),
@@ -75,17 +88,13 @@ def main() -> None:
     for name, values in seconds.items():
         times = np.median(np.array(values) / ours)
         print(f"{name:16} median {np.median(values) * 1000:7.1f} ms   {times:.2f} times ours")
-    if arguments.loop:
-        _compare_loop(config, arguments.prepared.resolve(), batches)
 
 
-def _in_memory(config: Config, prepared: Path, count: int, *, share: int | None = None) -> list[Batch]:
+def _batches(config: Config, prepared: Path) -> TrainingBatches:
     processor = MuLanProcessor.from_config(config.model)
-    train = config.train if share is None else replace(config.train, num_workers=1, batch_size=share)
-    made = TrainingBatches.of_pairs(
-        prepared, train, lambda texts: processor(text=texts), frontend=config.model.frontend
+    return TrainingBatches.of_pairs(
+        prepared, config.train, lambda texts: processor(text=texts), frontend=config.model.frontend
     )
-    return [made.at(step) for step in range(FIRST_STEP, FIRST_STEP + count)]
 
 
 def _ours(config: Config, *, forget: bool) -> Callable[[Batch], None]:
@@ -136,37 +145,74 @@ def _clap_loss(audio_BD: Tensor, text_BD: Tensor, tau: Tensor) -> Tensor:
     return (functional.cross_entropy(logits_BB, own_B) + functional.cross_entropy(logits_BB.T, own_B)) / 2
 
 
-def _compare_loop(config: Config, prepared: Path, batches: list[Batch]) -> None:
-    """Clips a second that MLflow shows for a real run of one worker, over those of the bare step."""
+def _compare_loop(config: Config, prepared: Path, threads: int) -> None:
+    """Run the real loop on Ray Train, one worker, stopping it every BLOCK steps to take the same steps bare."""
     import mlflow
     import ray
 
+    import flows.steps.train
     from flows.settings import read_settings
-    from flows.steps.train import train
 
     read_settings()
-    steps = 3 * FIRST_STEP
-    one = replace(config, train=replace(config.train, num_workers=1, steps=steps, checkpoint_every=steps, log_every=10))
+    train_config = replace(config.train, num_workers=1, steps=LOOP_STEPS, checkpoint_every=LOOP_STEPS, log_every=BLOCK)
+    config = replace(config, train=train_config)
+    real_worker = flows.steps.train.train_worker
     with tempfile.TemporaryDirectory() as folder:
+        timings = Path(folder) / "timings.json"
+
+        def worker(settings: dict[str, Any]) -> None:
+            beside = _Beside(config, threads)
+            from_step = TrainingBatches.from_step
+            TrainingBatches.from_step = lambda batches, first: beside.interleave(from_step(batches, first))
+            real_worker(settings)
+            timings.write_text(json.dumps([beside.loop, beside.waited, beside.bare]))
+
+        flows.steps.train.train_worker = worker
         ray.init(address="local", num_cpus=4, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         uri = f"sqlite:///{folder}/mlflow.db"
-        trained = train(one, prepared, data_hash="benchmark", mlflow_uri=uri, storage=Path(folder) / "ray")
+        trained = flows.steps.train.train(
+            config, prepared, data_hash="benchmark", mlflow_uri=uri, storage=Path(folder) / "ray"
+        )
+        points = len(mlflow.MlflowClient(uri).get_metric_history(trained.run_id, "loss"))
         ray.shutdown()
-        points = mlflow.MlflowClient(uri).get_metric_history(trained.run_id, "clips_per_s")
-    loop = np.array([point.value for point in points if point.step > FIRST_STEP])
-    torch.set_num_threads(os.cpu_count() or 1)
-    batches = _in_memory(one, prepared, len(batches), share=config.train.batch_size)
-    step = _ours(one, forget=False)
-    for batch in batches:
-        step(batch)
-    bare = []
-    for batch in batches:
-        started = time.perf_counter()
-        step(batch)
-        bare.append(config.train.batch_size / (time.perf_counter() - started))
-    print(f"loop on Ray Train, one worker, from step {FIRST_STEP}: median {np.median(loop):.0f} clips/s")
-    print(f"bare step on batches in memory: median {np.median(bare):.0f} clips/s")
-    print(f"loop over bare: {np.median(loop) / np.median(bare):.2f}")
+        loop, waited, bare = (np.array(seconds)[FIRST_STEP // BLOCK :] for seconds in json.loads(timings.read_text()))
+    clips = BLOCK * config.train.batch_size
+    print(f"{threads} torch threads, {config.train.readers} readers, {points} points in MLflow")
+    print(f"loop on Ray Train: median {np.median(clips / loop):.0f} clips/s")
+    print(f"bare step:         median {np.median(clips / bare):.0f} clips/s")
+    print(f"loop over bare:    median {np.median(bare / loop):.2f} of {len(bare)} blocks", end="; ")
+    print(f"the loop waits for its reader {waited.sum() / loop.sum():.1%} of its time")
+
+
+class _Beside:
+    """Takes every block of the loop's steps again, bare: a second model that has met exactly the same texts."""
+
+    def __init__(self, config: Config, threads: int) -> None:
+        self._threads = threads
+        self._step = _ours(config, forget=False)
+        self.loop: list[float] = []
+        self.waited: list[float] = []
+        self.bare: list[float] = []
+
+    def interleave(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches; seconds of each block are noted, of the loop and of the bare step."""
+        torch.set_num_threads(self._threads)
+        while True:
+            block, waited, started = [], 0.0, time.perf_counter()
+            for _ in range(BLOCK):
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                waited += time.perf_counter() - asked
+                if batch is None:
+                    return
+                block.append(batch)
+                yield batch
+            self.loop.append(time.perf_counter() - started)
+            self.waited.append(waited)
+            started = time.perf_counter()
+            for batch in block:
+                self._step(batch)
+            self.bare.append(time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -348,8 +348,11 @@ class TrainConfig:
     """Steps between checkpoints."""
     log_every: int = 20
     """Steps between metric points."""
+    readers: int = 0
+    """Processes of each worker that make its batches; 0 makes them in a thread of the worker, which has to share
+    Python's one lock and the cores with the step. A GPU wants several: docs/performance.md."""
     decoded_cache_mb: int = 1024
-    """A worker whose clips take no more than this when decoded, megabytes, decodes each only once."""
+    """A worker (or each of its readers) whose decoded clips take no more than this, megabytes, decodes each once."""
     max_bad_steps: int = 10
     """Stop after this many steps in a row with a non-finite loss or gradient."""
 
@@ -370,6 +373,8 @@ class TrainConfig:
         for name, count in (("num_lanes", self.num_lanes), ("shuffle_window", self.shuffle_window)):
             if count < 1:
                 raise UserError(f"train.{name} is {count}; give at least 1")
+        if self.readers < 0:
+            raise UserError(f"train.readers is {self.readers}; give a number of processes, or 0 for a thread")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(
                 f"train.ema_decay is {self.ema_decay}; give a number between 0 and 1, or null for no average"

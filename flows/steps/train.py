@@ -108,7 +108,8 @@ def train(
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=config.train.num_workers,
                     use_gpu=config.train.use_gpu,
-                    resources_per_worker={"CPU": 1} | ({"GPU": 1} if config.train.use_gpu else {}),
+                    resources_per_worker={"CPU": 1 + config.train.readers}
+                    | ({"GPU": 1} if config.train.use_gpu else {}),
                 ),
                 run_config=ray.train.RunConfig(
                     name=f"{name}-{key}",

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mulan_core.audio.augment import draw_masks
 from mulan_core.audio.windows import crop_start, cut_window
@@ -28,9 +29,10 @@ Beside = Callable[[list[Draw]], dict[str, Tensor]]
 
 
 class TrainingBatches:
-    """Iterates over a worker's batches from any step on; the next batch is made while the current one trains.
+    """A worker's batches by step: ``batches[7]``, or all from some step on, made ahead while others train.
 
-    ``of_pairs`` and ``of_labels`` make one. All of it follows from (seed, step), whatever the number of workers.
+    ``of_pairs`` and ``of_labels`` make one. All of it follows from (seed, step), whatever the number of workers
+    and of readers.
     """
 
     def __init__(
@@ -127,15 +129,30 @@ class TrainingBatches:
 
     def from_step(self, first: int) -> Iterator[Batch]:
         """Yield the batches of steps ``first``, ``first + 1``, ... up to the configured number of steps."""
+        steps = range(first, self._config.steps)
+        if self._config.readers:
+            # Forked, so that every reader has the clips' table without reading it again; none of them computes.
+            return iter(
+                DataLoader(
+                    self,  # type: ignore[arg-type]  # whose rows are the batches
+                    sampler=steps,
+                    batch_size=None,
+                    num_workers=self._config.readers,
+                    multiprocessing_context="fork",
+                )
+            )
+        return self._ahead(steps) if steps else iter(())
+
+    def _ahead(self, steps: range) -> Iterator[Batch]:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-            upcoming = pool.submit(self.at, first)
-            for step in range(first, self._config.steps):
+            upcoming = pool.submit(self.__getitem__, steps.start)
+            for step in steps:
                 batch = upcoming.result()
-                if step + 1 < self._config.steps:
-                    upcoming = pool.submit(self.at, step + 1)
+                if step + 1 in steps:
+                    upcoming = pool.submit(self.__getitem__, step + 1)
                 yield batch
 
-    def at(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch:
         """Make this worker's slice of the batch of one step."""
         draws = self.sampler.batch(step, self._places)
         inputs = self._beside(draws)
