@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from mulan_core.evaluation.study import Study
 
 INK, QUIET, GRID = "#22303c", "#7b8794", "#e4e7eb"
 BLUE, PALE, ORANGE, RED = "#2f6db5", "#b9d1ec", "#d9822b", "#b23a48"
@@ -115,6 +118,37 @@ def retrieval_png(report: Mapping[str, Any]) -> bytes | None:
     return _png(figure)
 
 
+def study_png(study: Study) -> bytes | None:
+    """Rows against metrics: each seed, the mean and its interval; the bar is the least difference that stands."""
+    columns, summary = study.columns, study.summary()
+    if not columns:
+        return None
+    across = min(3, len(columns))
+    down = -(-len(columns) // across)
+    figure = _figure(width=9.2, height=0.9 + down * (0.75 + 0.3 * len(study.rows)))
+    rows = np.arange(len(study.rows))[::-1]
+    least = study.least_differences()
+    for position, (_, _, metric) in enumerate(columns):
+        axes = figure.add_subplot(down, across, position + 1)
+        values_RS = study.values[metric]
+        for y, row, values_S in zip(rows, summary, values_RS, strict=True):
+            if len(values_S) > 1:
+                axes.plot(values_S, np.full(len(values_S), y), marker="o", color=PALE, markersize=4, linestyle="none")
+            if metric in row["intervals"]:
+                axes.plot(row["intervals"][metric], [y, y], color=BLUE, linewidth=1.4)
+            axes.plot([row["metrics"][metric]], [y], marker="o", color=BLUE, markersize=5.5)
+        if metric in least:
+            left = float(values_RS.min())
+            axes.plot([left, left + least[metric]], [-0.75, -0.75], color=ORANGE, linewidth=3, solid_capstyle="butt")
+        axes.set_yticks(rows, [_shortened(row) for row in study.rows] if position % across == 0 else [])
+        axes.set_ylim(-1.0, len(study.rows) - 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        _dress(axes, grid="x")
+        axes.set_title(metric_label(metric), loc="left", fontsize=8.5, color=INK)
+    _legend(figure, ["mean", "interval", *(["seed", "least"] if least else [])], outside=True)
+    return _png(figure)
+
+
 def _class_panel(axes: Axes, facet: str, panel: list[Mapping[str, Any]], *, left: float) -> None:
     rows = np.arange(len(panel))
     values = np.array([row["roc_auc"] for row in panel])
@@ -165,20 +199,23 @@ def _dress(axes: Axes, *, grid: str) -> None:
     axes.tick_params(length=0, labelcolor=INK, labelsize=8.5)
 
 
-def _legend(axes: Axes, entries: list[str]) -> None:
+def _legend(place: Any, entries: list[str], *, outside: bool = False) -> None:
     marks = {
         "value": Line2D([], [], marker="o", color=BLUE, linestyle="none", markersize=5.5),
         "zero-shot": Line2D([], [], marker="o", color=BLUE, linestyle="none", markersize=5),
         "probe": Line2D([], [], marker="D", color=ORANGE, linestyle="none", markersize=4),
         "interval": Line2D([], [], color=BLUE, linewidth=1.4),
         "chance": Line2D([], [], marker="|", color=RED, linestyle="none", markersize=10, markeredgewidth=1.8),
+        "mean": Line2D([], [], marker="o", color=BLUE, linestyle="none", markersize=5.5),
+        "seed": Line2D([], [], marker="o", color=PALE, linestyle="none", markersize=4),
+        "least": Line2D([], [], color=ORANGE, linewidth=3, solid_capstyle="butt"),
     }
-    labels = {"interval": "95 % interval", "probe": "linear probe"}
-    axes.legend(
+    labels = {"interval": "95 % interval", "probe": "linear probe", "least": "least difference that stands"}
+    place.legend(
         [marks[entry] for entry in entries],
         [labels.get(entry, entry) for entry in entries],
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
+        loc="outside lower left" if outside else "lower left",
+        bbox_to_anchor=None if outside else (-0.01, 1.0),
         ncols=len(entries),
         frameon=False,
         fontsize=8.5,

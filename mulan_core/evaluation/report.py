@@ -6,7 +6,7 @@ A report is the dict of ``mulan_core.evaluation.suite.evaluate``; its fields are
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ TABLES: tuple[tuple[str, tuple[tuple[str, str, str | None], ...]], ...] = (
 )
 """Heading and columns (name, metric, the paper's column of the same protocol) of the ablation's tables."""
 
+FACETS: tuple[tuple[str, str], ...] = (("tagging/", ""), ("probe/", "probe "))
+"""Start of a facet's metric, start of its column's name; a catalogue's own facets follow the demo's."""
+
 
 def to_json(report: Mapping[str, Any]) -> str:
     """The report as JSON; refuses NaN, which is not JSON."""
@@ -114,21 +117,37 @@ def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
     return [json_path, markdown_path, *written]
 
 
-def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def ablation_columns(metrics: Collection[str]) -> list[tuple[str, list[tuple[str, str, str | None]]]]:
+    """The headings and columns of ``TABLES`` that have a metric here, and those of a catalogue's own facets."""
+    known = {metric for _, columns in TABLES for _, metric, _ in columns}
+    own: list[tuple[str, str, str | None]] = [
+        (name + parts[1], metric, None)
+        for start, name in FACETS
+        for metric in sorted(metrics)
+        if metric.startswith(start) and metric not in known
+        if len(parts := metric.split("/")) == 3 and parts[2] == "roc_auc"
+    ]
+    tables = []
+    for number, (heading, columns) in enumerate(TABLES):
+        present = [column for column in columns if column[1] in metrics] + (own if number == 0 else [])
+        if present:
+            tables.append((heading, present))
+    return tables
+
+
+def ablation_table(rows: Sequence[Mapping[str, Any]], *, brackets: str = "95 % bootstrap interval") -> str:
     """The ablation over text sources as Markdown, in the layout of the paper's Tables 4(b), 5 and 6.
 
     Args:
         rows: one mapping per run: ``name`` (a key of ``ROWS`` or free text), ``metrics`` and, if known,
             ``intervals`` as in a report. A missing metric is shown as missing.
+        brackets: what the intervals are.
 
     The paper's values stand beside ours where it measured the same protocol; they come from other data, so what
     compares is the order of the rows, not the values. The best of our rows is bold.
     """
     blocks = []
-    for heading, all_columns in TABLES:
-        columns = [column for column in all_columns if any(column[1] in row["metrics"] for row in rows)]
-        if not columns:
-            continue
+    for heading, columns in ablation_columns({metric for row in rows for metric in row["metrics"]}):
         paper = [(name, key) for name, _, key in columns if key is not None]
         header = ["trained on", *(name for name, _, _ in columns), *(f"*paper: {_paper_name(n)}*" for n, _ in paper)]
         best = {metric: max(row["metrics"].get(metric, float("-inf")) for row in rows) for _, metric, _ in columns}
@@ -139,11 +158,11 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> str:
             values = PAPER.get(row["name"], {})
             cells += [f"*{values[key]:.3f}*" if key in values else NO_VALUE for _, key in paper]
             body.append(cells)
-        blocks.append(f"### {heading}\n\n" + _table(header, body))
+        blocks.append(f"### {heading}\n\n" + markdown_table(header, body))
     if not blocks:
         return "No row has a metric.\n"
     blocks.append(
-        "In brackets: 95 % bootstrap interval. Bold: best of our rows. Columns marked *paper* are values printed in "
+        f"In brackets: {brackets}. Bold: best of our rows. Columns marked *paper* are values printed in "
         "the MuLan paper (M-Resnet-50) for the same protocol on its own data and candidates: compare the order of the "
         "rows, not the values. The paper has no probe, instrument or mood column for these rows."
     )
@@ -194,7 +213,7 @@ def _metric_tables(report: Mapping[str, Any]) -> str:
             for name in grouped[start]
         ]
         if rows:
-            tables.append(f"## {heading}\n\n" + _table(["metric", "value", "95 % interval", "chance"], rows))
+            tables.append(f"## {heading}\n\n" + markdown_table(["metric", "value", "95 % interval", "chance"], rows))
     return "\n\n".join(tables)
 
 
@@ -218,7 +237,7 @@ def _class_table(report: Mapping[str, Any]) -> str:
         for row in rows
     ]
     header = ["facet", "class", "tracks", "ROC-AUC", "95 % interval", "PR-AUC", "chance PR-AUC", "probe ROC-AUC"]
-    return "## Classes\n\nChance ROC-AUC is 0.5.\n\n" + _table(header, body)
+    return "## Classes\n\nChance ROC-AUC is 0.5.\n\n" + markdown_table(header, body)
 
 
 def _query_table(report: Mapping[str, Any], query_set: str, worst: int) -> str:
@@ -238,7 +257,7 @@ def _query_table(report: Mapping[str, Any], query_set: str, worst: int) -> str:
     ]
     header = ["query", "tracks", "AUC", "AP", "best rank", "first hits (right ones bold)"]
     shown = f"the {worst} weakest and the {worst} strongest of {len(rows)}" if len(rows) > 2 * worst else "all"
-    return f"## Queries by {query_set} ({shown})\n\n" + _table(header, body)
+    return f"## Queries by {query_set} ({shown})\n\n" + markdown_table(header, body)
 
 
 def _interval(interval: Sequence[float] | None) -> str:
@@ -249,7 +268,7 @@ def _number(value: float | None) -> str:
     return NO_VALUE if value is None else f"{value:.3f}"
 
 
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A Markdown table; texts of users cannot break its cells."""
     lines = [header, ["---"] * len(header), *body]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
