@@ -405,8 +405,9 @@ class EvaluateConfig:
 
     batch_size: int = 32
     """Windows or texts encoded at once."""
-    template: str = "{}"
-    """Text made of a label for zero-shot tagging (the paper states none: the bare label)."""
+    templates: tuple[str, ...] = ("{}",)
+    """Texts made of a label for zero-shot tagging (the paper states none: the bare label). Of several, a class's vector
+    is the re-normalised mean of their unit vectors."""
     probe_l2: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
     """Regularisation strengths C of the linear probe; the validation split picks one."""
     num_triplets: int = 2_000
@@ -420,6 +421,16 @@ class EvaluateConfig:
     `mulan data sets` have their class lists and splits, ``audioset`` and the like serve all sets of that data."""
 
     def __post_init__(self) -> None:
+        if not self.templates or len(set(self.templates)) < len(self.templates):
+            raise UserError(f"evaluate.templates is {list(self.templates)}; give one or more, each once")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise UserError(f"evaluate.templates: {template!r} must hold {{}} once, where the label goes")
+        if not self.probe_l2 or min(self.probe_l2) <= 0:
+            raise UserError(f"evaluate.probe_l2 is {list(self.probe_l2)}; give one or more numbers above 0")
+        for name, least in (("batch_size", 1), ("num_triplets", 1), ("bootstrap", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluate.{name} is {getattr(self, name)}; give at least {least}")
         for name in self.sets:
             if not SET_NAME.fullmatch(name) or name in ("own", "demo"):
                 raise UserError(

@@ -70,6 +70,7 @@ def evaluate_model(
         vectors,
         embed_texts=encoder.embed_texts if encoder.has_text else None,
         unknown_texts=encoder.unknown_texts,
+        class_prompts=encoder.class_prompts,
         suites=chosen,
         config=config,
         set_info=_set_info(subject, placed),

@@ -93,6 +93,10 @@ class Encoder(ABC):
         """Those of the texts that have no vector here: all without a text side, else what a table does not list."""
         return [] if self.has_text else list(texts)
 
+    def class_prompts(self, label: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """What is embedded for a class: the texts that templates made of its label; in a classifier its name."""
+        return texts
+
 
 def open_encoder(
     model: str | Path, *, pooling: str | None = None, batch_size: int = 32, device: str | None = None

@@ -16,7 +16,7 @@ from mulan_core.evaluation.probe import linear_probe
 from mulan_core.evaluation.retrieval import RECALL_AT, RetrievalResult, retrieve
 from mulan_core.evaluation.sets.content import Content
 from mulan_core.evaluation.sets.definition import QUERY_SETS
-from mulan_core.evaluation.tagging import ClassScore, TaggingResult, label_text, score_classes, split_label
+from mulan_core.evaluation.tagging import ClassScore, TaggingResult, label_texts, score_classes, split_label
 from mulan_core.evaluation.triplets import triplet_accuracy
 
 Split = tuple[Sequence[str], NDArray[np.floating]]
@@ -28,7 +28,7 @@ Report = dict[str, Any]
 
 def prompts_of(label: str, content: Content, config: EvaluateConfig) -> tuple[str, ...]:
     """The texts that are embedded for a class."""
-    return (label_text(content.class_texts.get(label, label), config.template),)
+    return label_texts(content.class_texts.get(label, label), config.templates)
 
 
 def class_vectors(prompts: Mapping[str, Sequence[str]], texts: Vectors) -> dict[str, NDArray[np.floating]]:

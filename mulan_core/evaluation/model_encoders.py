@@ -240,6 +240,10 @@ class ClassifierEncoder(_Listener):
         """See ``Encoder``: texts that are not the name of a class."""
         return [text for text in texts if text not in self._columns]
 
+    def class_prompts(self, label: str, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """See ``Encoder``: no template or spelling comes between a classifier and its class."""
+        return (label,) if label in self._columns else texts
+
 
 def _vectors(output: Any) -> Tensor:
     """The projected vectors in what ``get_*_features`` returns: a tensor, or an output that holds them."""

@@ -1,12 +1,13 @@
 """Vectors that another program made, as an encoder: how a model that does not run here is measured.
 
 ``.npz`` holds ``track_ids`` (N,) with ``tracks_ND``, or ``texts`` (T,) with ``texts_TD``, or all four; the names are
-those of ``evidence.npz``, so that file can be measured again. ``.npy`` holds one matrix; what its rows are stands in
-``<name>.tracks.txt`` or ``<name>.texts.txt`` beside it, one track id or text a line.
+those of ``evidence.npz`` (which keeps its strings as JSON), so that file can be measured again. ``.npy`` holds one
+matrix; what its rows are stands in ``<name>.tracks.txt`` or ``<name>.texts.txt`` beside it, a track id or text a line.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
         loaded = np.load(path, allow_pickle=False)
         if path.suffix == ".npz":
             with loaded:
-                return {key: loaded[key] for pair in _SIDES.values() for key in pair if key in loaded}
+                return {key: _names(loaded[key]) for pair in _SIDES.values() for key in pair if key in loaded}
     except (OSError, ValueError, EOFError) as error:
         reason = str(error).split(".")[0]
         if "allow_pickle" in str(error):
@@ -94,6 +95,10 @@ def _read(path: Path) -> dict[str, Any]:
     ((side, file),) = beside.items()
     names_key, vectors_key = _SIDES[side]
     return {names_key: file.read_text(encoding="utf-8").splitlines(), vectors_key: loaded}
+
+
+def _names(array: np.ndarray) -> Any:
+    return json.loads(array.tobytes()) if array.dtype == np.uint8 else array
 
 
 def _unit(name: str, key: str, vectors_ND: np.ndarray, count: int) -> np.ndarray:

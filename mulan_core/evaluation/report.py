@@ -189,7 +189,7 @@ def _set_lines(report: Mapping[str, Any]) -> str:
     lines.append(f"- set hash: `{about['hash'][:16]}`")
     lines.append("- counts: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in about["counts"].items()))
     protocol = about["protocol"]
-    lines.append(f"- label template: `{protocol['template']}`")
+    lines.append(f"- label templates: {', '.join(f'`{template}`' for template in protocol['templates'])}")
     lines.append(f"- {protocol['window_policy']}")
     lines.append(f"- intervals: 95 %, {protocol['bootstrap']} bootstrap resamples, seed {protocol['seed']}")
     return "\n".join(lines)

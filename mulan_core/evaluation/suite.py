@@ -46,6 +46,7 @@ def evaluate(
     config: EvaluateConfig,
     suites: Sequence[str] = SUITES,
     unknown_texts: Callable[[list[str]], list[str]] | None = None,
+    class_prompts: Callable[[str, tuple[str, ...]], tuple[str, ...]] | None = None,
     set_info: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Evidence]:
     """Measure what the suites name on the test split.
@@ -55,9 +56,10 @@ def evaluate(
         vectors: split -> (track ids, vectors_ND); may hold more tracks than the set. Empty for a model without an
             audio side, or a set of texts alone.
         embed_texts: texts -> unit vectors; called once, with distinct texts. None for a model without a text side.
-        config: template, probe strengths, number of triplets and of resamples, seed.
+        config: templates, probe strengths, number of triplets and of resamples, seed.
         suites: what to measure, of ``SUITES``.
         unknown_texts: those of some texts that the model has no vector for; what needs them is left out and said.
+        class_prompts: a label and its texts -> what the model embeds instead of them (``Encoder.class_prompts``).
         set_info: what else names the set (name, split, class list, data hash); copied into ``set``.
 
     Returns:
@@ -85,6 +87,8 @@ def evaluate(
     if labelled and not classes:
         notes.append("No test track has a label: tagging and the linear probe are not measured.")
     prompts = {label: measures.prompts_of(label, content, config) for label in classes} if "tagging" in suites else {}
+    if class_prompts is not None:
+        prompts = {label: class_prompts(label, texts) for label, texts in prompts.items()}
     content = replace(
         content,
         queries=content.queries if "retrieval" in suites else {},
@@ -221,7 +225,7 @@ def _describe(content: Content, audio: Mapping[str, Split], config: EvaluateConf
     test_ids = content.tracks.get("test", ())
     apart = sorted(set(content.held_out) & set(test_ids))
     protocol = {
-        "template": config.template,
+        "templates": list(config.templates),
         "window_policy": WINDOW_POLICY,
         "num_triplets": None if content.all_triplets else config.num_triplets,
         "seed": config.seed,

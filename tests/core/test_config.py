@@ -1,10 +1,11 @@
 """The YAML files and their errors."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from mulan_core.config import Config, from_mapping, load_config, to_mapping
+from mulan_core.config import Config, EvaluateConfig, from_mapping, load_config, to_mapping
 from mulan_core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -51,3 +52,20 @@ def test_file_errors_name_the_file(tmp_path):
     broken.write_text("a: [1,\n")
     with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML"):
         load_config(broken)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"templates": []}, "give one or more, each once"),
+        ({"templates": ["{}", "{}"]}, "give one or more, each once"),
+        ({"templates": ["a song"]}, "'a song' must hold {} once"),
+        ({"templates": ["{} and {}"]}, "must hold {} once"),
+        ({"templates": "{} music"}, "must be a"),
+        ({"probe_l2": [0.0, 1.0]}, "give one or more numbers above 0"),
+        ({"bootstrap": -1}, "evaluate.bootstrap is -1; give at least 0"),
+    ],
+)
+def test_evaluation_numbers_are_checked(values, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        from_mapping(EvaluateConfig, values, "evaluate")

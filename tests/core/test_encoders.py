@@ -27,6 +27,7 @@ from mulan_core.classifier import AudioClassifier
 from mulan_core.embedding import embed_texts, embed_tracks
 from mulan_core.errors import UserError
 from mulan_core.evaluation.encoders import kind_of, open_encoder, weights_hash
+from mulan_core.evaluation.evidence import Evidence
 from tests.core.model_fixtures import model_config, processor, tiny_model
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sad", "piano", "techno", "for", "a", "rainy", "night"]
@@ -341,6 +342,8 @@ class TestClassifier:
     def test_knows_its_classes_only(self, folder):
         encoder = open_encoder(folder, device="cpu")
         assert encoder.unknown_texts(["Rock", "genre:Rock", "Sad", "techno"]) == ["Sad", "techno"]  # two are called Sad
+        assert encoder.class_prompts("genre:Rock", ("the sound of Rock",)) == ("genre:Rock",)
+        assert encoder.class_prompts("genre:Jazz", ("Jazz",)) == ("Jazz",)
         with pytest.raises(UserError, match="without a class 'techno'"):
             encoder.embed_texts(["techno"])
 
@@ -358,6 +361,21 @@ class TestTable:
         assert encoder.unknown_texts(TEXTS) == TEXTS[2:]
         with pytest.raises(UserError, match="no vector for 1 of 2 tracks, first 'z'"):
             encoder.embed_tracks(["a", "z"], (), sampling_rate=0)
+
+    def test_evidence_is_measured_again(self, tmp_path):
+        evidence = Evidence(
+            track_ids=("a", "b"),
+            tracks_ND=np.eye(2, dtype=np.float32),
+            positives_NC=np.zeros((2, 0), bool),
+            held_out_N=np.zeros(2, bool),
+            probe_NC=np.zeros((2, 0), np.float32),
+            texts=("sad", "café"),
+            texts_TD=np.array([[3.0, 4.0], [0.0, 1.0]], np.float32),
+        )
+        evidence.save(tmp_path / "evidence.npz")
+        encoder = open_encoder(tmp_path / "evidence.npz")
+        assert encoder.embed_texts(["café", "sad"]).tolist() == [[0, 1], [np.float32(0.6), np.float32(0.8)]]
+        assert encoder.embed_tracks(["b"], (), sampling_rate=0).tolist() == [[0, 1]]
 
     def test_npy(self, tmp_path):
         np.save(tmp_path / "v.npy", np.eye(3))

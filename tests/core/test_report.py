@@ -30,7 +30,7 @@ def make_report() -> dict[str, Any]:
             "name": "made up",
             "hash": "0123456789abcdef" * 4,
             "counts": {"test_tracks": 90, "playlists": 2},
-            "protocol": {"template": "{} music", "window_policy": "even", "bootstrap": 200, "seed": 0},
+            "protocol": {"templates": ["{} music"], "window_policy": "even", "bootstrap": 200, "seed": 0},
         },
         "metrics": metrics,
         "intervals": {name: [value - 0.05, value + 0.05] for name, value in metrics.items()},

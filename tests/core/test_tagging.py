@@ -5,8 +5,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.tagging import label_text, positives_of, score_classes, split_label
+from mulan_core.evaluation.tagging import is_negation, label_texts, positives_of, score_classes, split_label
 
+METRICS = ("roc_auc", "pr_auc")
 CLASSES = ["genre:Jazz", "genre:Ska", "mood:Sad music", "calm"]
 
 
@@ -78,9 +79,33 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 
 def test_labels_and_their_texts() -> None:
     assert split_label("genre:Drum: and bass") == ("genre", "Drum: and bass")
-    assert label_text("genre:Jazz", "the sound of {}") == "the sound of Jazz"
-    assert label_text("calm", "{}") == "calm"
-    with pytest.raises(UserError, match="template"):
-        label_text("calm", "no place")
+    assert label_texts("genre:Jazz", ["the sound of {}", "{}"]) == ("the sound of Jazz", "Jazz")
+    assert label_texts("calm", ["{}"]) == ("calm",)
     found = positives_of(["a", "b"], {"a": ["x", "unknown"], "c": ["y"]}, ["x", "y"])
     assert found.tolist() == [[True, False], [False, False]]
+
+
+NO = "voice strings piano voices beat singing violin guitar vocal vocals flute singer drums"
+NOT = "classical rock opera english"
+MTAT_NEGATIONS = [f"no {word}" for word in NO.split()] + [f"not {word}" for word in NOT.split()]
+
+
+def test_negations_are_told_by_their_first_word() -> None:
+    assert len(MTAT_NEGATIONS) == 17
+    assert all(is_negation(label) for label in [*MTAT_NEGATIONS, "tag:Without Drums", "genre:non-vocal"])
+    assert not any(is_negation(label) for label in ("noise", "nothing", "genre:No wave", "old", "", "genre:Rock"))
+
+
+def test_negations_are_averaged_apart() -> None:
+    rng = np.random.default_rng(2)
+    classes = ["rock", "no vocals", "mood:Sad", "not rock", "piano"]
+    scores, positives = rng.standard_normal((80, 5)), rng.random((80, 5)) < 0.4
+    result = score_classes(scores, positives, classes, resamples=50, seed=0)
+    each = [roc_auc_score(positives[:, c], scores[:, c]) for c in range(5)]
+    assert result.metrics["tag/roc_auc"] == pytest.approx(np.mean([each[c] for c in (0, 1, 3, 4)]), abs=1e-12)
+    assert result.metrics["tag/negations/roc_auc"] == pytest.approx(np.mean([each[1], each[3]]), abs=1e-12)
+    assert result.metrics["tag/without_negations/roc_auc"] == pytest.approx(np.mean([each[0], each[4]]), abs=1e-12)
+    assert not any(name.startswith("mood/") and "negations" in name for name in result.metrics)
+    assert result.metrics.keys() == result.chance.keys() == result.intervals.keys()
+    alone = score_classes(scores[:, [1, 3]], positives[:, [1, 3]], ["no vocals", "not rock"], resamples=0, seed=0)
+    assert set(alone.metrics) == {f"tag/{group}{metric}" for group in ("", "negations/") for metric in METRICS}
