@@ -16,7 +16,14 @@ from mulan_core.evaluation.probe import linear_probe
 from mulan_core.evaluation.retrieval import RECALL_AT, RetrievalResult, retrieve
 from mulan_core.evaluation.sets.content import Content
 from mulan_core.evaluation.sets.definition import QUERY_SETS
-from mulan_core.evaluation.tagging import ClassScore, TaggingResult, label_texts, score_classes, split_label
+from mulan_core.evaluation.tagging import (
+    ClassScore,
+    TaggingResult,
+    label_texts,
+    score_classes,
+    split_label,
+    zero_shot_scores,
+)
 from mulan_core.evaluation.triplets import triplet_accuracy
 
 Split = tuple[Sequence[str], NDArray[np.floating]]
@@ -57,8 +64,9 @@ def add_tagging(
     columns = [c for c, label in enumerate(classes) if label in class_vectors]
     classes = [classes[c] for c in columns]
     positives_NC = positives_NC[:, columns]
-    scores_NC = test_ND @ np.stack([class_vectors[label] for label in classes]).T
-    tagging = score_classes(scores_NC, positives_NC, classes, resamples=config.bootstrap, seed=config.seed)
+    text_CD = np.stack([class_vectors[label] for label in classes])
+    resampling = {"resamples": config.bootstrap, "seed": config.seed}
+    tagging = score_classes(zero_shot_scores(test_ND, text_CD), positives_NC, classes, **resampling)
     _add_scores(report, "tagging", tagging)
     report["per_class"] += _class_rows("test", tagging)
     report["set"]["counts"] |= {"classes": len(tagging.classes), "skipped_classes": len(tagging.skipped)}
@@ -69,9 +77,8 @@ def add_tagging(
     apart = set(held_out)
     held_out_N = np.array([track_id in apart for track_id in test_ids])
     if held_out_N.any():
-        alone = score_classes(
-            scores_NC[held_out_N], positives_NC[held_out_N], classes, resamples=config.bootstrap, seed=config.seed
-        )
+        of_apart = zero_shot_scores(test_ND[held_out_N], text_CD)
+        alone = score_classes(of_apart, positives_NC[held_out_N], classes, **resampling)
         _add_scores(report, "tagging/held_out", alone)
         report["per_class"] += _class_rows("held_out", alone)
         if alone.skipped:
@@ -108,7 +115,7 @@ def add_probe(
             f"{len(untrained)} classes without training examples not probed: {', '.join(untrained)}."
         )
     probed = score_classes(
-        probe.scores[:, probe.trained],
+        probe.scores[:, probe.trained].T,
         positives["test"][:, probe.trained],
         trained,
         resamples=config.bootstrap,

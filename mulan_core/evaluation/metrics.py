@@ -16,6 +16,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,11 +56,12 @@ def average_precision(scores_N: ArrayLike, positives_N: ArrayLike) -> float:
 
 
 def weighted_curves(
-    scores_N: NDArray[np.floating], positives_N: NDArray[np.bool_], weights_BN: Floats
+    scores_N: NDArray[np.floating], positives_N: NDArray[np.bool_], weights_BN: NDArray[Any]
 ) -> tuple[Floats, Floats]:
     """ROC-AUC and average precision of one ranking under B weightings of its items at once.
 
-    One sort serves all weightings; a bootstrap resample is the weighting that counts how often an item was drawn.
+    One sort serves all weightings; a bootstrap resample is the weighting that counts how often an item was drawn. Only
+    sums of weights down to the positives are kept, a few weightings at a time, so memory does not grow with B.
 
     Returns:
         auc_B and ap_B; NaN where a weighting leaves no positive or no negative.
@@ -67,19 +69,44 @@ def weighted_curves(
     order = np.argsort(-scores_N, kind="stable")
     ordered = scores_N[order]
     starts_G = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    weights = weights_BN[:, order]
-    positive_BG = np.add.reduceat(weights * positives_N[order], starts_G, axis=1)
-    all_BG = np.add.reduceat(weights, starts_G, axis=1)
-    positive_from_BG, all_from_BG = np.cumsum(positive_BG, axis=1), np.cumsum(all_BG, axis=1)
-    num_positive, num_negative = positive_from_BG[:, -1], all_from_BG[:, -1] - positive_from_BG[:, -1]
-    negative_BG = all_BG - positive_BG
-    negative_below_BG = num_negative[:, None] - np.cumsum(negative_BG, axis=1)
+    ends_G = np.r_[starts_G[1:], ordered.size]
+    places_P = np.flatnonzero(positives_N[order])
+    group_P = np.searchsorted(starts_G, places_P, side="right") - 1
+    held_U, first_P = np.unique(group_P, return_index=True)  # groups that hold a positive
+    size = max(1, _SCORES // 4 // ordered.size)
+    parts = [
+        _curves(weights_BN[first : first + size, order], places_P, first_P, starts_G[held_U], ends_G[held_U])
+        for first in range(0, len(weights_BN), size)
+    ]
+    return np.concatenate([auc for auc, _ in parts]), np.concatenate([ap for _, ap in parts])
+
+
+def _curves(
+    weights_bN: NDArray[Any],
+    places_P: NDArray[np.int64],
+    first_P: NDArray[np.int64],
+    starts_U: NDArray[np.int64],
+    ends_U: NDArray[np.int64],
+) -> tuple[Floats, Floats]:
+    """``weighted_curves`` of items that are in order: where positives and the groups that hold them are."""
+    num_all = np.cumsum(weights_bN, axis=1, dtype=np.float64)
+    total_b = num_all[:, -1]
+    if places_P.size == 0:
+        return np.full(len(total_b), np.nan), np.full(len(total_b), np.nan)
+    from_bU = num_all[:, ends_U - 1]
+    group_bU = from_bU - np.where(starts_U > 0, num_all[:, starts_U - 1], 0.0)
+    positive_bU = np.add.reduceat(weights_bN[:, places_P].astype(np.float64), first_P, axis=1)
+    positive_from_bU = np.cumsum(positive_bU, axis=1)
+    num_positive = positive_from_bU[:, -1]
+    num_negative = total_b - num_positive
+    negative_below_bU = num_negative[:, None] - (from_bU - positive_from_bU)
     with np.errstate(divide="ignore", invalid="ignore"):
-        auc_B = (positive_BG * (negative_below_BG + negative_BG / 2)).sum(axis=1) / (num_positive * num_negative)
-        precision_BG = np.where(all_from_BG > 0, positive_from_BG / all_from_BG, 0.0)
-        ap_B = (positive_BG * precision_BG).sum(axis=1) / num_positive
-    void = (num_positive <= 0) | (num_negative <= 0)
-    return np.where(void, np.nan, auc_B), np.where(void, np.nan, ap_B)
+        right_bU = positive_bU * (negative_below_bU + (group_bU - positive_bU) / 2)
+        auc_b = right_bU.sum(axis=1) / (num_positive * num_negative)
+        precision_bU = np.where(from_bU > 0, positive_from_bU / from_bU, 0.0)
+        ap_b = (positive_bU * precision_bU).sum(axis=1) / num_positive
+    void_b = (num_positive <= 0) | (num_negative <= 0)
+    return np.where(void_b, np.nan, auc_b), np.where(void_b, np.nan, ap_b)
 
 
 @dataclass(frozen=True)
@@ -246,12 +273,13 @@ def expected_median_rank(num_relevant_Q: ArrayLike, num_items: int) -> float:
         rank += 1
 
 
-def bootstrap_weights(num_items: int, *, resamples: int, seed: int) -> Floats:
+def bootstrap_weights(num_items: int, *, resamples: int, seed: int) -> NDArray[np.uint16]:
     """How often each item is drawn in each of B resamples with replacement: weights_BN, rows sum to N."""
     rng = np.random.default_rng(seed)
-    drawn_BN = rng.integers(num_items, size=(resamples, num_items))
-    flat = drawn_BN + num_items * np.arange(resamples)[:, None]
-    return np.bincount(flat.ravel(), minlength=resamples * num_items).reshape(resamples, num_items).astype(np.float64)
+    weights_BN = np.empty((resamples, num_items), np.uint16)
+    for b in range(resamples):
+        weights_BN[b] = np.bincount(rng.integers(num_items, size=num_items), minlength=num_items)
+    return weights_BN
 
 
 def percentile_interval(
@@ -289,7 +317,7 @@ def bootstrap_median(
     values = np.asarray(values_N, dtype=np.float64)
     if values.size < 2 or resamples < 1:
         return None
-    drawn = bootstrap_weights(values.size, resamples=resamples, seed=seed).astype(np.int64)
+    drawn = bootstrap_weights(values.size, resamples=resamples, seed=seed)
     return percentile_interval(np.array([np.median(np.repeat(values, weights)) for weights in drawn]), level=level)
 
 

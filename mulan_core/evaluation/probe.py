@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mulan_core.evaluation.logistic import fit_logistic
 from mulan_core.evaluation.metrics import roc_auc
 
 
@@ -38,6 +39,7 @@ def linear_probe(
     test_ND: NDArray[np.floating],
     *,
     strengths: Sequence[float],
+    device: str | None = None,
 ) -> Probe:
     """Train the probe, choose its strength, score the test tracks.
 
@@ -46,6 +48,7 @@ def linear_probe(
         valid: the same of the validation split; may have no rows. Then the strength nearest to 1 is used.
         test_ND: vectors to score.
         strengths: values of C to try; smaller is more regularised.
+        device: where to train, torch's name of it; None takes a GPU where there is one.
     """
     train_ND, train_NC = train
     valid_ND, valid_NC = valid
@@ -55,7 +58,7 @@ def linear_probe(
     trained_C = _decidable(train_NC)
     usable_C = trained_C & _decidable(valid_NC)
 
-    fitted = {strength: _fit(train_ND, train_NC, trained_C, strength) for strength in strengths}
+    fitted = dict(zip(strengths, _fit(train_ND, train_NC, trained_C, strengths, device), strict=True))
     valid_auc: dict[float, float] = {}
     if usable_C.any():
         for strength, weights_DC in fitted.items():
@@ -78,21 +81,19 @@ def _decidable(positives_NC: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _fit(
-    train_ND: NDArray[np.floating], train_NC: NDArray[np.bool_], trained_C: NDArray[np.bool_], strength: float
-) -> NDArray[np.float64]:
-    """Weights of all classes, the intercept last: (D + 1, C)."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-    weights_DC = np.zeros((train_ND.shape[1] + 1, len(trained_C)))
-    # Newton steps on a D x D system: N >> D here, and a few steps reach the optimum. The systems are so small that
-    # several BLAS threads wait for each other longer than they work (10x slower on two busy cores).
-    with threadpool_limits(limits=1, user_api="blas"):
-        for c in np.flatnonzero(trained_C):
-            model = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-6, max_iter=100)
-            model.fit(train_ND, train_NC[:, c])
-            weights_DC[:-1, c], weights_DC[-1, c] = model.coef_[0], model.intercept_[0]
-    return weights_DC
+    train_ND: NDArray[np.floating],
+    train_NC: NDArray[np.bool_],
+    trained_C: NDArray[np.bool_],
+    strengths: Sequence[float],
+    device: str | None,
+) -> list[NDArray[np.float64]]:
+    """Weights of all classes for each strength, the intercept last: (D + 1, C); zeros for untrained classes."""
+    weights_SKC = [np.zeros((train_ND.shape[1] + 1, len(trained_C))) for _ in strengths]
+    if trained_C.any():
+        fitted = fit_logistic(train_ND, train_NC[:, trained_C], strengths, device=device)
+        for weights_KC, found_KC in zip(weights_SKC, fitted, strict=True):
+            weights_KC[:, trained_C] = found_KC
+    return weights_SKC
 
 
 def _scores(vectors_ND: NDArray[np.floating], weights_DC: NDArray[np.float64]) -> NDArray[np.float64]:

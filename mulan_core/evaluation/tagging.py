@@ -10,7 +10,7 @@ a negative among the tracks has no metric: it is skipped, counted and named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from mulan_core.evaluation.metrics import (
     weighted_curves,
 )
 
+_CLASSES_AT_ONCE = 16
 PLAIN_FACET = "tag"
 """Facet of a label that names none."""
 
@@ -71,6 +72,12 @@ def positives_of(track_ids: Sequence[str], labels: Mapping[str, Sequence[str]], 
     return positives_NC
 
 
+def zero_shot_scores(tracks_ND: NDArray[np.floating], text_CD: NDArray[np.floating]) -> Iterator[NDArray[np.floating]]:
+    """Per class the cosines of all tracks with its text, (N,) each; a few classes are in memory at a time."""
+    for first in range(0, len(text_CD), _CLASSES_AT_ONCE):
+        yield from np.ascontiguousarray(text_CD[first : first + _CLASSES_AT_ONCE] @ tracks_ND.T)
+
+
 @dataclass(frozen=True)
 class ClassScore:
     """Metrics of one class on one set of tracks."""
@@ -112,7 +119,7 @@ class TaggingResult:
 
 
 def score_classes(
-    scores_NC: NDArray[np.floating],
+    scores_CN: Iterable[NDArray[np.floating]],
     positives_NC: NDArray[np.bool_],
     classes: Sequence[str],
     *,
@@ -125,24 +132,27 @@ def score_classes(
     classes. In a resample a class that lost all its positives is left out of the mean.
 
     Args:
-        scores_NC: higher means more likely; finite.
+        scores_CN: per class the scores of the tracks, higher means more likely, finite; read one after the other, so
+            they need not all be in memory.
         positives_NC: which track has which class.
         classes: label of each column.
         resamples: bootstrap resamples of the tracks; 0 gives no intervals.
         seed: seed of the resamples.
     """
-    num_tracks = len(scores_NC)
-    if not np.isfinite(scores_NC).all():
-        raise UserError("tagging scores are not finite: the model gave NaN or infinite vectors")
-    weights_BN = bootstrap_weights(num_tracks, resamples=resamples, seed=seed) if num_tracks else np.ones((0, 0))
-    weights_BN = np.vstack([np.ones((1, num_tracks)), weights_BN])  # row 0 is the sample itself
+    num_tracks = len(positives_NC)
+    # Row 0 is the sample itself.
+    weights_BN = np.ones((1 + resamples, num_tracks), np.uint16)
+    if num_tracks:
+        weights_BN[1:] = bootstrap_weights(num_tracks, resamples=resamples, seed=seed)
     scored, skipped, auc_CB, ap_CB = [], [], [], []
-    for c, label in enumerate(classes):
+    for c, (label, scores_N) in enumerate(zip(classes, scores_CN, strict=True)):
+        if not np.isfinite(scores_N).all():
+            raise UserError(f"tagging scores of {label} are not finite: the model gave NaN or infinite vectors")
         count = int(positives_NC[:, c].sum())
         if not 0 < count < num_tracks:
             skipped.append((label, "no track has it" if count == 0 else "every track has it"))
             continue
-        auc_B, ap_B = weighted_curves(scores_NC[:, c], positives_NC[:, c], weights_BN)
+        auc_B, ap_B = weighted_curves(scores_N, positives_NC[:, c], weights_BN)
         auc_CB.append(auc_B)
         ap_CB.append(ap_B)
         scored.append(

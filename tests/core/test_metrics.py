@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mulan_core.errors import UserError
+from mulan_core.evaluation import metrics
 from mulan_core.evaluation.metrics import (
     average_precision,
     bootstrap_mean,
@@ -52,6 +53,22 @@ def test_a_weighting_without_positives_is_nan() -> None:
     auc, ap = weighted_curves(np.array([3.0, 2.0, 1.0]), np.array([True, False, False]), np.array([[0.0, 2.0, 1.0]]))
     assert np.isnan(auc[0])
     assert np.isnan(ap[0])
+
+
+def test_a_few_weightings_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    scores, positives = rng.integers(0, 9, 40).astype(float), rng.random(40) < 0.4
+    weights = bootstrap_weights(40, resamples=20, seed=5)
+    whole = weighted_curves(scores, positives, weights)
+    monkeypatch.setattr(metrics, "_SCORES", 40 * 4 * 3)
+    np.testing.assert_array_equal(weighted_curves(scores, positives, weights), whole)
+
+
+def test_resamples_draw_with_replacement() -> None:
+    rng = np.random.default_rng(7)
+    drawn = rng.integers(30, size=(4, 30))
+    expected = [[np.count_nonzero(row == item) for item in range(30)] for row in drawn]
+    assert bootstrap_weights(30, resamples=4, seed=7).tolist() == expected
 
 
 @pytest.mark.parametrize("positives", [[False] * 4, [True] * 4])

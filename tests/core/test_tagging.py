@@ -20,7 +20,7 @@ def drawn(seed: int = 0, tracks: int = 80) -> tuple[np.ndarray, np.ndarray]:
 
 def test_class_and_facet_metrics_equal_scikit_learn() -> None:
     scores, positives = drawn()
-    result = score_classes(scores, positives, CLASSES, resamples=0, seed=0)
+    result = score_classes(scores.T, positives, CLASSES, resamples=0, seed=0)
     auc = [roc_auc_score(positives[:, c], scores[:, c]) for c in range(4)]
     ap = [average_precision_score(positives[:, c], scores[:, c]) for c in range(4)]
     assert [row.roc_auc for row in result.classes] == pytest.approx(auc, abs=1e-12)
@@ -36,7 +36,7 @@ def test_class_and_facet_metrics_equal_scikit_learn() -> None:
 def test_chance_is_what_random_scores_get() -> None:
     _, positives = drawn()
     rng = np.random.default_rng(1)
-    runs = [score_classes(rng.random((80, 4)), positives, CLASSES, resamples=0, seed=0) for _ in range(400)]
+    runs = [score_classes(rng.random((80, 4)).T, positives, CLASSES, resamples=0, seed=0) for _ in range(400)]
     for name, chance in runs[0].chance.items():
         values = [run.metrics[name] for run in runs]
         assert np.mean(values) == pytest.approx(chance, abs=5 * np.std(values) / 20)
@@ -44,7 +44,7 @@ def test_chance_is_what_random_scores_get() -> None:
 
 def test_intervals_equal_a_literal_bootstrap() -> None:
     scores, positives = drawn()
-    result = score_classes(scores, positives, CLASSES, resamples=300, seed=3)
+    result = score_classes(scores.T, positives, CLASSES, resamples=300, seed=3)
     rng = np.random.default_rng(11)
     means = []
     for _ in range(120):
@@ -55,17 +55,17 @@ def test_intervals_equal_a_literal_bootstrap() -> None:
     assert high == pytest.approx(np.quantile(means, 0.975), abs=0.04)
     for name, value in result.metrics.items():
         assert result.intervals[name][0] < value < result.intervals[name][1]
-    again = score_classes(scores, positives, CLASSES, resamples=300, seed=3)
+    again = score_classes(scores.T, positives, CLASSES, resamples=300, seed=3)
     assert again.intervals == result.intervals
 
 
 def test_classes_without_a_positive_or_a_negative_are_skipped_and_named() -> None:
     scores, positives = drawn()
     positives[:, 0], positives[:, 2] = False, True
-    result = score_classes(scores, positives, CLASSES, resamples=20, seed=0)
+    result = score_classes(scores.T, positives, CLASSES, resamples=20, seed=0)
     assert result.skipped == (("genre:Jazz", "no track has it"), ("mood:Sad music", "every track has it"))
     assert set(result.metrics) == {"genre/roc_auc", "genre/pr_auc", "tag/roc_auc", "tag/pr_auc"}
-    nothing = score_classes(scores[:0], positives[:0], CLASSES, resamples=20, seed=0)
+    nothing = score_classes(scores[:0].T, positives[:0], CLASSES, resamples=20, seed=0)
     assert nothing.metrics == {}
     assert len(nothing.skipped) == 4
 
@@ -74,7 +74,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     scores, positives = drawn()
     scores[3, 1] = np.nan
     with pytest.raises(UserError, match="not finite"):
-        score_classes(scores, positives, CLASSES, resamples=0, seed=0)
+        score_classes(scores.T, positives, CLASSES, resamples=0, seed=0)
 
 
 def test_labels_and_their_texts() -> None:
@@ -100,12 +100,12 @@ def test_negations_are_averaged_apart() -> None:
     rng = np.random.default_rng(2)
     classes = ["rock", "no vocals", "mood:Sad", "not rock", "piano"]
     scores, positives = rng.standard_normal((80, 5)), rng.random((80, 5)) < 0.4
-    result = score_classes(scores, positives, classes, resamples=50, seed=0)
+    result = score_classes(scores.T, positives, classes, resamples=50, seed=0)
     each = [roc_auc_score(positives[:, c], scores[:, c]) for c in range(5)]
     assert result.metrics["tag/roc_auc"] == pytest.approx(np.mean([each[c] for c in (0, 1, 3, 4)]), abs=1e-12)
     assert result.metrics["tag/negations/roc_auc"] == pytest.approx(np.mean([each[1], each[3]]), abs=1e-12)
     assert result.metrics["tag/without_negations/roc_auc"] == pytest.approx(np.mean([each[0], each[4]]), abs=1e-12)
     assert not any(name.startswith("mood/") and "negations" in name for name in result.metrics)
     assert result.metrics.keys() == result.chance.keys() == result.intervals.keys()
-    alone = score_classes(scores[:, [1, 3]], positives[:, [1, 3]], ["no vocals", "not rock"], resamples=0, seed=0)
+    alone = score_classes(scores[:, [1, 3]].T, positives[:, [1, 3]], ["no vocals", "not rock"], resamples=0, seed=0)
     assert set(alone.metrics) == {f"tag/{group}{metric}" for group in ("", "negations/") for metric in METRICS}
