@@ -12,7 +12,6 @@ nothing: the metrics are NaN and the caller counts them as skipped.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from mulan_core.evaluation.ranks import Counter, top_of
 Floats = NDArray[np.float64]
 
 _SCORES = 1 << 24
-"""Scores in memory at once in ``ranking_metrics``: 64 MiB of float32, whatever the number of candidates."""
-_MOST_THREADS = 8
+"""Scores in memory at once: 64 MiB of float32, whatever the number of candidates or of resamples."""
 
 
 LOWER_IS_BETTER = ("median_rank",)
@@ -150,15 +148,16 @@ def ranking_metrics(
 ) -> RankingMetrics:
     """Rank all candidates for each query by dot product and score the ranking.
 
-    Streams over chunks of queries, so memory is ``chunk * N`` scores, and never sorts the N scores of a query: a
-    histogram counts the candidates above each relevant one, and only candidates in a relevant item's bucket are
-    compared exactly (``ranks``). Rows are counted in threads. Scores have the precision of the inputs.
+    Streams over chunks of queries, so memory is ``2 * chunk * N`` scores: those that are counted and, beside it, the
+    next product. It never sorts the N scores of a query: a histogram counts the candidates above each relevant one,
+    and only candidates in a relevant item's bucket are compared exactly (``ranks``). Scores have the precision of the
+    inputs.
 
     Args:
         queries_QD: query vectors.
         candidates_ND: vectors of what is ranked.
         relevant: per query, the indices into ``candidates_ND`` that answer it; repeats count once.
-        chunk: queries scored at once; None takes as many as keep the scores under 64 MiB, at most 128.
+        chunk: queries scored at once; None takes as many as keep the scores under 64 MiB, at most 64.
         ks: cut-offs of recall.
         num_hits: K, how many of the best candidates to name.
 
@@ -166,7 +165,7 @@ def ranking_metrics(
         UserError: on shapes that do not fit, an index out of range, or scores that are not finite.
     """
     num_queries, num_items = len(queries_QD), len(candidates_ND)
-    chunk = min(128, max(1, _SCORES // max(1, num_items))) if chunk is None else chunk
+    chunk = min(64, max(1, _SCORES // 2 // max(1, num_items))) if chunk is None else chunk
     _check_ranking(queries_QD, candidates_ND, relevant, chunk)
     hits = min(num_hits, num_items)
     result = RankingMetrics(
@@ -178,21 +177,21 @@ def ranking_metrics(
         top=np.zeros((num_queries, hits), dtype=np.int64),
         top_scores=np.zeros((num_queries, hits), dtype=np.result_type(queries_QD, candidates_ND)),
     )
-    threads = min(_MOST_THREADS, chunk, os.cpu_count() or 1)
-    counters = [Counter(num_items, result.top_scores.dtype) for _ in range(threads)]
-    scores_qN = np.empty((min(chunk, num_queries), num_items), result.top_scores.dtype)
+    dtype = result.top_scores.dtype
+    counter = Counter(num_items, dtype)
+    buffers = [np.empty((min(chunk, num_queries), num_items), dtype) for _ in range(2)]
 
-    def count(thread: int, first: int, num: int) -> None:
-        for q in range(thread, num, threads):
-            _rank(result, first + q, scores_qN[q], np.asarray(relevant[first + q], np.int64), counters[thread])
+    def product(first: int) -> NDArray[np.floating]:
+        queries_qD = queries_QD[first : first + chunk]
+        return np.matmul(queries_qD, candidates_ND.T, out=buffers[first // chunk % 2][: len(queries_qD)])
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(product, 0)
         for first in range(0, num_queries, chunk):
-            queries_qD = queries_QD[first : first + chunk]
-            np.matmul(queries_qD, candidates_ND.T, out=scores_qN[: len(queries_qD)])
-            waiting = [pool.submit(count, thread, first, len(queries_qD)) for thread in range(threads)]
-            for done in waiting:
-                done.result()
+            scores_qN = upcoming.result()
+            upcoming = pool.submit(product, first + chunk)  # of no query at the end
+            for q, row_N in enumerate(scores_qN, start=first):
+                _rank(result, q, row_N, np.asarray(relevant[q], np.int64), counter)
     return result
 
 
