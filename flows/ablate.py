@@ -1,68 +1,80 @@
-"""The flow ``ablate``: the paper's study of text sources, as one table in MLflow."""
+"""The flow ``ablate``: the paper's study of text sources and filters over several seeds, as one page in MLflow."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mlflow
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows.progress import bar
+from flows.progress import console
 from flows.session import open_session
 from flows.steps import ablate as steps
-from flows.steps.evaluate import evaluate_model
-from flows.steps.models import Subject
-from flows.steps.sets import own_set
-from flows.steps.tracking import git_commit, lineage_tags, log_config, tracking
+from flows.steps.page import log_page
+from flows.steps.study import Study, run_trials, study_run
+from flows.steps.tracking import git_commit, lineage_tags
 from flows.workspace import PROJECT
-from mulan_core.evaluation.report import ablation_table
+from mulan_core.errors import UserError
+from mulan_core.evaluation import study as findings
+from mulan_core.evaluation.plots import study_png
 
 
-@flow(name="ablate", description="One training run for each set of text sources, same budget and test set.")
+@flow(name="ablate", description="Training runs for each set of text sources, same budget and test set, several seeds.")
 def ablate(
     manifest: str | None = None,
     playlists: str | None = None,
     params: str | None = None,
     rows: list[str] | None = None,
+    seeds: int | None = None,
 ) -> dict[str, Any]:
-    """Run the ablation; see ``prepare`` for the first arguments.
+    """Run the ablation, or go on with one that was cut off; see ``prepare`` for the first arguments.
 
     Args:
-        rows: rows to run; null runs those of the configuration.
+        rows: rows to run; null runs those of the configuration that the data can tell apart.
+        seeds: runs of each row; null takes the configuration's.
 
     Returns:
-        ``run_id`` of the parent run, ``table`` as Markdown, ``rows`` with their metrics.
+        ``run_id`` of the study's run; ``page`` as Markdown; ``rows`` with name, means and intervals; ``differences`` of
+        every pair of rows, each with whether it stands, and in ``words``; ``trials``; ``notes``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("ablate"):
-        config, uri, prepared = session.workspace.config, session.settings.mlflow_uri, session.workspace.prepared
-        data_hash = session.workspace.data_hash
-        names = rows or list(config.ablate.rows)
-        steps.check_rows(names)  # said before the first one trains
-        with tracking(uri), mlflow.start_run(run_name="ablation") as parent:
-            mlflow.set_tags(lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {"mulan.data_hash": data_hash})
-            log_config(config, parent)
-        trained = steps.run_rows(
-            config,
-            names,
-            prepared,
-            data_hash=data_hash,
-            mlflow_uri=uri,
-            storage=session.settings.home / "ray_results",
-            parent_run_id=parent.info.run_id,
-        )
-        own, results = own_set(session.workspace), []
-        for row in trained:
-            with bar(f"embed {row['row']}") as update:
-                vectors = session.vectors(row["model"], progress=update)
-            subject = Subject(name=row["row"], path=str(row["model"]), run_id=row["run_id"], data_hash=data_hash)
-            report = evaluate_model(subject, own, vectors, config.evaluate, mlflow_uri=uri)
-            results.append(
-                {"name": row["row"], "run_id": row["run_id"]} | {k: report[k] for k in ("metrics", "intervals")}
-            )
-        table = ablation_table(results)
-        with tracking(uri), mlflow.start_run(run_id=parent.info.run_id):
-            mlflow.log_text(table, "ablation.md")
-            mlflow.log_dict({"rows": results}, "ablation.json")
-        create_markdown_artifact(table, key="ablation", description="Text sources, in the paper's layout")
-        return {"run_id": parent.info.run_id, "table": table, "rows": results}
+        workspace, uri = session.workspace, session.settings.mlflow_uri
+        config = workspace.config
+        chosen, notes = steps.usable(workspace.prepared, steps.rows_of(config, rows))
+        if rows and notes:
+            raise UserError("; ".join(notes))
+        for note in notes:
+            console.print(note, highlight=False)
+        trials = steps.trials_of(config, chosen, seeds or config.ablate.seeds)
+        tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id)
+        budget = steps.budget(config)
+        with study_run("ablate", budget, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
+            place = Study("ablate", workspace, session.settings.home, uri, run_id, at_once=config.ablate.at_once)
+            reported = run_trials(trials, place, shown=_shown)
+            measured = [
+                {"row": trial.tags["mulan.ablation_row"], "seed": trial.config.train.seed}
+                | {name: found[name] for name in ("run_id", "metrics", "intervals")}
+                for trial, found in zip(trials, reported, strict=True)
+            ]
+            study = findings.Study.of_trials(measured)
+            title = f"Ablation: {len(study.rows)} rows, {len(study.seeds)} seeds, {config.ablate.steps} steps"
+            page = findings.to_markdown(study, title, notes=notes)
+            result = {
+                "run_id": run_id,
+                "rows": study.summary(),
+                "words": findings.in_words(study, study.differences()),
+                "differences": [d.as_mapping() for d in study.differences()],
+                "trials": measured,
+                "notes": notes,
+            }
+            log_page("ablation", page, picture=study_png(study))
+            mlflow.log_dict(result, "ablation.json")
+        create_markdown_artifact(page, key="ablation", description="Text sources and filters: what stands over seeds")
+        return result | {"page": page}
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    columns = [column for _, of in findings.ablation_columns(metrics) for column in of]
+    return ", ".join(f"{name} {metrics[metric]:.3f}" for name, metric, _ in columns[:4])

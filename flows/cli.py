@@ -299,28 +299,50 @@ def index(
 
 @app.command()
 def ablate(
-    rows: Annotated[str | None, typer.Option(help="Rows to run, separated by commas. Default: params.yaml.")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows to run, separated by commas: the paper's or your own. Default: params.yaml."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each row. Default: params.yaml.")] = None,
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
+    *,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate once for each set of text sources, with Ray Tune, as in the paper's Table 4(b).
+    """Train and evaluate each set of text sources with several seeds, and say which differences stand.
 
-    Example: mulan ablate --rows aset,all
+    Started again after a kill it goes on with what is missing.
+
+    Example: mulan ablate --rows aset,all --seeds 3
     """
-    from flows.steps.ablate import check_rows
+    from flows.reporting import show_study
 
-    names = rows.split(",") if rows else None
-    check_rows(names or [])
-    result = _run_flow("ablate", _arguments(manifest, playlists, params), rows=names)
+    names = [name.strip() for name in rows.split(",")] if rows else None
+    result = _run_flow("ablate", _arguments(manifest, playlists, params), rows=names, seeds=seeds)
     if as_json:
         print_json(result)
     else:
-        from rich.markdown import Markdown
+        show_study(result)
 
-        console.print(Markdown(result["table"]))
-        console.print(f"MLflow run {result['run_id']} holds the table; its children are the rows")
+
+@app.command()
+def tune(
+    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+) -> None:
+    """Search the hyper-parameters of tune.space in params.yaml, judged on the validation split.
+
+    Started again after a kill it goes on with what is missing.
+
+    Example: mulan tune
+    """
+    from flows.reporting import show_search
+
+    result = _run_flow("tune", _arguments(manifest, playlists, params))
+    if as_json:
+        print_json(result)
+    else:
+        show_search(result)
 
 
 @app.command()

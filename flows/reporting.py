@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
+from rich.table import Column, Table
 
 console = Console(file=sys.__stdout__)
 
@@ -141,3 +142,47 @@ def show_hits(query: str, answer: dict[str, Any]) -> None:
         f"(encode {timing['encode']:.0f}, search {timing['search']:.0f})",
         highlight=False,
     )
+
+
+def show_study(result: dict[str, Any]) -> None:
+    """Print an ablation: a line for each row and metric, so that no interval is cut, and in words what stands."""
+    from mulan_core.evaluation.report import PAPER, ROWS, ablation_columns
+
+    metrics = {name for row in result["rows"] for name in row["metrics"]}
+    for heading, columns in ablation_columns(metrics):
+        table = Table("metric", Column("trained on", overflow="fold"), title=heading, title_justify="left")
+        for name in ("mean", "95 % interval", "paper"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, metric, of_paper in columns:
+            best = max(row["metrics"].get(metric, 0.0) for row in result["rows"])
+            for number, row in enumerate(result["rows"]):
+                value, interval = row["metrics"].get(metric), row["intervals"].get(metric)
+                paper = PAPER.get(row["name"], {}).get(of_paper or "")
+                table.add_row(
+                    "" if number else name,
+                    ROWS.get(row["name"], row["name"]),
+                    "" if value is None else f"{value:.3f}",
+                    f"{interval[0]:.3f} - {interval[1]:.3f}" if interval else "",
+                    "" if paper is None else f"{paper:.3f}",
+                    style="bold" if value == best else "",
+                    end_section=number == len(result["rows"]) - 1,
+                )
+        console.print(table)
+    console.print(Markdown(result["words"]))
+    console.print(f"MLflow run {result['run_id']} holds the page (ablation.html); its children are the runs")
+
+
+def show_search(result: dict[str, Any]) -> None:
+    """Print a search's trials, the best first, and its numbers as a part of params.yaml."""
+    table = Table(Column("trial", overflow="fold"), title=f"{result['metric']} on the validation split")
+    for name in ("score", "95 % interval", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["trials"]:
+        low_high = row["interval"]
+        interval = "cut short" if row["cut"] else f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        table.add_row(row["name"], f"{row['score']:.3f}", interval, f"{row['steps']:,}")
+    console.print(table)
+    console.print(result["verdict"], highlight=False)
+    if result["params"]:
+        console.print(result["params"], highlight=False, markup=False)
+    console.print(f"MLflow run {result['run_id']} holds the page (search.html); its children are the trials")

@@ -33,6 +33,7 @@ QUIET = {
     # Ray reads the working folder's code; its warnings about defaults to come are not the user's business.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer terminal output has a banner that nothing silences
     "TOKENIZERS_PARALLELISM": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     # Errors reach the user as one sentence; the traceback is in the Prefect UI.

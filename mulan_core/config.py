@@ -488,13 +488,113 @@ class ServeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblateRow:
+    """What one row of an ablation trains on; all else is ``train``'s."""
+
+    sources: tuple[str, ...] = SOURCES
+    """Text sources, with their odds among each other from ``train.source_weights``."""
+    filtered: bool = True
+    """False also draws the SF and LF texts that the filters dropped."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.sources) - set(SOURCES))
+        if unknown or not self.sources:
+            found = f"unknown source {unknown[0]!r}" if unknown else "no source"
+            raise UserError(f"a row of ablate.rows has {found}; give one or more of {', '.join(SOURCES)}")
+
+
+PAPER_ROWS: dict[str, AblateRow] = {
+    "aset": AblateRow(sources=("aset",)),
+    "aset+sf": AblateRow(sources=("aset", "sf")),
+    "aset+sf+lf": AblateRow(sources=("aset", "sf", "lf")),
+    "all": AblateRow(),
+    "unfiltered": AblateRow(filtered=False),
+}
+"""Rows of the paper's Tables 4(b), 5 and 6."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblateConfig:
-    """Budget of one ablation row."""
+    """The ablation study over text sources and filters."""
 
     steps: int = 150
-    """Optimiser steps of each row; the same for all."""
-    rows: tuple[str, ...] = ("aset", "aset+sf", "aset+sf+lf", "all", "unfiltered")
-    """Rows of the paper's Table 4(b) to run."""
+    """Optimiser steps of each run; the same for all."""
+    seeds: int = 1
+    """Runs of each row, with ``train.seed`` and the numbers after it: order of data, draws and new weights differ."""
+    at_once: int = 1
+    """Runs that train at the same time; each takes ``train.num_workers`` CPUs or GPUs and a CPU beside."""
+    rows: Mapping[str, AblateRow | None] = field(default_factory=lambda: dict.fromkeys(PAPER_ROWS))
+    """Name -> a row of your own, or null for the paper's row of that name (aset, aset+sf, aset+sf+lf, all,
+    unfiltered)."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "seeds", "at_once"):
+            if getattr(self, name) < 1:
+                raise UserError(f"ablate.{name} is {getattr(self, name)}; give at least 1")
+        if not self.rows:
+            raise UserError("ablate.rows is empty; give at least one row")
+        for name, row in self.rows.items():
+            if row is None and name not in PAPER_ROWS:
+                raise UserError(
+                    f"ablate.rows: {name!r} is none of the paper's rows ({', '.join(PAPER_ROWS)}); give its sources"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRange:
+    """Where a search looks for one number."""
+
+    low: float = 0.0
+    """Least value."""
+    high: float = 0.0
+    """Largest value."""
+    log: bool = False
+    """Search evenly over orders of magnitude, as is right for learning rates."""
+    among: tuple[float, ...] = ()
+    """These values alone, instead of a range."""
+
+    def __post_init__(self) -> None:
+        if not self.among and not self.low < self.high:
+            raise UserError(f"a range of tune.space needs low below high, or among; got {self.low} and {self.high}")
+        if self.log and self.low <= 0:
+            raise UserError(f"a range of tune.space with log needs low above 0, got {self.low}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """The search for hyper-parameters."""
+
+    trials: int = 8
+    """Runs, the first with the numbers as they are."""
+    steps: int = 150
+    """Optimiser steps of a run; one with another batch size takes as many as see the same number of pairs."""
+    metric: str = "retrieval/text/auc"
+    """What is made large, on the validation split; any metric of an evaluation but the linear probe's."""
+    asha: bool = False
+    """Cut runs short that are behind: each is measured after a quarter and half of its steps, and of those that came
+    so far the better half goes on."""
+    seed: int = 0
+    """Same seed, same trials."""
+    at_once: int = 1
+    """Runs that train at the same time."""
+    space: Mapping[str, TuneRange] = field(
+        default_factory=lambda: {
+            "train.audio_lr": TuneRange(low=1e-5, high=1e-3, log=True),
+            "train.text_lr": TuneRange(low=2e-6, high=2e-4, log=True),
+            "model.tau_init": TuneRange(low=0.05, high=0.2, log=True),
+        }
+    )
+    """Key of ``train`` or ``model`` -> where to look."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 2), ("steps", 1), ("at_once", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"tune.{name} is {getattr(self, name)}; give at least {least}")
+        for key in self.space:
+            if not key.startswith(("train.", "model.")) or key in ("train.steps", "train.seed"):
+                raise UserError(f"tune.space: {key!r} cannot be searched; give keys of train or model")
+        if not self.space:
+            raise UserError("tune.space is empty; give at least one key of train or model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -525,6 +625,8 @@ class Config:
     """The endpoint."""
     ablate: AblateConfig = field(default_factory=AblateConfig)
     """The ablation study."""
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    """The search for hyper-parameters."""
 
     def __post_init__(self) -> None:
         if self.prepare.sample_rate_hz != self.model.frontend.sample_rate_hz:

@@ -1,116 +1,91 @@
-"""The ablation over text sources: one Ray Tune trial a row, each a Ray Train run with the same budget.
-
-Tune runs a function that builds the trainer (Train V2 no longer accepts a trainer as a trainable), and
-the inner run reports back to it. The rows are those of the paper's Table 4(b).
-"""
+"""The ablation over text sources and filters: which rows there are, and the runs that each of them takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from mulan_core.config import SOURCES, Config, from_mapping, to_mapping
+from flows.steps.study import Trial
+from mulan_core.config import PAPER_ROWS, AblateRow, Config
+from mulan_core.data.split import Split
 from mulan_core.errors import UserError
 
-ROWS: dict[str, tuple[str, ...]] = {
-    "aset": ("aset",),
-    "aset+sf": ("aset", "sf"),
-    "aset+sf+lf": ("aset", "sf", "lf"),
-    "all": SOURCES,
-    "unfiltered": SOURCES,
-}
-"""Row -> the text sources it trains on; ``unfiltered`` also draws what the SF and LF filters dropped."""
 
-
-def check_rows(rows: Iterable[str]) -> None:
-    """Refuse rows that are not in the table.
+def rows_of(config: Config, names: Sequence[str] | None = None) -> dict[str, AblateRow]:
+    """Rows by name: those asked for, of the configuration or the paper; without names the configuration's.
 
     Raises:
-        UserError: for the first of them.
+        UserError: for a name that neither has, a name given twice, a source without weight, or two rows that are one.
     """
-    for row in rows:
-        if row not in ROWS:
-            raise UserError(f"there is no ablation row {row!r}; the rows are {', '.join(ROWS)}")
+    known = PAPER_ROWS | {name: row or PAPER_ROWS[name] for name, row in config.ablate.rows.items()}
+    names = list(config.ablate.rows) if names is None else names
+    for number, name in enumerate(names):
+        if name not in known:
+            raise UserError(f"there is no ablation row {name!r}; the rows are {', '.join(known)}")
+        for source in known[name].sources:
+            if not config.train.source_weights.get(source):
+                raise UserError(f"ablation row {name} trains on {source}, which train.source_weights leaves out")
+        for other in names[:number]:
+            if name == other:
+                raise UserError(f"ablation row {name} is asked for twice")
+            if _what(known[name]) == _what(known[other]):
+                raise UserError(f"ablation rows {other} and {name} train on the same; leave one out")
+    return {name: known[name] for name in names}
 
 
-def row_config(config: Config, row: str) -> Config:
-    """The numbers of one row: only the text sources and the filters differ from row to row.
+def trials_of(config: Config, rows: Mapping[str, AblateRow], seeds: int) -> list[Trial]:
+    """The runs of an ablation, seed by seed, so that what is there early compares."""
+    return [
+        Trial(
+            name=f"{name}, seed {config.train.seed + number}",
+            config=row_config(config, row, config.train.seed + number),
+            tags={"mulan.ablation_row": name},
+        )
+        for number in range(seeds)
+        for name, row in rows.items()
+    ]
 
-    Raises:
-        UserError: for a row that is not in the table.
-    """
-    check_rows([row])
-    weights = {source: config.train.source_weights.get(source, 0.0) for source in ROWS[row]}
-    train = replace(
-        config.train,
-        source_weights=weights,
-        use_filtered_text=row != "unfiltered",
-        steps=config.ablate.steps,
-        checkpoint_every=config.ablate.steps,
-    )
+
+def row_config(config: Config, row: AblateRow, seed: int) -> Config:
+    """The numbers of one run: only text sources, filters and seed differ from run to run."""
+    weights = {
+        source: config.train.source_weights[source] if source in row.sources else 0.0
+        for source in config.train.source_weights
+    }
+    train = replace(budget(config).train, source_weights=weights, use_filtered_text=row.filtered, seed=seed)
     return replace(config, train=train)
 
 
-def run_rows(
-    config: Config,
-    rows: list[str],
-    prepared: Path,
-    *,
-    data_hash: str,
-    mlflow_uri: str,
-    storage: Path,
-    parent_run_id: str,
-) -> list[dict[str, Any]]:
-    """Train every row with Ray Tune, one after another; a row that is done already is not trained again.
+def budget(config: Config) -> Config:
+    """The numbers that all runs of the ablation share."""
+    return replace(config, train=replace(config.train, steps=config.ablate.steps))
 
-    Returns:
-        For each row its name, MLflow run and model folder, in the order asked for.
+
+def usable(prepared: Path, rows: Mapping[str, AblateRow]) -> tuple[dict[str, AblateRow], list[str]]:
+    """The rows that this data can tell apart, and for each other one a sentence: it finds no text, or another's.
 
     Raises:
-        UserError: if a row fails.
+        UserError: if none is left.
     """
-    import ray.tune
-
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(_trial, {"CPU": 1}),
-        param_space={
-            "row": ray.tune.grid_search(rows),
-            "config": to_mapping(config),
-            "prepared": str(prepared),
-            "data_hash": data_hash,
-            "mlflow_uri": mlflow_uri,
-            "storage": str(storage),
-            "parent_run_id": parent_run_id,
-        },
-        # One row at a time: two at once would share the cores and neither would finish sooner.
-        tune_config=ray.tune.TuneConfig(max_concurrent_trials=1),
-        run_config=ray.tune.RunConfig(name=f"ablate-{parent_run_id[:12]}", storage_path=str(storage), verbose=0),
-    )
-    results = tuner.fit()
-    if results.errors:
-        raise UserError(f"an ablation row failed: {str(results.errors[0]).strip().splitlines()[-1]}")
-    table = results.get_dataframe().set_index("row")
-    return [{"row": row, "run_id": table.run_id[row], "model": Path(table.model[row])} for row in rows]
+    clips = Split(prepared, "train", ["texts"])
+    kept: dict[str, AblateRow] = {}
+    seen: dict[tuple[frozenset[str], bool], str] = {}
+    notes = []
+    for name, row in rows.items():
+        has = clips.sources(use_filtered=row.filtered)
+        there = frozenset(source for source in row.sources if source in has and has[source].any())
+        lacking = ", ".join(source for source in row.sources if source not in there)
+        if not there:
+            notes.append(f"row {name} left out: no training track has a text of {lacking}")
+        elif other := seen.get((there, row.filtered)):
+            notes.append(f"row {name} left out: it is {other}, since no training track has a text of {lacking}")
+        else:
+            kept[name], seen[there, row.filtered] = row, name
+    if not kept:
+        raise UserError(f"nothing to ablate: {'; '.join(notes)}")
+    return kept, notes
 
 
-def _trial(space: dict[str, Any]) -> None:
-    """One row as Tune sees it: train, then report where the model is."""
-    import ray.tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    from flows.steps.train import train
-
-    config = row_config(from_mapping(Config, space["config"]), space["row"])
-    trained = train(
-        config,
-        Path(space["prepared"]),
-        data_hash=space["data_hash"],
-        mlflow_uri=space["mlflow_uri"],
-        storage=Path(space["storage"]),
-        name=f"ablate-{space['row']}",
-        tags={"mlflow.parentRunId": space["parent_run_id"], "mulan.ablation_row": space["row"]},
-        callbacks=[TuneReportCallback()],
-    )
-    ray.tune.report({"row": space["row"], "run_id": trained.run_id, "model": str(trained.model)})
+def _what(row: AblateRow) -> tuple[frozenset[str], bool]:
+    return frozenset(row.sources), row.filtered

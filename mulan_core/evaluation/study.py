@@ -9,6 +9,7 @@ Shape letters: R rows, S seeds.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class Difference:
     value: float
     interval: tuple[float, float]
     """Of all differences of a study at once; see ``least_difference``."""
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Its fields, fit for JSON."""
+        return dataclasses.asdict(self) | {"interval": list(self.interval), "stands": self.stands}
 
     @property
     def stands(self) -> bool:
@@ -153,15 +158,16 @@ def least_difference(values_RS: Floats, comparisons: int) -> float:
     return quantile * spread(values_RS) * math.sqrt(2 / seeds)
 
 
-def to_markdown(study: Study, title: str) -> str:
+def to_markdown(study: Study, title: str, *, notes: Sequence[str] = ()) -> str:
     """The study's page: which differences stand, in words; what could have stood; the tables."""
     differences = study.differences()
     parts = [f"# {title}", "## Which differences stand", in_words(study, differences)]
     if differences:
         parts += ["## How large a difference must be", _least_table(study)]
     parts += ["## Tables", ablation_table(study.summary(), brackets=interval_words(study))]
-    if study.missing:
-        parts.append(f"Not every run has {', '.join(study.missing)}: not compared.")
+    said = [*notes, *([f"not every run has {', '.join(study.missing)}: not compared"] if study.missing else [])]
+    if said:
+        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in said))
     return "\n\n".join(parts) + "\n"
 
 

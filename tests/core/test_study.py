@@ -79,7 +79,7 @@ def test_a_metric_that_a_run_lacks_is_named_and_not_compared() -> None:
     study = Study.of_trials(found)
     assert set(study.values) == {GENRE}
     assert study.missing == (TITLE,)
-    assert f"Not every run has {TITLE}" in to_markdown(study, "Ablation")
+    assert f"not every run has {TITLE}" in to_markdown(study, "Ablation")
 
 
 def test_a_run_that_is_missing_is_an_error() -> None:

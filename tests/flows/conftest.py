@@ -24,7 +24,9 @@ train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps
 evaluate: {bootstrap: 20}
 gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, min_items: 5}
 serve: {port: PORT}
-ablate: {steps: 10, rows: [aset, unfiltered]}
+ablate: {steps: 10, rows: {aset: null, tags unfiltered: {sources: [sf, lf], filtered: false}}}
+tune: {steps: 10, trials: 3, asha: true, metric: tagging/pitch/roc_auc,
+       space: {train.audio_lr: {low: 0.001, high: 0.01, log: true}}}
 """
 
 

@@ -177,14 +177,44 @@ def test_a_run_triggered_through_prefect_switches_the_release(home, first, serve
     assert f"**Version {answer['release']['model_version']}**" in artifact["data"] and served.url in artifact["data"]
 
 
-def test_the_ablation_is_one_table_under_one_parent(home, served, prefect_url):
-    result = result_of(mulan("ablate", *CATALOGUE, "--json", home=home, PREFECT_API_URL=prefect_url))
-    assert [row["name"] for row in result["rows"]] == ["aset", "unfiltered"]
-    assert "unfiltered" in result["table"]
+def test_an_ablation_that_was_killed_goes_on_where_it_was(home, served, prefect_url):
+    """Two rows with two seeds, killed after the first run: the second command trains three, under the same parent."""
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
-    assert "ablation.md" in {item.path for item in client.list_artifacts(result["run_id"])}
-    children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{result['run_id']}'")
-    assert {run.info.run_id for run in children} == {row["run_id"] for row in result["rows"]}
+
+    def done():
+        runs = client.search_runs(["1"], "tags.`mulan.kind` = 'ablate'")
+        return {run.info.run_id: run.info.end_time for run in runs if "mulan.measured" in run.data.tags}
+
+    command = ("ablate", *CATALOGUE, "--seeds", "2", "--json")
+    env = environment(home) | {"PREFECT_API_URL": prefect_url}
+    with (home / "killed.log").open("w") as log:
+        process = subprocess.Popen([MULAN, *command], cwd=home, env=env, stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        while not (before := done()) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+        process.kill()
+        process.wait()
+    assert len(before) == 1, (home / "killed.log").read_text()[-3000:]
+    (parent,) = client.search_runs(["1"], "tags.`mulan.study` = 'ablate'")
+
+    finished = mulan(*command, home=home, PREFECT_API_URL=prefect_url)
+    result = result_of(finished)
+    assert "(1 of 4, done before)" in finished.stderr and "(4 of 4)" in finished.stderr
+    assert result["run_id"] == parent.info.run_id
+    assert before.items() <= done().items()  # the run of before has not been opened again
+    children = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert {run.info.run_id for run in children} == {trial["run_id"] for trial in result["trials"]} == set(done())
+    assert {(trial["row"], trial["seed"]) for trial in result["trials"]} == {
+        (row, seed) for row in ("aset", "tags unfiltered") for seed in (0, 1)
+    }
+    for run in children:
+        history = [point.step for point in client.get_metric_history(run.info.run_id, "loss")]
+        assert history == sorted(set(history)) and history[-1] == 10
+    assert {"ablation.md", "ablation.html", "ablation.png", "ablation.json"} <= {
+        item.path for item in client.list_artifacts(result["run_id"])
+    }
+    assert "differences stand" in result["words"] and "tags unfiltered" in result["page"]
+    assert client.get_run(result["run_id"]).info.status == "FINISHED"
 
 
 def test_a_classifier_of_the_labels_is_trained_once_and_warms_up_the_towers(home, first, served, prefect_url):

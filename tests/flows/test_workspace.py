@@ -6,9 +6,8 @@ import os
 import pytest
 import yaml
 
-from flows.steps.ablate import ROWS, row_config
 from flows.workspace import open_workspace
-from mulan_core.config import Config, load_config
+from mulan_core.config import load_config
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 
@@ -67,19 +66,6 @@ def test_nothing_prepared_says_what_to_do(tmp_path, manifest):
 def test_options_without_a_manifest_are_refused_instead_of_ignored(tmp_path):
     with pytest.raises(UserError, match="go with --manifest"):
         open_workspace(tmp_path, playlists="p.jsonl")
-
-
-def test_ablation_rows_differ_in_text_alone():
-    base = Config()
-    for row, sources in ROWS.items():
-        config = row_config(base, row)
-        drawn = {source for source, weight in config.train.source_weights.items() if weight > 0}
-        assert drawn == set(sources)
-        assert config.train.use_filtered_text == (row != "unfiltered")
-        assert config.train.steps == base.ablate.steps
-        assert (config.model, config.evaluate, config.train.seed) == (base.model, base.evaluate, base.train.seed)
-    with pytest.raises(UserError, match="there is no ablation row 'pl'"):
-        row_config(base, "pl")
 
 
 def test_settings_read_the_environment_alone(tmp_path, monkeypatch):

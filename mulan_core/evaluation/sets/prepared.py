@@ -21,12 +21,18 @@ SHOWN = 3
 """Names that a sentence lists."""
 
 
-def read_content(definition: EvaluationSet, path: Path) -> Content:
+def read_content(definition: EvaluationSet, path: Path, *, split: str = "test") -> Content:
     """Read a set: a prepared folder, or the file of a set of texts alone.
 
+    Args:
+        definition: the set.
+        path: the folder or file.
+        split: ``valid`` puts the validation split in the place of ``test`` and leaves the others out: a search for
+            hyper-parameters must not see the test split.
+
     Raises:
-        UserError: if the path is not what the set needs, no test track is left, none of its classes occurs, or a
-            playlist names a track that nobody knows.
+        UserError: if the path is not what the set needs, no track of the split is left, none of its classes occurs,
+            or a playlist names a track that nobody knows.
     """
     notes: list[str] = []
     if definition.read_pairs is not None:
@@ -34,17 +40,18 @@ def read_content(definition: EvaluationSet, path: Path) -> Content:
         if len(pairs) < 2:
             raise UserError(f"{path} has {len(pairs)} pairs of title and description; triplets need two or more")
         return Content(pairs={definition.pair_set: pairs}, all_triplets=True, notes=notes)
-    rows = _rows_of(definition, path)
+    of_all_splits = _rows_of(definition, path)
+    rows = _as_test(of_all_splits, split)
     test = {row["track_id"]: row for row in rows if row["split"] == "test"}
     if not test:
-        raise UserError(f"{path} has no test track that belongs to {definition.name} ({definition.split})")
+        raise UserError(f"{path} has no {split} track that belongs to {definition.name} ({definition.split})")
     labels = {row["track_id"]: _labels(row, definition) for row in rows}
     queries: dict[str, list[Query]] = {}
     playlist_pairs: dict[str, list[Pair]] = {}
     counts: dict[str, int] = {}
     kinds = [kind for kind in definition.queries if kind in ("title", "description")]
     if kinds:
-        playlists = _playlists(path, rows)
+        playlists = _as_test(_playlists(path, of_all_splits), split)
         of_kind, of_playlists, left_out = playlist_content(playlists, test, kinds)
         queries.update(of_kind)
         if "triplets" in definition.suites:
@@ -87,6 +94,10 @@ def _rows_of(definition: EvaluationSet, path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} is no prepared folder (it has no {shards.MANIFEST}); {definition.name} needs one")
     rows = pq.read_table(manifest).to_pylist()
     return [row for row in rows if definition.keep is None or definition.keep(row)]
+
+
+def _as_test(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
+    return rows if split == "test" else [row | {"split": "test"} for row in rows if row["split"] == split]
 
 
 def _labels(row: Mapping[str, Any], definition: EvaluationSet) -> list[str]:
