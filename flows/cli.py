@@ -76,7 +76,9 @@ def main() -> None:
             sys.exit(2)
         if os.environ.get("MULAN_DEBUG"):
             raise
-        cause = _user_error(error)
+        if _behind(error, SystemExit):  # a signal that came while Ray waited
+            _fail("stopped", code=143)
+        cause = _behind(error, UserError)
         if cause:
             _fail(str(cause))
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
@@ -94,10 +96,10 @@ def _fail(sentence: str, code: int = 2) -> None:
     sys.exit(code)
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """Find the sentence for the user behind what Ray or Prefect wrapped round it."""
+def _behind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """Find an exception of a kind, such as the sentence for the user, behind what Ray or Prefect wrapped round it."""
     while error is not None:
-        if isinstance(error, UserError):
+        if isinstance(error, kind):
             return error
         error = getattr(error, "cause", None) or error.__cause__ or error.__context__
     return None
