@@ -5,7 +5,7 @@ Shape letters: N tracks, C classes, D embedding size, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def add_tagging(
     classes: Sequence[str],
     *,
     class_vectors: Vectors,
-    held_out: Collection[str],
+    content: Content,
     config: EvaluateConfig,
 ) -> None:
     """Zero-shot tagging on all test tracks, and on the held-out ones alone; classes without a vector are left out."""
@@ -65,8 +65,8 @@ def add_tagging(
     classes = [classes[c] for c in columns]
     positives_NC = positives_NC[:, columns]
     text_CD = np.stack([class_vectors[label] for label in classes])
-    resampling = {"resamples": config.bootstrap, "seed": config.seed}
-    tagging = score_classes(zero_shot_scores(test_ND, text_CD), positives_NC, classes, **resampling)
+    options = _scoring(content, config)
+    tagging = score_classes(zero_shot_scores(test_ND, text_CD), positives_NC, classes, **options)
     _add_scores(report, "tagging", tagging)
     report["per_class"] += _class_rows("test", tagging)
     report["set"]["counts"] |= {"classes": len(tagging.classes), "skipped_classes": len(tagging.skipped)}
@@ -74,11 +74,11 @@ def add_tagging(
     for reason in dict.fromkeys(reason for _, reason in tagging.skipped):
         names = [label for label, why in tagging.skipped if why == reason]
         report["notes"].append(f"Classes skipped, {reason}: {', '.join(names)}.")
-    apart = set(held_out)
+    apart = set(content.held_out)
     held_out_N = np.array([track_id in apart for track_id in test_ids])
     if held_out_N.any():
         of_apart = zero_shot_scores(test_ND[held_out_N], text_CD)
-        alone = score_classes(of_apart, positives_NC[held_out_N], classes, **resampling)
+        alone = score_classes(of_apart, positives_NC[held_out_N], classes, **options)
         _add_scores(report, "tagging/held_out", alone)
         report["per_class"] += _class_rows("held_out", alone)
         if alone.skipped:
@@ -91,6 +91,8 @@ def add_probe(
     audio: Mapping[str, Split],
     positives: Mapping[str, NDArray[np.bool_]],
     classes: Sequence[str],
+    *,
+    content: Content,
     config: EvaluateConfig,
 ) -> NDArray[np.floating] | None:
     """The linear probe on all test tracks; its decision values_NC, or None where there is nothing to train on."""
@@ -114,13 +116,8 @@ def add_probe(
         report["notes"].append(
             f"{len(untrained)} classes without training examples not probed: {', '.join(untrained)}."
         )
-    probed = score_classes(
-        probe.scores[:, probe.trained].T,
-        positives["test"][:, probe.trained],
-        trained,
-        resamples=config.bootstrap,
-        seed=config.seed,
-    )
+    of_trained = probe.scores[:, probe.trained].T
+    probed = score_classes(of_trained, positives["test"][:, probe.trained], trained, **_scoring(content, config))
     _add_scores(report, "probe", probed)
     rows = {row["label"]: row for row in report["per_class"] if row["tracks"] == "test"}
     for score in probed.classes:
@@ -192,6 +189,11 @@ def add_triplets(report: Report, content: Content, texts: Vectors, config: Evalu
         interval = result.interval(resamples=config.bootstrap, seed=config.seed)
         if interval is not None:
             report["intervals"][metric] = list(interval)
+
+
+def _scoring(content: Content, config: EvaluateConfig) -> dict[str, Any]:
+    """How classes are scored; a class list is one task, whatever facets its labels have."""
+    return {"resamples": config.bootstrap, "seed": config.seed, "overall": content.classes is not None}
 
 
 def _add_scores(report: Report, prefix: str, result: TaggingResult | RetrievalResult) -> None:

@@ -112,11 +112,11 @@ def evaluate(
             positives["test"],
             classes,
             class_vectors=class_vectors,
-            held_out=content.held_out,
+            content=content,
             config=config,
         )
     if "probe" in suites and classes:
-        probe_NC = measures.add_probe(report, audio, positives, classes, config)
+        probe_NC = measures.add_probe(report, audio, positives, classes, content=content, config=config)
     if audio:
         measures.add_retrieval(report, audio["test"], content, known, config)
     measures.add_triplets(report, content, known, config)

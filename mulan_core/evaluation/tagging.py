@@ -125,6 +125,7 @@ def score_classes(
     *,
     resamples: int,
     seed: int,
+    overall: bool = False,
 ) -> TaggingResult:
     """Score the ranking of the tracks for each class, and average over each facet.
 
@@ -138,6 +139,7 @@ def score_classes(
         classes: label of each column.
         resamples: bootstrap resamples of the tracks; 0 gives no intervals.
         seed: seed of the resamples.
+        overall: also average over the classes of all facets, as ``all/...``, where there are several.
     """
     num_tracks = len(positives_NC)
     # Row 0 is the sample itself.
@@ -166,17 +168,20 @@ def score_classes(
                 pr_auc_interval=percentile_interval(ap_B[1:], centre=ap_B[0]),
             )
         )
-    metrics, intervals, chance = _facet_means(scored, {"roc_auc": auc_CB, "pr_auc": ap_CB})
+    groups = _groups(scored, overall=overall)
+    metrics, intervals, chance = _group_means(scored, groups, {"roc_auc": auc_CB, "pr_auc": ap_CB})
     return TaggingResult(tuple(scored), tuple(skipped), metrics, intervals, chance)
 
 
-def _facet_means(
-    scored: Sequence[ClassScore], values: Mapping[str, list[NDArray[np.float64]]]
+def _group_means(
+    scored: Sequence[ClassScore],
+    groups: Mapping[str, Sequence[int]],
+    values: Mapping[str, list[NDArray[np.float64]]],
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, float]]:
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     chance: dict[str, float] = {}
-    for group, rows in _groups(scored).items():
+    for group, rows in groups.items():
         for metric, per_class in values.items():
             values_CB = np.stack([per_class[i] for i in rows])
             known_CB = ~np.isnan(values_CB)
@@ -192,7 +197,7 @@ def _facet_means(
     return metrics, intervals, chance
 
 
-def _groups(scored: Sequence[ClassScore]) -> dict[str, list[int]]:
+def _groups(scored: Sequence[ClassScore], *, overall: bool) -> dict[str, list[int]]:
     """Name -> the classes that are averaged under it."""
     groups: dict[str, list[int]] = {}
     for facet in dict.fromkeys(score.facet for score in scored):
@@ -203,4 +208,6 @@ def _groups(scored: Sequence[ClassScore]) -> dict[str, list[int]]:
             groups[f"{facet}/negations"] = negations
         if 0 < len(negations) < len(rows):
             groups[f"{facet}/without_negations"] = [i for i in rows if i not in negations]
+    if overall and len({score.facet for score in scored}) > 1:
+        groups["all"] = list(range(len(scored)))
     return groups

@@ -325,6 +325,9 @@ def test_a_class_list_decides_what_is_tagged_and_which_classes_are_named_as_skip
     assert report["set"]["skipped_classes"] == {"genre:Nowhere": "no track has it"}
     assert report["set"]["counts"]["skipped_classes"] == 1
     assert "Classes skipped, no track has it: genre:Nowhere." in report["notes"]
+    for suite in ("tagging", "probe"):  # one task, though of two facets
+        means = [report["metrics"][f"{suite}/{facet}/roc_auc"] for facet in ("genre", "mood")]
+        assert report["metrics"][f"{suite}/all/roc_auc"] == pytest.approx(np.mean(means))
     full = {row["label"]: row for row in evaluate(**arguments, config=CONFIG)["per_class"]}
     assert report["per_class"][0]["roc_auc"] == full["genre:Style3"]["roc_auc"]
 
