@@ -198,8 +198,11 @@ def train(
     playlists: Playlists = None,
     params: Params = None,
     task: Annotated[
-        Literal["contrastive", "audioset"],
-        typer.Option(help="The two towers on pairs; or the audio tower alone on the tracks' labels, as a warm start."),
+        Literal["contrastive", "tagging", "audioset"],
+        typer.Option(
+            help="The two towers on pairs; or the audio tower alone on the tracks' labels, as a supervised baseline or "
+            "a warm start (audioset is another name for it)."
+        ),
     ] = "contrastive",
     as_json: AsJson = False,
 ) -> None:
@@ -207,13 +210,15 @@ def train(
 
     Example: mulan train
     """
+    task = "tagging" if task == "audioset" else task
     result = _run_flow("train", _arguments(manifest, playlists, params), task=task)
     if as_json:
         print_json(result)
         return
     console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
-    if task == "audioset":
-        console.print(f"warm start: set model.audio.pretrained to {result['model']}", soft_wrap=True)
+    if task == "tagging":
+        console.print(f"measure it: mulan evaluate {result['model']} --suite tagging", soft_wrap=True)
+        console.print("as a warm start: set model.audio.pretrained to that folder")
 
 
 @app.command()

@@ -24,8 +24,8 @@ def train(
     """Train on the prepared data of a workspace; see ``prepare`` for the first arguments.
 
     Args:
-        task: ``contrastive``; or ``audioset``, the audio tower alone as a classifier of the tracks' labels, whose
-            folder ``model.audio.pretrained`` then takes as a warm start.
+        task: ``contrastive``; or ``tagging``, the audio tower alone as a classifier of the tracks' labels: a baseline
+            that ``evaluate`` measures, and a warm start that ``model.audio.pretrained`` takes.
     """
     with open_session(manifest, playlists, params) as session, session.stage("train"):
         config, uri = session.workspace.config, session.settings.mlflow_uri

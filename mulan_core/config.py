@@ -93,8 +93,8 @@ class FrontendConfig:
 class AudioTowerConfig:
     """One audio tower; which fields count depends on ``kind``."""
 
-    kind: Literal["resnet", "ast"] = "resnet"
-    """``resnet`` (M-Resnet-50 of the paper) or ``ast`` (M-AST)."""
+    kind: Literal["resnet", "ast", "short_chunk"] = "resnet"
+    """``resnet`` (M-Resnet-50 of the paper), ``ast`` (M-AST), or ``short_chunk``, the supervised baseline SC-CNN."""
     pretrained: str | None = None
     """A transformers name or folder to start from; null starts from random weights."""
     layer_type: Literal["basic", "bottleneck"] = "bottleneck"
@@ -102,7 +102,7 @@ class AudioTowerConfig:
     embedding_size: int = 64
     """ResNet stem channels."""
     hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
-    """ResNet channels per stage."""
+    """ResNet channels per stage; short-chunk channels per layer (Won et al.: 128 128 256 256 256 256 512)."""
     depths: tuple[int, ...] = (3, 4, 6, 3)
     """ResNet blocks per stage; (3, 4, 6, 3) is ResNet-50."""
     hidden_size: int = 768
@@ -111,14 +111,17 @@ class AudioTowerConfig:
     """AST Transformer blocks (PAPER: 12)."""
     num_heads: int = 12
     """AST attention heads."""
-    pooling: Literal["mean", "cls", "cls_dist"] = "mean"
-    """ResNet: ``mean`` over time and mel. AST: ``cls``, or ``cls_dist`` (mean of both special tokens)."""
+    residual: bool = False
+    """Short-chunk: two convolutions and a shortcut per layer instead of one convolution."""
+    pooling: Literal["mean", "cls", "cls_dist", "max"] = "mean"
+    """ResNet: ``mean`` over time and mel. AST: ``cls``, or ``cls_dist`` (mean of both special tokens). Short-chunk:
+    ``max`` over time and mel."""
 
     def __post_init__(self) -> None:
-        if (self.kind == "ast") == (self.pooling == "mean"):
+        if self.pooling not in {"resnet": ("mean",), "ast": ("cls", "cls_dist"), "short_chunk": ("max",)}[self.kind]:
             raise UserError(
                 f"audio.pooling {self.pooling!r} does not go with audio.kind {self.kind!r}: "
-                "resnet takes mean; ast takes cls or cls_dist"
+                "resnet takes mean; ast takes cls or cls_dist; short_chunk takes max"
             )
 
 

@@ -37,7 +37,7 @@ from mulan_core.training import fit
 STATE_FILE = "state.pt"
 MODEL_FOLDER = "model"
 
-TaskName = Literal["contrastive", "audioset"]
+TaskName = Literal["contrastive", "tagging"]
 Built = tuple[Task, TrainingBatches, Callable[[Path], None]]
 """A worker's task, its batches, and what writes the model's folder."""
 
@@ -77,7 +77,7 @@ def train(
         data_hash: DVC's hash of that folder.
         mlflow_uri: where metrics go.
         storage: folder for checkpoints; every worker must see it.
-        task: ``contrastive``, or ``audioset``: the audio tower alone as a classifier of the tracks' labels.
+        task: ``contrastive``, or ``tagging``: the audio tower alone as a classifier of the tracks' labels.
         name: first part of the run's name in MLflow.
         tags: more tags for the MLflow run (git commit, flow run).
         callbacks: for Ray Train, such as the one that reports to Ray Tune.
@@ -155,7 +155,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     train_config = replace(config.train, num_workers=world)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    build = {"contrastive": _contrastive, "audioset": _classifier}[settings["task"]]
+    build = {"contrastive": _contrastive, "tagging": _classifier}[settings["task"]]
     task, batches, save_model = build(config.model, train_config, Path(settings["prepared"]), rank)
     client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
     metrics: dict[str, float] = {}

@@ -153,7 +153,7 @@ def kind_of(model: str | Path) -> str:
     if Path(name).suffix in TABLES:
         return "vectors"
     folder = folder_of(name)
-    if (folder / "classifier.json").is_file():
+    if (folder / "classifier.safetensors").is_file():
         return "classifier"
     if (folder / "modules.json").is_file():
         return "text"

@@ -1,4 +1,4 @@
-"""Which audio tower a configuration asks for; the only place that tells ``resnet`` and ``ast`` apart."""
+"""Which audio tower a configuration asks for; the only place that tells their kinds apart."""
 
 from __future__ import annotations
 
@@ -9,22 +9,35 @@ from transformers import ASTConfig, PreTrainedConfig, ResNetConfig
 from mulan_core.config import ModelConfig
 from mulan_core.towers.ast import ASTTower, ast_config, warm_start_ast
 from mulan_core.towers.resnet import ResNetTower, resnet_config, warm_start_resnet
+from mulan_core.towers.short_chunk import (
+    ShortChunkConfig,
+    ShortChunkTower,
+    short_chunk_config,
+    warm_start_short_chunk,
+)
 
-AudioTower = ResNetTower | ASTTower
+AudioTower = ResNetTower | ASTTower | ShortChunkTower
 
 
 def audio_config(config: ModelConfig) -> PreTrainedConfig:
-    """The transformers configuration of the audio encoder."""
+    """The transformers configuration of the audio encoder.
+
+    Raises:
+        UserError: if the encoder does not fit the log-mel.
+    """
     if config.audio.kind == "resnet":
         return resnet_config(config.audio)
-    num_frames = round(config.frontend.window_s * 1000 / config.frontend.hop_ms)
-    return ast_config(config.audio, num_mels=config.frontend.num_mels, num_frames=num_frames)
+    num_mels, num_frames = config.frontend.num_mels, round(config.frontend.window_s * 1000 / config.frontend.hop_ms)
+    make = {"ast": ast_config, "short_chunk": short_chunk_config}[config.audio.kind]
+    return make(config.audio, num_mels=num_mels, num_frames=num_frames)
 
 
 def build_audio_tower(encoder_config: PreTrainedConfig, num_outputs: int, *, pooling: str) -> AudioTower:
     """A tower with random weights, log-mel (B, F, T) to (B, num_outputs)."""
     if isinstance(encoder_config, ASTConfig):
         return ASTTower(encoder_config, num_outputs, pooling=pooling)
+    if isinstance(encoder_config, ShortChunkConfig):
+        return ShortChunkTower(encoder_config, num_outputs)
     return ResNetTower(cast(ResNetConfig, encoder_config), num_outputs)
 
 
@@ -36,5 +49,7 @@ def warm_start_audio(tower: AudioTower, pretrained: str) -> None:
     """
     if isinstance(tower, ASTTower):
         warm_start_ast(tower, pretrained)
+    elif isinstance(tower, ShortChunkTower):
+        warm_start_short_chunk(tower, pretrained)
     else:
         warm_start_resnet(tower, pretrained)

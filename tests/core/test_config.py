@@ -11,7 +11,9 @@ from mulan_core.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "configs/own.yaml", "configs/resnet50.yaml", "configs/ast.yaml"])
+@pytest.mark.parametrize(
+    "name", ["params.yaml", "configs/own.yaml", "configs/resnet50.yaml", "configs/ast.yaml", "configs/short_chunk.yaml"]
+)
 def test_shipped_files_are_valid_and_survive_a_round_trip(name):
     config = load_config(ROOT / name)
     assert from_mapping(Config, to_mapping(config)) == config

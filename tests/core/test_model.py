@@ -97,7 +97,7 @@ def test_incomplete_weights_are_refused_by_name(tmp_path):
             r"16 weights .* no place for, such as text_tower.encoder.encoder.layer.2",
         ),
         ({"settings.embeding_dim": 64}, "unknown key 'settings.embeding_dim'"),
-        ({"settings.audio.kind": "cnn"}, "settings.audio.kind is 'cnn'; it must be one of resnet, ast"),
+        ({"settings.audio.kind": "cnn"}, "settings.audio.kind is 'cnn'; it must be one of resnet, ast, short_chunk"),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused_naming_keys(tmp_path, changes, message):

@@ -219,7 +219,7 @@ def test_an_ablation_that_was_killed_goes_on_where_it_was(home, served, prefect_
 
 def test_a_classifier_of_the_labels_is_trained_once_and_warms_up_the_towers(home, first, served, prefect_url):
     """The paper's start of its audio tower, through the command; its folder is then a warm start."""
-    done = mulan("train", "--task", "audioset", *CATALOGUE, "--json", home=home, PREFECT_API_URL=prefect_url)
+    done = mulan("train", "--task", "tagging", *CATALOGUE, "--json", home=home, PREFECT_API_URL=prefect_url)
     result = result_of(done)
     classifier = AudioClassifier.from_pretrained(result["model"])
     assert classifier.labels == tuple(sorted(f"pitch:{p}" for p in PITCHES) + sorted(f"shape:{s}" for s in SHAPES))
