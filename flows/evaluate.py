@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from flows.steps.models import Subject, find_subject
 from flows.steps.overlap import check_unseen
 from flows.steps.sets import PlacedSet, place_sets
 from mulan_core.errors import UserError
-from mulan_core.evaluation.report import to_markdown
+from mulan_core.evaluation.report import to_markdown, write_evaluation
 from mulan_core.evaluation.sets.definition import check_suites
 
 
@@ -85,8 +84,8 @@ def evaluate(
             "notes": [note for note in said if note],
             "out": str(folder) if folder else None,
         }
-        if folder:  # last, so that it stands for all of them or is not there
-            (folder / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        if folder:
+            write_evaluation(result, folder)
         return result
 
 

@@ -129,6 +129,8 @@ class Table:
 def paper_tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
     """Tables 4, 5 and 6 as far as some reports of one model fill them; a measure the paper lacks gets its own column.
 
+    Columns that they fill come first, in the paper's order.
+
     Args:
         reports: of the suite, one a set. Where two claim a column (both splits of MagnaTagATune), the first has it.
     """
@@ -187,8 +189,10 @@ def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> Table | None:
             ours[row][name] = Cell(value, (interval[0], interval[1]) if interval else None)
     if not ours:
         return None
-    rows = [Row(name, tuple(cells.get(column) for column in columns), False) for name, cells in ours.items()]
-    blank = (None,) * (len(columns) - len(printed.columns))
+    # What we measured comes first: on a narrow screen the rest is scrolled to.
+    columns.sort(key=lambda column: not any(column in cells for cells in ours.values()))
+    rows = [Row(name, tuple(map(cells.get, columns)), False) for name, cells in ours.items()]
     for name, values in printed.rows.items():
-        rows.append(Row(name, (*(None if v is None else Cell(v) for v in values), *blank), True))
+        known = {c: Cell(v) for c, v in zip(printed.columns, values, strict=True) if v is not None}
+        rows.append(Row(name, tuple(map(known.get, columns)), True))
     return Table(printed.heading, tuple(columns), tuple(rows))

@@ -12,7 +12,7 @@ from typing import Any
 
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.headings import grouped_metrics
-from mulan_core.evaluation.page import to_html
+from mulan_core.evaluation.page import index_html, to_html
 from mulan_core.evaluation.paper import ABLATION, TABLE_4, TABLE_5, TABLE_6, ZERO_SHOT, Cell, paper_tables
 
 NO_VALUE = "-"
@@ -106,6 +106,23 @@ def write_report(report: Mapping[str, Any], evidence: Evidence, folder: Path) ->
         else:
             (folder / name).unlink(missing_ok=True)
     return [folder / name for name, content in contents.items() if content]
+
+
+def write_evaluation(result: Mapping[str, Any], folder: Path) -> None:
+    """Write one model's reports on several sets as evaluation.json and evaluation.html, which leads to their pages.
+
+    Args:
+        result: ``model``, ``sets`` (name -> report) and whatever else the caller says of them all.
+        folder: the reports' own folders lie in it, named by the set, or by the set and the suites of a part.
+    """
+    pages = {}
+    for name, report in result["sets"].items():
+        for below in (f"{name}-{'-'.join(report['set']['suites'])}", name):
+            if name not in pages and (folder / below / "report.html").exists():
+                pages[name] = f"{below}/report.html"
+    page = index_html(result["model"]["name"], result["sets"], pages)
+    (folder / "evaluation.html").write_text(page, encoding="utf-8")
+    (folder / "evaluation.json").write_text(to_json(result), encoding="utf-8")  # last: it stands for all of them
 
 
 def ablation_columns(metrics: Collection[str]) -> list[tuple[str, list[tuple[str, str, str | None]]]]:

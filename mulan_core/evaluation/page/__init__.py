@@ -51,6 +51,28 @@ def to_html(report: Mapping[str, Any], evidence: Evidence) -> str:
     return document(f"{model} on {title}", head + "<main>" + "".join(body) + "</main>")
 
 
+def index_html(model: str, reports: Mapping[str, Mapping[str, Any]], pages: Mapping[str, str]) -> str:
+    """The page of one model on several sets: the main metrics of each, and the paper's tables over all of them.
+
+    Args:
+        model: its name.
+        reports: name of a set -> its report.
+        pages: name of a set -> the relative address of its page.
+    """
+    sets = []
+    for name, report in reports.items():
+        title = escape(report["set"].get("title") or name)
+        linked = f'<a href="{escape(pages[name])}">{title}</a>' if name in pages else title
+        about = escape(verdict(report))
+        sets.append(f'<section><h2>{linked}</h2><p class="about">{about}</p>{cards(report)}</section>')
+    head = (
+        f'<header><p class="kind">MuLan evaluation</p><h1>{escape(model)} <span>on</span> {len(reports)} '
+        f"{'set' if len(reports) == 1 else 'sets'}</h1></header>"
+    )
+    body = f"<main>{''.join(sets)}{sections.tables(list(reports.values()))}</main>"
+    return document(f"{model}, evaluation", head + body)
+
+
 def document(title: str, body: str) -> str:
     """An HTML document with the page's style; the body's texts must be escaped already."""
     style = files(__name__).joinpath("style.css").read_text(encoding="utf-8")

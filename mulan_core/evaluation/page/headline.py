@@ -13,8 +13,8 @@ from mulan_core.evaluation.paper import MODEL, paper_value
 Report = Mapping[str, Any]
 
 _SEARCH = {
-    "title": "Search by playlist title",
-    "description": "Search by playlist description",
+    "title": "Search by title",
+    "description": "Search by description",
     "text": "Search by a track's text",
     "caption": "Search by caption",
 }
@@ -38,18 +38,18 @@ def headlines(report: Report) -> list[Headline]:
     for metric in metrics:
         match metric.split("/"):
             case ["tagging", facet, "roc_auc"]:
-                beside = (("PR-AUC", f"tagging/{facet}/pr_auc"), ("linear probe ROC-AUC", f"probe/{facet}/roc_auc"))
-                found.append(Headline(f"Tagging: {facet}", metric, "ROC-AUC", beside))
+                beside = (("PR-AUC", f"tagging/{facet}/pr_auc"), ("linear probe", f"probe/{facet}/roc_auc"))
+                found.append(Headline(f"{facet.capitalize()} tagging", metric, "ROC-AUC", beside))
             case ["probe", facet, "roc_auc"] if f"tagging/{facet}/roc_auc" not in metrics:
                 found.append(
-                    Headline(f"Linear probe: {facet}", metric, "ROC-AUC", (("PR-AUC", f"probe/{facet}/pr_auc"),))
+                    Headline(f"Linear probe, {facet}", metric, "ROC-AUC", (("PR-AUC", f"probe/{facet}/pr_auc"),))
                 )
             case ["retrieval", kind, "auc"]:
                 start = f"retrieval/{kind}"
-                beside = (("mAP", f"{start}/map"), ("recall at 10", f"{start}/recall_at_10"))
+                beside = (("mAP", f"{start}/map"), ("recall@10", f"{start}/recall_at_10"))
                 found.append(Headline(_SEARCH.get(kind, f"Search by {kind}"), metric, "ROC-AUC", beside))
             case ["triplets", name, "accuracy"]:
-                found.append(Headline(f"Text triplets: {name}", metric, "accuracy", ()))
+                found.append(Headline(f"{name.capitalize()} triplets", metric, "accuracy", ()))
     return found
 
 
@@ -73,6 +73,13 @@ def verdict(report: Report) -> str:
     else:
         names = ", ".join(one.title for one in lost)
         said = f"{len(found) - len(lost)} of {len(found)} main measures are clearly above chance; not: {names}."
+    beside = [report["metrics"][one.metric] >= p[0] for one in found if (p := paper_value(report, one.metric))]
+    if beside:
+        if len(beside) == 1:
+            said += f" The paper's value for {'it' if len(found) == 1 else 'one of them'} is "
+            said += "reached." if beside[0] else "not reached."
+        else:
+            said += f" {sum(beside)} of {len(beside)} values that the paper has too are reached."
     if len(found) > 1:
         ranked = sorted(found, key=lambda one: -float(report["metrics"][one.metric]))
         best, worst = ranked[0], ranked[-1]
@@ -84,8 +91,14 @@ def verdict(report: Report) -> str:
 
 
 def cards(report: Report) -> str:
-    """A card for each main metric."""
-    return f'<div class="cards">{"".join(_card(report, one) for one in headlines(report))}</div>'
+    """A card for each main metric, and what the paper's ticks are."""
+    found = headlines(report)
+    printed = [place[1] for one in found if (place := paper_value(report, one.metric))]
+    said = ""
+    if printed:
+        said = f"Paper: {MODEL} on the paper's own sets ({escape(', '.join(printed))}); for the scale. "
+    about = f'<p class="about">{said}Chance: a random ranking.</p>' if found else ""
+    return f'<div class="cards">{"".join(_card(report, one) for one in found)}</div>{about}'
 
 
 def _card(report: Report, one: Headline) -> str:
@@ -93,22 +106,22 @@ def _card(report: Report, one: Headline) -> str:
     interval, paper = report["intervals"].get(one.metric), paper_value(report, one.metric)
     facts = []
     if interval:
-        facts.append(f"95 % interval {interval[0]:.3f} to {interval[1]:.3f}")
+        facts.append(f"95\u00a0% interval {interval[0]:.3f} to {interval[1]:.3f}")
     marks = []
     if chance is not None:
         marks.append(f'<span class="key chance">chance {chance:.3f}</span>')
     if paper is not None:
-        number, column = paper
-        marks.append(f'<span class="key paper">paper {number:.3f} <small>{escape(column)}, {MODEL}</small></span>')
+        number, _ = paper
+        marks.append(f'<span class="key paper">paper {number:.3f}</span>')
     for unit, metric in one.beside:
         if metric in report["metrics"]:
             level = report["chance"].get(metric)
-            beside = f" (chance {level:.3f})" if level is not None and unit != "linear probe ROC-AUC" else ""
+            beside = f" (chance {level:.3f})" if level is not None and unit != "linear probe" else ""
             facts.append(f"{unit} {report['metrics'][metric]:.3f}{beside}")
     weak = "" if is_above_chance(report, one.metric) else ' <em class="weak">not above chance</em>'
     drawn = bar(value, interval=interval, chance=chance, paper=paper and paper[0], said=f"{one.title} {value:.3f}")
     return (
         f'<article class="card"><h3>{escape(one.title)}</h3>'
         f'<p class="number">{value:.3f} <small>{one.unit}</small>{weak}</p>{drawn}'
-        f'<p class="keys">{"".join(marks)}</p><p class="facts">{"<br>".join(facts)}</p></article>'
+        f'<p class="keys">{"".join(marks)}</p><p class="facts">{" · ".join(facts)}</p></article>'
     )

@@ -87,8 +87,8 @@ def precision(report: Report, evidence: Evidence) -> str:
         chance = report["chance"].get(f"tagging/{facet}/pr_auc")
         figures.append(_figure(facet, charts.curves(lines, chance)))
     legend = (
-        '<p class="keys"><span class="key mean">mean of the classes</span><span class="key line">a class</span>'
-        '<span class="key chance">chance PR-AUC</span></p>'
+        '<p class="keys"><span class="key mean">mean of the classes</span><span class="key each">a class</span>'
+        '<span class="key level">chance PR-AUC</span></p>'
     )
     about = "Interpolated: the best precision at this recall or beyond."
     return section("Precision and recall", _wrapped(legend, figures), about)
@@ -111,7 +111,7 @@ def scores(report: Report, evidence: Evidence) -> str:
         if one is not None
     ]
     legend = '<p class="keys"><span class="key right">right pairs</span><span class="key wrong">wrong pairs</span></p>'
-    about = "Cosines of texts with what they describe and with what they do not; each colour adds up to 100 %."
+    about = "Cosines of texts with what they describe and with what they do not; each colour adds up to 100\u00a0%."
     return section("Scores", _wrapped(legend, figures), about)
 
 
@@ -185,7 +185,7 @@ def metrics(report: Report) -> str:
         head = "<tr><th>metric</th><td>value</td><td>95 % interval</td><td>chance</td></tr>"
         table = f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
         blocks.append(f'<div class="panel"><h3>{escape(heading)}</h3><div class="wide">{table}</div></div>')
-    return section("All metrics", f'<div class="columns">{"".join(blocks)}</div>' if blocks else "")
+    return section("All metrics", f'<div class="columns two">{"".join(blocks)}</div>' if blocks else "")
 
 
 def protocol(report: Report) -> str:
