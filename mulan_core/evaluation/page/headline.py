@@ -76,10 +76,9 @@ def verdict(report: Report) -> str:
     beside = [report["metrics"][one.metric] >= p[0] for one in found if (p := paper_value(report, one.metric))]
     if beside:
         if len(beside) == 1:
-            said += f" The paper's value for {'it' if len(found) == 1 else 'one of them'} is "
-            said += "reached." if beside[0] else "not reached."
+            said += f" The paper's value, on its own set, is {'reached' if beside[0] else 'not reached'}."
         else:
-            said += f" {sum(beside)} of {len(beside)} values that the paper has too are reached."
+            said += f" Of the paper's {len(beside)} values for them, on its own sets, {sum(beside)} are reached."
     if len(found) > 1:
         ranked = sorted(found, key=lambda one: -float(report["metrics"][one.metric]))
         best, worst = ranked[0], ranked[-1]

@@ -204,7 +204,7 @@ def protocol(report: Report) -> str:
         ("intervals", f"95 %, {how.get('bootstrap')} bootstrap resamples, seed {how.get('seed')}"),
         ("probe strength", how.get("probe_strength")),
         ("triplets", how.get("triplets")),
-        ("model", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in model.items() if key != "has_audio")),
+        ("model", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in model.items() if key[:4] != "has_")),
         ("data hash", about.get("data_hash")),
         ("audio hash", about.get("audio_hash")),
         ("set hash", about["hash"]),
