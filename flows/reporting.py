@@ -175,12 +175,12 @@ def show_study(result: dict[str, Any]) -> None:
 
 def show_search(result: dict[str, Any]) -> None:
     """Print a search's trials, the best first, and its numbers as a part of params.yaml."""
-    table = Table(Column("trial", overflow="fold"), title=f"{result['metric']} on the validation split")
+    table = Table(Column("numbers", overflow="fold"), title=f"{result['metric']} on the validation split")
     for name in ("score", "95 % interval", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result["trials"]:
         low_high = row["interval"]
-        interval = "cut short" if row["cut"] else f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
         table.add_row(row["name"], f"{row['score']:.3f}", interval, f"{row['steps']:,}")
     console.print(table)
     console.print(result["verdict"], highlight=False)
