@@ -151,7 +151,8 @@ def show_study(result: dict[str, Any]) -> None:
     metrics = {name for row in result["rows"] for name in row["metrics"]}
     for heading, columns in ablation_columns(metrics):
         table = Table("metric", Column("trained on", overflow="fold"), title=heading, title_justify="left")
-        for name in ("mean", "95 % interval", "paper"):
+        has_paper = any(of_paper in PAPER.get(row["name"], {}) for row in result["rows"] for *_, of_paper in columns)
+        for name in ("mean", "95 % interval", *(["paper"] if has_paper else [])):
             table.add_column(name, justify="right", no_wrap=True)
         for name, metric, of_paper in columns:
             best = max(row["metrics"].get(metric, 0.0) for row in result["rows"])
@@ -163,7 +164,7 @@ def show_study(result: dict[str, Any]) -> None:
                     ROWS.get(row["name"], row["name"]),
                     "" if value is None else f"{value:.3f}",
                     f"{interval[0]:.3f} - {interval[1]:.3f}" if interval else "",
-                    "" if paper is None else f"{paper:.3f}",
+                    *([] if paper is None else [f"{paper:.3f}"]),
                     style="bold" if value == best else "",
                     end_section=number == len(result["rows"]) - 1,
                 )
@@ -174,12 +175,12 @@ def show_study(result: dict[str, Any]) -> None:
 
 def show_search(result: dict[str, Any]) -> None:
     """Print a search's trials, the best first, and its numbers as a part of params.yaml."""
-    table = Table(Column("trial", overflow="fold"), title=f"{result['metric']} on the validation split")
+    table = Table(Column("numbers", overflow="fold"), title=f"{result['metric']} on the validation split")
     for name in ("score", "95 % interval", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result["trials"]:
         low_high = row["interval"]
-        interval = "cut short" if row["cut"] else f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
         table.add_row(row["name"], f"{row['score']:.3f}", interval, f"{row['steps']:,}")
     console.print(table)
     console.print(result["verdict"], highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mlflow
@@ -13,6 +14,7 @@ from flows.steps import tune as steps
 from flows.steps.page import log_page
 from flows.steps.study import Study, run_trials, study_run
 from flows.steps.tracking import git_commit, lineage_tags
+from flows.steps.trial import check_metric
 from flows.workspace import PROJECT
 
 
@@ -26,18 +28,20 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
     with open_session(manifest, playlists, params) as session, session.stage("tune"):
         workspace, uri = session.workspace, session.settings.mlflow_uri
         config = workspace.config
-        trials = steps.trials_of(config)
+        points: Mapping[str, Mapping[str, float]] = steps.points_of(config)
+        rounds: list[list[dict[str, Any]]] = []
+        first = steps.trials_of(config, points, 0)  # a value that the configuration refuses is said now
         metric, at_once = config.tune.metric, config.tune.at_once
+        check_metric(workspace, metric)
         tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id)
-        with study_run("tune", trials[0].config, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
-            place = Study("tune", workspace, session.settings.home, uri, run_id, at_once=at_once, metric=metric)
-            reported = run_trials(
-                trials,
-                place,
-                shown=lambda metrics: f"{metric} {metrics[f'valid/{metric}']:.3f}",
-                scheduler=steps.scheduler_of(config),
-            )
-            result = {"run_id": run_id} | steps.outcome(config, trials, reported)
+        with study_run("tune", first[0].config, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
+            place = Study("tune", workspace, session.settings.home, uri, run_id, at_once=at_once)
+            for number in range(config.tune.rounds):
+                trials = steps.trials_of(config, points, number)
+                reports = run_trials(trials, place, shown=lambda found: f"{metric} {found[f'valid/{metric}']:.3f}")
+                rounds.append(steps.scores_of(config, points, trials, reports))
+                points = steps.better_half(points, rounds[-1])
+            result = {"run_id": run_id} | steps.outcome(config, rounds)
             page = steps.to_markdown(result)
             log_page("search", page)
             mlflow.log_dict(result, "search.json")

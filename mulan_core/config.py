@@ -568,14 +568,15 @@ class TuneConfig:
     """The search for hyper-parameters."""
 
     trials: int = 8
-    """Runs, the first with the numbers as they are."""
+    """Points of the space that are tried, the first the numbers as they are."""
     steps: int = 150
-    """Optimiser steps of a run; one with another batch size takes as many as see the same number of pairs."""
+    """Optimiser steps of a run in the last round; one with another batch size takes as many as see the same number of
+    pairs."""
     metric: str = "retrieval/text/auc"
     """What is made large, on the validation split; any metric of an evaluation but the linear probe's."""
-    asha: bool = False
-    """Cut runs short that are behind: each is measured after a quarter and half of its steps, and of those that came
-    so far the better half goes on."""
+    rounds: int = 1
+    """Successive halving: each round but the last trains with half the steps of the next, and its better half, the
+    numbers as they are always among them, goes into the next. 1 trains all at once to the end."""
     seed: int = 0
     """Same seed, same trials."""
     at_once: int = 1
@@ -590,9 +591,11 @@ class TuneConfig:
     """Key of ``train`` or ``model`` -> where to look."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 2), ("steps", 1), ("at_once", 1)):
+        for name, least in (("trials", 2), ("steps", 1), ("rounds", 1), ("at_once", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"tune.{name} is {getattr(self, name)}; give at least {least}")
+        if self.steps < 2 ** (self.rounds - 1):
+            raise UserError(f"tune.steps {self.steps} cannot be halved {self.rounds - 1} times (tune.rounds)")
         for key in self.space:
             if not key.startswith(("train.", "model.")) or key in ("train.steps", "train.seed"):
                 raise UserError(f"tune.space: {key!r} cannot be searched; give keys of train or model")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import mlflow
 
@@ -25,9 +25,6 @@ from flows.steps.trial import MEASURED, run_trial
 from flows.workspace import Workspace
 from mulan_core.config import Config, to_mapping
 from mulan_core.errors import UserError
-
-if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
 
 Kind = Literal["ablate", "tune"]
 
@@ -41,8 +38,6 @@ class Trial:
     config: Config
     tags: Mapping[str, str] = field(default_factory=dict)
     """For its run in MLflow."""
-    values: Mapping[str, float] = field(default_factory=dict)
-    """The numbers that a search has drawn for it."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,6 @@ class Study:
     """The study's own run, parent of the trials'."""
     at_once: int = 1
     """Trials that train at the same time."""
-    metric: str | None = None
-    """What a search makes large, on the validation split."""
 
 
 @contextmanager
@@ -83,7 +76,6 @@ def run_trials(
     study: Study,
     *,
     shown: Callable[[Mapping[str, float]], str],
-    scheduler: TrialScheduler | None = None,
 ) -> list[dict[str, Any]]:
     """Train and measure every trial that is not done yet.
 
@@ -91,7 +83,6 @@ def run_trials(
         trials: in the order in which they start.
         study: where.
         shown: the metrics of a finished trial's run -> what is printed behind its name.
-        scheduler: what may cut trials short; None trains all to their end.
 
     Returns:
         For each trial, in their order, what ``run_trial`` reported last.
@@ -109,8 +100,6 @@ def run_trials(
         "home": str(study.home),
         "mlflow_uri": study.mlflow_uri,
         "parent_run_id": study.run_id,
-        "metric": study.metric,
-        "is_watched": scheduler is not None,
     }
     storage = study.home / "ray_results"
     key = hashlib.sha256(json.dumps([space, study.workspace.data_hash], sort_keys=True).encode()).hexdigest()[:12]
@@ -125,7 +114,6 @@ def run_trials(
             # One trial at a time where all share the cores: two at once would not finish sooner.
             tune_config=ray.tune.TuneConfig(
                 max_concurrent_trials=study.at_once,
-                scheduler=scheduler,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=ray.tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
@@ -162,7 +150,9 @@ def _progress(trials: Sequence[Trial], study: Study, shown: Callable[[Mapping[st
                     done += steps
                     count = f"{len(trials) - len(pending)} of {len(trials)}"
                     earlier = ", done before" if before else ""
-                    console.print(f"{name}: {shown(run.data.metrics)} ({count}{earlier})", highlight=False)
+                    console.print(
+                        f"{name}: {shown(run.data.metrics)} ({count}{earlier})", highlight=False, soft_wrap=True
+                    )
                 elif run is not None and (point := latest_point(study.mlflow_uri, key)):
                     under_way += point[0]
                     state = f"loss {point[1]['loss']:.2f}" if point[0] < steps else "measuring"

@@ -67,7 +67,6 @@ def train(
     task: TaskName = "contrastive",
     name: str = "train",
     tags: dict[str, str] | None = None,
-    callbacks: list[Any] | None = None,
 ) -> Trained:
     """Train a model, or go on with a run that was cut off, or return one that is done.
 
@@ -80,7 +79,6 @@ def train(
         task: ``contrastive``, or ``tagging``: the audio tower alone as a classifier of the tracks' labels.
         name: first part of the run's name in MLflow.
         tags: more tags for the MLflow run (git commit, flow run).
-        callbacks: for Ray Train, such as the one that reports to Ray Tune.
 
     Raises:
         UserError: what the workers said, if training failed.
@@ -116,7 +114,6 @@ def train(
                     storage_path=str(storage),
                     failure_config=ray.train.FailureConfig(max_failures=2),
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-                    callbacks=callbacks or [],
                 ),
             )
             checkpoint = Path(_fit(trainer).path)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import ray.tune
-from ray.train import UserCallback
-from ray.tune.integration.ray_train import TuneReportCallback
+from numpy.typing import NDArray
 
 from flows.stack import quiet_ray_data
 from flows.steps.embed import TrackEmbedder, embed_prepared
@@ -20,7 +19,7 @@ from flows.steps.evaluate import evaluate_model
 from flows.steps.models import Subject
 from flows.steps.sets import own_set
 from flows.steps.tracking import tracking
-from flows.steps.train import MODEL_FOLDER, Trained, train
+from flows.steps.train import Trained, train
 from flows.workspace import Workspace
 from mulan_core.config import Config, from_mapping
 from mulan_core.data.shards import shard_paths
@@ -28,7 +27,7 @@ from mulan_core.errors import UserError
 from mulan_core.evaluation.encoders import open_encoder
 from mulan_core.evaluation.sets.playlists import OWN
 from mulan_core.evaluation.sets.prepared import read_content
-from mulan_core.evaluation.suite import evaluate
+from mulan_core.evaluation.suite import Embed, evaluate
 
 MEASURED = "mulan.measured"
 """Tag of a trial's run once it is measured: the split."""
@@ -37,8 +36,7 @@ MEASURED = "mulan.measured"
 def run_trial(space: dict[str, Any]) -> None:
     """Train and measure the trial ``space["trial"]`` of a study, and report it to Tune.
 
-    The report: run_id, metrics and intervals as in an evaluation's, step; of a search also the score and the pairs that
-    it took, which a scheduler (``space["is_watched"]``) hears of at every checkpoint too.
+    The report: run_id, metrics and intervals as in an evaluation's.
     """
     quiet_ray_data()  # this is another process than the flow's
     trial = space["trials"][space["trial"]]
@@ -52,29 +50,17 @@ def run_trial(space: dict[str, Any]) -> None:
         storage=home / "ray_results",
         name=kind,
         tags={"mlflow.parentRunId": space["parent_run_id"], "mlflow.runName": space["trial"], **trial["tags"]},
-        callbacks=[Watch(config, workspace, space["metric"])] if space["is_watched"] else [],
     )
     if kind == "ablate":
         report, values = _on_test(config, workspace, trained, home=home, mlflow_uri=uri), {}
-        reached = {"step": config.train.steps}
     else:
         report = on_valid(config, workspace, trained.model)
         values = {f"valid/{name}": value for name, value in report["metrics"].items()}
-        reached = _reached(config, config.train.steps, report, space["metric"])
     with tracking(uri) as client:
         for name, value in values.items():
             client.log_metric(trained.run_id, name, value)
         client.set_tag(trained.run_id, MEASURED, "valid" if values else "test")
-    about = {"run_id": trained.run_id, "metrics": report["metrics"], "intervals": report["intervals"]}
-    ray.tune.report(about | reached)
-
-
-def _reached(config: Config, step: int, report: dict[str, Any], metric: str) -> dict[str, Any]:
-    if metric not in report["metrics"]:
-        raise UserError(
-            f"the validation split has no {metric} for tune.metric; it has {', '.join(report['metrics']) or 'none'}"
-        )
-    return {"step": step, "pairs": step * config.train.batch_size, "score": report["metrics"][metric]}
+    ray.tune.report({"run_id": trained.run_id, "metrics": report["metrics"], "intervals": report["intervals"]})
 
 
 def _on_test(config: Config, workspace: Workspace, trained: Trained, *, home: Path, mlflow_uri: str) -> dict[str, Any]:
@@ -96,27 +82,33 @@ def on_valid(config: Config, workspace: Workspace, model: Path) -> dict[str, Any
     Returns:
         A report as of the suite; without the linear probe, whose regularisation that split chooses.
     """
-    content = read_content(OWN, workspace.prepared, split="valid")
     shards = [str(path) for path in shard_paths(workspace.prepared, "valid")]
     clips = list(TrackEmbedder(str(model), None, config.index.batch_size, 1)({"shard": np.array(shards)}))
     ids = [track_id for clip in clips for track_id in clip["track_id"].tolist()]
-    vectors = {"test": (ids, np.concatenate([clip["vector"] for clip in clips]))}
-    encoder = open_encoder(model)
+    vectors_ND = np.concatenate([clip["vector"] for clip in clips])
+    return _measure_valid(workspace, ids, vectors_ND, open_encoder(model).embed_texts)
+
+
+def check_metric(workspace: Workspace, metric: str) -> None:
+    """Refuse a metric that the validation split does not have, before anything trains: random vectors tell.
+
+    Raises:
+        UserError: if it has none of that name, or there is no validation split.
+    """
+    rng = np.random.default_rng(0)
+    ids = list(read_content(OWN, workspace.prepared, split="valid").tracks["test"])
+    report = _measure_valid(
+        workspace, ids, rng.normal(size=(len(ids), 2)), lambda texts: rng.normal(size=(len(texts), 2))
+    )
+    if metric not in report["metrics"]:
+        known = ", ".join(report["metrics"])
+        raise UserError(f"the validation split has no {metric} for tune.metric; it has {known}")
+
+
+def _measure_valid(
+    workspace: Workspace, ids: list[str], vectors_ND: NDArray[np.floating], embed_texts: Embed
+) -> dict[str, Any]:
+    content = read_content(OWN, workspace.prepared, split="valid")
     suites = [suite for suite in OWN.suites if suite != "probe"]
-    return evaluate(content, vectors, embed_texts=encoder.embed_texts, suites=suites, config=config.evaluate)[0]
-
-
-class Watch(UserCallback):
-    """Measures every checkpoint on the validation split beside the training that goes on, and tells Tune."""
-
-    def __init__(self, config: Config, workspace: Workspace, metric: str) -> None:
-        self._config, self._workspace, self._metric = config, workspace, metric
-        self._tell = TuneReportCallback()
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Called by Ray Train with what all workers reported."""
-        step = metrics[0]["step"]
-        if checkpoint is None or step >= self._config.train.steps:  # the trial itself measures the end
-            return
-        report = on_valid(self._config, self._workspace, Path(checkpoint.path) / MODEL_FOLDER)
-        self._tell.after_report(run_context, [_reached(self._config, step, report, self._metric)], None)
+    config = workspace.config.evaluate
+    return evaluate(content, {"test": (ids, vectors_ND)}, embed_texts=embed_texts, suites=suites, config=config)[0]

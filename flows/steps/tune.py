@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
@@ -14,23 +14,20 @@ from mulan_core.config import Config, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import markdown_table
 
-if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
-
 DEFAULT = "as configured"
 """The trial with the numbers as they are."""
 DIGITS = 3
 """Significant digits of a drawn number: it should be copied into params.yaml by hand."""
 
 
-def trials_of(config: Config) -> list[Trial]:
-    """The trials of a search: the numbers as they are, then points of the space.
+def points_of(config: Config) -> dict[str, dict[str, float]]:
+    """Name -> the numbers that a trial changes: first none, then points of the space.
 
     Every range is cut into as many strips of equal width as there are points and every strip has one (a Latin
     hypercube), so that few points still cover each range.
 
     Raises:
-        UserError: for a key that does not exist, or a value that the configuration refuses.
+        UserError: for a key that does not exist.
     """
     count = config.tune.trials - 1
     rng = np.random.default_rng(config.tune.seed)
@@ -39,14 +36,26 @@ def trials_of(config: Config) -> list[Trial]:
         for key in config.tune.space
     }
     points = [{key: drawn[number] for key, drawn in draws.items()} for number in range(count)]
-    return [Trial(DEFAULT, with_values(config, {}))] + [
-        Trial(f"trial {number}: {in_words(values)}", with_values(config, values), values=values)
-        for number, values in enumerate(points, start=1)
-    ]
+    return {DEFAULT: {}} | {f"point {n}: {in_words(values)}": values for n, values in enumerate(points, start=1)}
 
 
-def with_values(config: Config, values: Mapping[str, float]) -> Config:
-    """A configuration with some numbers changed, and the budget of a trial: the same number of pairs for all.
+def trials_of(config: Config, points: Mapping[str, Mapping[str, float]], number: int) -> list[Trial]:
+    """The trials of a round, counted from 0.
+
+    Raises:
+        UserError: for a value that the configuration refuses.
+    """
+    steps = config.tune.steps // 2 ** (config.tune.rounds - 1 - number)
+    trials = []
+    for name, values in points.items():
+        changed = with_values(config, values, steps)
+        suffix = f", {changed.train.steps} steps" if config.tune.rounds > 1 else ""
+        trials.append(Trial(name + suffix, changed))
+    return trials
+
+
+def with_values(config: Config, values: Mapping[str, float], steps: int) -> Config:
+    """A configuration with some numbers changed, and with as many steps as see the pairs of so many unchanged ones.
 
     Raises:
         UserError: for a value that the configuration refuses.
@@ -56,9 +65,8 @@ def with_values(config: Config, values: Mapping[str, float]) -> Config:
         section, name = _place(plain, key)
         section[name] = value
     changed = from_mapping(Config, plain)
-    steps = max(1, round(config.tune.steps * config.train.batch_size / changed.train.batch_size))
-    every = max(1, -(-steps // 4)) if config.tune.asha else changed.train.checkpoint_every
-    return replace(changed, train=replace(changed.train, steps=steps, checkpoint_every=every))
+    steps = max(1, round(steps * config.train.batch_size / changed.train.batch_size))
+    return replace(changed, train=replace(changed.train, steps=steps))
 
 
 def _value(config: Config, key: str, share: float) -> float:
@@ -86,18 +94,6 @@ def _place(plain: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     return section, name
 
 
-def scheduler_of(config: Config) -> TrialScheduler | None:
-    """What cuts trials short (asynchronous successive halving), if the configuration wants it."""
-    if not config.tune.asha:
-        return None
-    from ray.tune.schedulers import ASHAScheduler
-
-    pairs = config.tune.steps * config.train.batch_size
-    return ASHAScheduler(
-        time_attr="pairs", metric="score", mode="max", max_t=pairs, grace_period=pairs // 4, reduction_factor=2
-    )
-
-
 def snippet(config: Config, values: Mapping[str, float]) -> str:
     """The part of params.yaml that sets a trial's numbers; with another batch size also the steps that go with it."""
     if "train.batch_size" in values:
@@ -118,35 +114,54 @@ def in_words(values: Mapping[str, float]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]} {value:g}" for key, value in values.items()) or DEFAULT
 
 
-def outcome(config: Config, trials: Sequence[Trial], reported: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def scores_of(
+    config: Config,
+    points: Mapping[str, Mapping[str, float]],
+    trials: Sequence[Trial],
+    reports: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """For each point of a round its name, values, run_id, score, interval and steps."""
+    metric = config.tune.metric
+    return [
+        {
+            "name": name,
+            "values": dict(values),
+            "run_id": report["run_id"],
+            "score": float(report["metrics"][metric]),
+            "interval": report["intervals"].get(metric),
+            "steps": trial.config.train.steps,
+        }
+        for (name, values), trial, report in zip(points.items(), trials, reports, strict=True)
+    ]
+
+
+def better_half(
+    points: Mapping[str, Mapping[str, float]], scores: Sequence[Mapping[str, Any]]
+) -> dict[str, Mapping[str, float]]:
+    """The points that go into the next round: the numbers as configured, and the better half of the others."""
+    others = sorted((row for row in scores if row["name"] != DEFAULT), key=lambda row: -row["score"])
+    kept = {DEFAULT, *(row["name"] for row in others[: -(-len(others) // 2)])}
+    return {name: values for name, values in points.items() if name in kept}
+
+
+def outcome(config: Config, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """What came of a search.
 
     Args:
         config: the numbers as they are.
-        trials: of the search, the first as configured.
-        reported: what each reported last (``steps/trial.py``).
+        rounds: the scores of each.
 
     Returns:
-        ``metric``; ``trials``, the best first, each with name, values, run_id, score, interval, steps and whether it
-        was cut short (``cut``: its score is that of its last checkpoint, and it cannot be the best); ``best``,
-        ``default``: the first and the one as configured; ``gain``: how much the best is above the default;
+        ``metric``; ``trials``, each point once, as of its last round, the best of the last round first; ``best``,
+        ``default``: that first one and the one as configured; ``gain``: how much the best is above the default;
         ``params``: the best's numbers as YAML; ``verdict``: what it says, in words.
     """
-    rows: list[dict[str, Any]] = [
-        {
-            "name": trial.name,
-            "values": dict(trial.values),
-            "run_id": found.get("run_id"),
-            "score": float(found["score"]),
-            "interval": (found.get("intervals") or {}).get(config.tune.metric),
-            "steps": int(found["step"]),
-            "cut": "metrics" not in found,
-        }
-        for trial, found in zip(trials, reported, strict=True)
-    ]
-    default = rows[0]
-    ranked = sorted(rows, key=lambda row: (row["cut"], -row["score"]))
-    best = ranked[0]
+    ranked: list[dict[str, Any]] = []
+    for number, scores in reversed(list(enumerate(rounds, start=1))):
+        seen = {row["name"] for row in ranked}
+        new = [{**row, "round": number} for row in scores if row["name"] not in seen]
+        ranked += sorted(new, key=lambda row: -row["score"])
+    best, default = ranked[0], next(row for row in ranked if row["name"] == DEFAULT)
     found = {
         "metric": config.tune.metric,
         "trials": ranked,
@@ -165,11 +180,12 @@ def to_markdown(found: Mapping[str, Any]) -> str:
             row["name"],
             f"{row['score']:.3f}",
             "{:.3f} to {:.3f}".format(*row["interval"]) if row["interval"] else "-",
-            f"{row['steps']:,}" + (", cut short" if row["cut"] else ""),
+            str(row["round"]),
+            f"{row['steps']:,}",
         ]
         for row in found["trials"]
     ]
-    table = markdown_table(["trial", found["metric"], "95 % interval over the split", "steps"], body)
+    table = markdown_table(["numbers", found["metric"], "95 % interval over the split", "round", "steps"], body)
     numbers = f"\n```yaml\n{found['params']}```\n" if found["params"] else ""
     return f"# Search for hyper-parameters\n\n{found['verdict']}\n{numbers}\n## Trials\n\n{table}\n"
 

@@ -183,7 +183,7 @@ def _infer_columns(path: str | Path, table: Table, problems: Problems) -> tuple[
 
 def _check_columns(path: str | Path, names: list[str]) -> None:
     if "uri" not in names:
-        raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(names)}")
+        raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(names)[:200]}")
     for name in RESERVED:
         if name in names:
             raise UserError(f"the manifest {path} has a column {name!r}, a name that prepare itself uses; rename it")

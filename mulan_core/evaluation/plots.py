@@ -46,6 +46,7 @@ def study_png(study: Study) -> bytes | None:
             axes.plot([row["metrics"][metric]], [y], marker="o", color=BLUE, markersize=5.5)
         if metric in least:
             left = float(values_RS.min())
+            axes.set_xlim(axes.get_xlim())  # a bar that is longer than all there is ends with the panel
             axes.plot([left, left + least[metric]], [-0.75, -0.75], color=ORANGE, linewidth=3, solid_capstyle="butt")
         axes.set_yticks(rows, [_shortened(row) for row in study.rows] if position % across == 0 else [])
         axes.set_ylim(-1.0, len(study.rows) - 0.5)

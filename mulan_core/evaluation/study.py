@@ -233,7 +233,7 @@ def _bounds(difference: Difference) -> str:
 def _least_table(study: Study) -> str:
     least = study.least_differences()
     body = [
-        [heading, name, f"{spread(study.values[metric]):.4f}", f"{least[metric]:.3f}"]
+        [heading, name, f"{spread(study.values[metric]):.4f}", f"{least[metric]:.3f}" if least[metric] < 1 else "none"]
         for heading, name, metric in study.columns
     ]
     header = ["table", "metric", "spread over seeds", "least difference that stands"]

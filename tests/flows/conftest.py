@@ -25,7 +25,7 @@ evaluate: {bootstrap: 20}
 gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, min_items: 5}
 serve: {port: PORT}
 ablate: {steps: 10, rows: {aset: null, tags unfiltered: {sources: [sf, lf], filtered: false}}}
-tune: {steps: 10, trials: 3, asha: true, metric: tagging/pitch/roc_auc,
+tune: {steps: 10, trials: 3, rounds: 2, metric: tagging/pitch/roc_auc,
        space: {train.audio_lr: {low: 0.001, high: 0.01, log: true}}}
 """
 

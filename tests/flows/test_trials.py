@@ -1,6 +1,7 @@
 """Rows of an ablation and trials of a search, as plain configurations; the tables on a terminal of 80 columns."""
 
 import io
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ from flows import reporting
 from flows.steps import ablate, tune
 from flows.steps.page import as_html
 from flows.steps.train import run_key
+from flows.steps.trial import check_metric
+from flows.workspace import Workspace
 from mulan_core.config import PAPER_ROWS, AblateRow, Config, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import ROWS
@@ -95,24 +98,39 @@ def searched(**more):
 
 def test_a_search_covers_every_range_at_one_budget():
     config = searched()
-    trials = tune.trials_of(config)
-    assert [trial.name for trial in tune.trials_of(config)] == [trial.name for trial in trials]
-    assert trials[0].name == "as configured" and trials[0].config.train.audio_lr == 0.02
-    drawn = [trial.values for trial in trials[1:]]
+    points = tune.points_of(config)
+    assert tune.points_of(config) == points != tune.points_of(searched(seed=1))
+    assert next(iter(points.items())) == ("as configured", {})
+    drawn = list(points.values())[1:]
     rates, sizes, taus = ([values[key] for values in drawn] for key in SPACE)
     # Eight strips of equal width, in the logarithm or not, and one point in each.
     assert sorted(int(8 * (tau - 0.1) / 0.1) for tau in taus) == list(range(8))
     edges = [0.001 * 100 ** (n / 8) for n in range(9)]
     assert [sum(low <= rate < high for rate in rates) for low, high in pairwise(edges)] == [1] * 8
     assert set(sizes) == {16, 32, 64} and all(type(size) is int for size in sizes)
-    for trial in trials:
-        train = trial.config.train
-        assert train.steps * train.batch_size == 100 * 32
-        assert {
-            key: to_mapping(trial.config)[key.split(".")[0]][key.split(".")[1]] for key in trial.values
-        } == trial.values
-        assert len(f"{train.audio_lr:g}") <= 8
-    assert tune.trials_of(searched(seed=1))[1].values != trials[1].values
+    trials = tune.trials_of(config, points, 0)
+    assert [trial.name for trial in trials] == list(points)
+    for trial, values in zip(trials, points.values(), strict=True):
+        assert trial.config.train.steps * trial.config.train.batch_size == 100 * 32
+        plain = to_mapping(trial.config)
+        assert {key: plain[key.split(".")[0]][key.split(".")[1]] for key in values} == values
+        assert len(f"{trial.config.train.audio_lr:g}") <= 8
+
+
+def test_rounds_halve_the_points_and_double_the_steps():
+    config = searched(trials=6, rounds=3, metric="m", space={"model.tau_init": {"low": 0.1, "high": 0.2}})
+    points, steps = tune.points_of(config), []
+    for number, left in enumerate((6, 4, 3)):
+        assert len(points) == left and tune.DEFAULT in points
+        trials = tune.trials_of(config, points, number)
+        steps.append({trial.config.train.steps for trial in trials})
+        assert all(trial.name.endswith(f", {trial.config.train.steps} steps") for trial in trials)
+        reports = [report(-values.get("model.tau_init", 1)) for values in points.values()]
+        scores = tune.scores_of(config, points, trials, reports)
+        points = tune.better_half(points, scores)
+    assert steps == [{25}, {50}, {100}]
+    lowest = sorted(values["model.tau_init"] for values in tune.points_of(config).values() if values)
+    assert [values.get("model.tau_init") for values in points.values()] == [None, lowest[0]]
 
 
 @pytest.mark.parametrize(
@@ -126,38 +144,54 @@ def test_a_search_covers_every_range_at_one_budget():
         ({"space": {"train.batch_size": {"among": [15]}}}, "train.batch_size 15 does not divide"),
         ({"space": {}}, "tune.space is empty"),
         ({"trials": 1}, "tune.trials is 1; give at least 2"),
+        ({"steps": 3, "rounds": 3}, "tune.steps 3 cannot be halved 2 times"),
     ],
 )
 def test_a_space_that_cannot_be_searched(more, sentence):
     with pytest.raises(UserError, match=sentence):
-        tune.trials_of(searched(**more))
+        tune.trials_of(searched(**more), tune.points_of(searched(**more)), 0)
 
 
-def reported(score, **more):
-    return {"score": score, "step": 100, "run_id": "r", "metrics": {}, "intervals": {"m": [0.1, 0.9]}} | more
+def report(score):
+    return {"run_id": "r", "metrics": {"m": score}, "intervals": {"m": [0.1, 0.9]}}
 
 
 def test_the_outcome_of_a_search():
-    config = searched(trials=4, metric="m")
-    trials = tune.trials_of(config)
-    cut = {"score": 0.99, "step": 25}
-    found = tune.outcome(config, trials, [reported(0.5), reported(0.7), cut, reported(0.6)])
-    assert [row["score"] for row in found["trials"]] == [
-        0.7,
-        0.6,
-        0.5,
-        0.99,
-    ]  # cut short: it was not measured at the end
-    assert found["best"]["name"] == trials[1].name and found["gain"] == pytest.approx(0.2)
-    values = trials[1].values
+    config = searched(trials=4, metric="m", rounds=2)
+    points = tune.points_of(config)
+    names = list(points)
+
+    def scores(number, *values):
+        chosen = {name: points[name] for name in names[: len(values)]}
+        trials = tune.trials_of(config, chosen, number)
+        return tune.scores_of(config, chosen, trials, [report(value) for value in values])
+
+    found = tune.outcome(config, [scores(0, 0.8, 0.9, 0.95, 0.99), scores(1, 0.5, 0.7, 0.6)])
+    assert [row["score"] for row in found["trials"]] == [0.7, 0.6, 0.5, 0.99]  # the last did not get to the last round
+    assert [row["round"] for row in found["trials"]] == [2, 2, 2, 1]
+    assert found["best"]["name"] == names[1] and found["gain"] == pytest.approx(0.2)
     written = yaml.safe_load(found["params"])
-    assert written["model"]["tau_init"] == values["model.tau_init"]
+    assert written["model"]["tau_init"] == points[names[1]]["model.tau_init"]
     assert written["train"]["steps"] * written["train"]["batch_size"] == 1000 * 32  # as many pairs as before
     assert "0.200 above the numbers as configured (0.500)" in found["verdict"]
     page = tune.to_markdown(found)
-    assert "25, cut short" in page and "0.100 to 0.900" in page and found["params"] in page
-    none = tune.outcome(config, trials, [reported(0.8), reported(0.7), cut, reported(0.6)])
+    assert "0.100 to 0.900" in page and found["params"] in page
+    none = tune.outcome(config, [scores(0, 0.8, 0.7, 0.6, 0.5), scores(1, 0.8, 0.7, 0.6)])
     assert none["verdict"].startswith("No trial beats the numbers as configured") and none["params"] == ""
+
+
+def test_a_metric_that_the_validation_split_lacks_is_refused_ahead(tmp_path):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "params.yaml").write_text("{}")
+    write_prepared(workspace.prepared)
+    check_metric(workspace, "tagging/pitch/roc_auc")
+    check_metric(workspace, "retrieval/text/auc")
+    with pytest.raises(UserError, match=r"has no probe/pitch/roc_auc for tune.metric; it has tagging/pitch/roc_auc"):
+        check_metric(workspace, "probe/pitch/roc_auc")
+    shutil.rmtree(workspace.prepared)
+    write_prepared(workspace.prepared, valid=0)
+    with pytest.raises(UserError, match="has no valid track"):
+        check_metric(workspace, "tagging/pitch/roc_auc")
 
 
 def test_nothing_is_cut_on_a_terminal_of_80_columns(monkeypatch):
@@ -171,13 +205,13 @@ def test_nothing_is_cut_on_a_terminal_of_80_columns(monkeypatch):
     ]
     reporting.show_study({"rows": rows, "words": "words", "run_id": "f" * 32})
     trials = [
-        {"name": name, "score": 0.5, "interval": [0.123, 0.877], "steps": 100_260, "cut": False},
-        {"name": name, "score": 0.5, "interval": None, "steps": 25_065, "cut": True},
+        {"name": name, "score": 0.5, "interval": [0.123, 0.877], "steps": 100_260},
+        {"name": name, "score": 0.5, "interval": None, "steps": 25_065},
     ]
     reporting.show_search({"metric": "m", "trials": trials, "verdict": "v", "params": "", "run_id": "f" * 32})
     shown = text.getvalue()
     assert shown.count("0.123 - 0.877") == 2 * 3 + 1 and "…" not in shown
-    assert "all, SF/LF unfiltered" in shown and "cut short" in shown
+    assert "all, SF/LF unfiltered" in shown and "100,260" in shown
     assert max(map(len, shown.splitlines())) <= 80
 
 

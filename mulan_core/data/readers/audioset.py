@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mulan_core.data.readers.dataset import Dataset, Download, Track, recording_id
-from mulan_core.data.readers.official import find_file, find_optional, read_cells, read_rows, reading, to_number
+from mulan_core.data.readers.official import (
+    find_file,
+    find_optional,
+    read_cells,
+    read_rows,
+    reading,
+    shown,
+    to_number,
+)
 from mulan_core.errors import UserError
 
 SEGMENTS = {
@@ -49,6 +57,7 @@ def read(
                 ytid,
                 to_number(start, where, "start_seconds"),
                 to_number(end, where, "end_seconds"),
+                where,
                 split=SEGMENTS[path.name],
                 labels=name_labels(labels, names, where),
                 whole_videos=whole_videos,
@@ -67,6 +76,7 @@ def video_track(
     ytid: str,
     start_s: float,
     end_s: float,
+    where: str,
     *,
     split: str,
     labels: list[str],
@@ -76,7 +86,12 @@ def video_track(
     """A stretch of a video; its audio is named as the usual downloaders name it.
 
     Most of them cut the stretch out, so the file is taken whole; with ``whole_videos`` it is the video's.
+
+    Raises:
+        UserError: if the stretch ends before it starts.
     """
+    if end_s <= start_s:
+        raise UserError(f"{where}: the stretch ends at {end_s:g} s, where it should start before, at {start_s:g} s")
     stems = (ytid, f"Y{ytid}", f"{ytid}_{round(start_s * 1000)}", f"[{ytid}]-[{round(start_s)}-{round(end_s)}]")
     return Track(
         track_id=recording_id("youtube", ytid),
@@ -110,7 +125,9 @@ def name_labels(ids: Iterable[str], names: dict[str, str], where: str) -> list[s
     try:
         return [names[label.strip()] for label in ids if label.strip()]
     except KeyError as error:
-        raise UserError(f"{where}: label {error.args[0]!r} has no display name in the folder's label file") from error
+        raise UserError(
+            f"{where}: label {shown(error.args[0])} has no display name in the folder's label file"
+        ) from error
 
 
 def read_ontology(path: Path) -> dict[str, dict[str, Any]]:

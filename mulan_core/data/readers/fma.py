@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mulan_core.data.readers.dataset import Dataset, Download, Track, check_choice, recording_id
-from mulan_core.data.readers.official import check_header, find_file, read_cells, read_rows, to_list
+from mulan_core.data.readers.official import check_header, find_file, read_cells, read_rows, shown, to_list
 from mulan_core.errors import UserError
 
 SUBSETS = ("small", "medium", "large", "full")
@@ -45,7 +45,7 @@ def read(folder: Path, notes: list[str], *, subset: str = "large") -> Iterator[T
 
 def _track(number: int, row: dict[str, str], where: str, genres: dict[str, str], subset: str) -> Track:
     if row["set.split"] not in SPLITS:
-        raise UserError(f"{where}, column 'set.split': {row['set.split']!r} is not one of {', '.join(SPLITS)}")
+        raise UserError(f"{where}, column 'set.split': {shown(row['set.split'])} is not one of {', '.join(SPLITS)}")
     of_track = [genres.get(genre, genre) for genre in to_list(row["track.genres"], where, "track.genres")]
     of_track = list(dict.fromkeys(([row["track.genre_top"]] if row["track.genre_top"] else []) + of_track))
     mp3 = f"{number // 1000:03d}/{number:06d}.mp3"

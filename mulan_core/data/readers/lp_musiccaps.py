@@ -15,7 +15,7 @@ from mulan_core.data.readers import audioset
 from mulan_core.data.readers.dataset import Dataset, Track, recording_id
 from mulan_core.data.readers.magnatagatune import BROKEN, clip_track
 from mulan_core.data.readers.musiccaps import optional_names
-from mulan_core.data.readers.official import reading, to_list, to_number
+from mulan_core.data.readers.official import one_line, reading, to_list, to_number, to_text
 from mulan_core.errors import UserError
 
 CAPTIONS = ("caption_writing", "caption_summary", "caption_paraphrase")
@@ -37,12 +37,12 @@ def read(folder: Path, notes: list[str], *, predicted: bool = False, whole_video
     names: dict[str, str] | None = None
     for path in files:
         for where, row in _read_parquet(path):
-            captions = [str(row[name]) for name in ("caption_ground_truth", *wanted) if row.get(name)]
+            captions = [to_text(row[name], where, name) for name in ("caption_ground_truth", *wanted) if row.get(name)]
             if "ytid" in row:
                 names = optional_names(folder, notes) if names is None else names
                 yield _musiccaps_track(row, where, captions, names, whole_videos=whole_videos)
             elif "tag_top188" in row:
-                if row["path"] not in BROKEN:
+                if to_text(row["path"], where, "path") not in BROKEN:
                     yield _magnatagatune_track(row, where, captions)
             else:
                 yield _million_song_track(row, where, captions, _split_of(path))
@@ -63,8 +63,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file: {error}") from error
+    except pa.ArrowException as error:
+        raise UserError(f"{path} is not a Parquet file: {one_line(error)}") from error
 
 
 def _split_of(path: Path) -> str:
@@ -79,9 +79,10 @@ def _musiccaps_track(
 ) -> Track:
     ids = str(row["audioset_positive_labels"]).split(",") if names else []
     return audioset.video_track(
-        row["ytid"],
+        to_text(row["ytid"], where, "ytid"),
         to_number(str(row["start_s"]), where, "start_s"),
         to_number(str(row["end_s"]), where, "end_s"),
+        where,
         split="test" if str(row["is_audioset_eval"]).lower() == "true" else "train",
         labels=audioset.name_labels(ids, names, where),
         texts={"sf": to_list(row["aspect_list"], where, "aspect_list"), "lf": captions},
@@ -91,21 +92,26 @@ def _musiccaps_track(
 
 def _magnatagatune_track(row: dict[str, Any], where: str, captions: list[str]) -> Track:
     tags = to_list(row["tag_top188"], where, "tag_top188")
-    info = {"title": row.get("title") or "", "artist": row.get("artist_name") or ""}
+    info = _info(row, where)
     return clip_track(row["path"], where, tags=tags, labels=tags, info=info, captions=captions)
+
+
+def _info(row: dict[str, Any], where: str) -> dict[str, str]:
+    columns = {"title": "title", "artist": "artist_name"}
+    return {name: to_text(row[column], where, column) for name, column in columns.items() if row.get(column)}
 
 
 def _million_song_track(row: dict[str, Any], where: str, captions: list[str], split: str) -> Track:
     tags = to_list(row["tag"], where, "tag")
-    track_id = str(row["track_id"])
+    track_id, info = to_text(row["track_id"], where, "track_id"), _info(row, where)
     return Track(
         track_id=recording_id("msd", track_id),
         audio=(f"{track_id}.mp3", f"{'/'.join(track_id[2:5])}/{track_id}.mp3"),
         split=split,
         texts={"sf": tags, "lf": captions},
         labels=tags,
-        title=row["title"],
-        artist=row["artist_name"],
+        title=info.get("title"),
+        artist=info.get("artist"),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mulan_core.data.readers.dataset import Dataset, Download, Track, recording_id
-from mulan_core.data.readers.official import find_file, find_optional, read_rows, reading
+from mulan_core.data.readers.official import find_file, find_optional, read_rows, reading, shown
 from mulan_core.errors import UserError
 
 BROKEN = (
@@ -53,7 +53,7 @@ def _read_annotations(path: Path, merged: dict[str, str]) -> Iterator[tuple[str,
         tags = [tag for tag, cell in row.items() if cell == "1"]
         if len(tags) + list(row.values()).count("0") != len(row):
             tag, cell = next((tag, cell) for tag, cell in row.items() if cell not in ("0", "1"))
-            raise UserError(f"{where}, column {tag!r}: expected 0 or 1, got {cell!r}")
+            raise UserError(f"{where}, column {shown(tag)}: expected 0 or 1, got {shown(cell)}")
         if mp3:
             yield where, clip_id, mp3, list(dict.fromkeys(merged.get(tag, tag) for tag in tags))
 
@@ -69,7 +69,9 @@ def clip_track(
 ) -> Track:
     """A clip; what its information lacks is in the name of its file, with _ for blanks."""
     if mp3[:1] not in SPLITS or mp3[1:2] != "/":
-        raise UserError(f"{where}, column 'mp3_path': expected FOLDER/NAME.mp3 with FOLDER in 0-9, a-f, got {mp3!r}")
+        raise UserError(
+            f"{where}, column 'mp3_path': expected FOLDER/NAME.mp3 with FOLDER in 0-9, a-f, got {shown(mp3)}"
+        )
     named = NAME.fullmatch(mp3)
     from_name = {key: value.replace("_", " ").strip() for key, value in named.groupdict().items()} if named else {}
     return Track(

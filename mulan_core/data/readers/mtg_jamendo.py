@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mulan_core.data.readers.dataset import Dataset, Download, Track, check_choice, recording_id
-from mulan_core.data.readers.official import check_header, find_file, find_optional, read_cells, read_rows
+from mulan_core.data.readers.official import check_header, find_file, find_optional, read_cells, read_rows, shown
 from mulan_core.errors import UserError
 
 SUBSETS = ("all", "genre", "instrument", "moodtheme", "top50tags")
@@ -93,7 +93,7 @@ def to_label(tag: str, where: str) -> str:
     """
     category, dashes, name = tag.strip().partition("---")
     if not dashes:
-        raise UserError(f"{where}: tag {tag!r} is not CATEGORY---NAME")
+        raise UserError(f"{where}: tag {shown(tag)} is not CATEGORY---NAME")
     return f"{category}:{name}"
 
 

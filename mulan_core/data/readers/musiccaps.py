@@ -26,6 +26,7 @@ def read(folder: Path, notes: list[str], *, whole_videos: bool = False) -> Itera
             row["ytid"],
             to_number(row["start_s"], where, "start_s"),
             to_number(row["end_s"], where, "end_s"),
+            where,
             split="test" if row["is_audioset_eval"].strip().lower() == "true" else "train",
             labels=audioset.name_labels(labels, names, where),
             texts={"sf": to_list(row["aspect_list"], where, "aspect_list"), "lf": [row["caption"]]},

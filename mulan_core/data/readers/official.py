@@ -61,6 +61,8 @@ def read_cells(
         rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=skip_blanks)
         counted = (cells for cells in rows if cells and (headers or not cells[0].startswith("#")))
         for number, cells in enumerate(counted, start=1 - headers):
+            if any("\0" in cell for cell in cells):
+                raise UserError(f"{path}, row {number}: a cell holds a zero byte; the file is damaged")
             yield f"{path}, row {number}", cells
 
 
@@ -73,8 +75,8 @@ def check_header(path: Path, header: Sequence[str], columns: Sequence[str], deli
     missing = [name for name in columns if name not in header]
     if missing:
         layout = "tab-separated" if delimiter == "\t" else "comma-separated"
-        found = ", ".join(header[:8]) + (", ..." if len(header) > 8 else "") or "nothing"
-        raise UserError(f"{path} has no column {missing[0]!r}; the official file is {layout}; found: {found[:200]}")
+        found = one_line(", ".join(header[:8]) + (", ..." if len(header) > 8 else "")) or "nothing"
+        raise UserError(f"{path} has no column {missing[0]!r}; the official file is {layout}; found: {found}")
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {one_line(error.strerror or error)}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a table of text in UTF-8: {error}") from error
 
@@ -97,20 +99,44 @@ def to_list(value: object, where: str, column: str) -> list[str]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value.strip() or "[]")
-        except (ValueError, SyntaxError):
-            value = None
-        if not isinstance(value, list):
-            raise UserError(f"{where}, column {column!r}: not a list such as ['calm', 'piano']")
-    return [str(item).strip() for item in value or [] if str(item).strip()]  # type: ignore[attr-defined]
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two of brackets nested too deeply
+            value = ""
+    if value is not None and not isinstance(value, list):
+        raise UserError(f"{where}, column {column!r}: not a list such as ['calm', 'piano']")
+    return [str(item).strip() for item in value or [] if str(item).strip()]
 
 
 def to_number(value: str, where: str, column: str) -> float:
-    """A number out of a cell.
+    """A number of seconds, or a track's, out of a cell: from 0 to a billion.
 
     Raises:
         UserError: naming file, row and column.
     """
     try:
-        return float(value)
-    except ValueError as error:
-        raise UserError(f"{where}, column {column!r}: not a number: {value!r}") from error
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e9:
+        raise UserError(f"{where}, column {column!r}: not a number from 0: {shown(value)}")
+    return number
+
+
+def to_text(value: object, where: str, column: str) -> str:
+    """The text of a typed cell.
+
+    Raises:
+        UserError: naming file, row and column, if it is empty or of another type.
+    """
+    if isinstance(value, str) and value:
+        return value
+    raise UserError(f"{where}, column {column!r}: expected text, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A cell as a sentence shows it."""
+    return one_line(repr(value))
+
+
+def one_line(value: object) -> str:
+    """What was found or a library says, short enough for a sentence."""
+    return " ".join(str(value)[:200].splitlines()).strip()
