@@ -73,12 +73,6 @@ def verdict(report: Report) -> str:
     else:
         names = ", ".join(one.title for one in lost)
         said = f"{len(found) - len(lost)} of {len(found)} main measures are clearly above chance; not: {names}."
-    beside = [report["metrics"][one.metric] >= p[0] for one in found if (p := paper_value(report, one.metric))]
-    if beside:
-        if len(beside) == 1:
-            said += f" The paper's value, on its own set, is {'reached' if beside[0] else 'not reached'}."
-        else:
-            said += f" Of the paper's {len(beside)} values for them, on its own sets, {sum(beside)} are reached."
     if len(found) > 1:
         ranked = sorted(found, key=lambda one: -float(report["metrics"][one.metric]))
         best, worst = ranked[0], ranked[-1]
