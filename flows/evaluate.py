@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from flows.steps.evaluate import compare_with_champion, evaluate_model, is_logge
 from flows.steps.models import Subject, find_subject
 from flows.steps.overlap import check_unseen
 from flows.steps.sets import PlacedSet, find_sets, read_sets
-from mulan_core.evaluation.report import to_markdown
+from mulan_core.evaluation.report import to_markdown, write_evaluation
 
 
 @flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.")
@@ -83,8 +82,8 @@ def evaluate(
             "out": str(folder) if folder else None,
             "notes": [note for note in said if note],
         }
-        if folder:  # last, so that it stands for all of them or is not there
-            (folder / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        if folder:
+            write_evaluation(result, folder)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a set; whole reports go to MLflow, and to files, as JSON, Markdown, PNG and evidence."""
+"""Evaluation of a model on a set; whole reports go to MLflow, and to files, as JSON, Markdown, HTML and evidence."""
 
 from __future__ import annotations
 
@@ -158,5 +158,5 @@ def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
 
 
 def _write(report: dict[str, Any], evidence: Evidence, folder: Path) -> None:
-    write_report(report, folder)
+    write_report(report, evidence, folder)
     evidence.save(folder / EVIDENCE)

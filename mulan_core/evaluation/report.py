@@ -1,4 +1,4 @@
-"""An evaluation report for readers: JSON, Markdown, pictures, and the paper's ablation tables.
+"""An evaluation report for readers: JSON, Markdown, one HTML page, and the paper's ablation tables.
 
 A report is the dict of ``mulan_core.evaluation.suite.evaluate``; its fields are described in docs/evaluation.md.
 """
@@ -10,20 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mulan_core.evaluation.plots import classes_png, metric_label, overview_png, retrieval_png
+from mulan_core.evaluation.evidence import Evidence
+from mulan_core.evaluation.headings import grouped_metrics
+from mulan_core.evaluation.page import index_html, to_html
+from mulan_core.evaluation.paper import ABLATION, TABLE_4, TABLE_5, TABLE_6, ZERO_SHOT, Cell, paper_tables
 
 NO_VALUE = "-"
-
-SECTIONS: tuple[tuple[str, str], ...] = (
-    ("tagging/", "Zero-shot tagging"),
-    ("tagging/held_out/", "Zero-shot tagging, held-out combinations alone"),
-    ("probe/", "Linear probe on the frozen vectors"),
-    ("retrieval/title/", "Search by playlist title"),
-    ("retrieval/description/", "Search by playlist description"),
-    ("retrieval/text/", "Search by a track's own text"),
-    ("triplets/", "Text triplets (text tower alone)"),
-)
-"""Start of a metric's name, heading, in order of appearance. The longest start that fits counts."""
 
 ROWS: dict[str, str] = {
     "aset": "ASET",
@@ -34,17 +26,13 @@ ROWS: dict[str, str] = {
 }
 """Ablation rows as configured -> as printed."""
 
-PAPER: dict[str, dict[str, float]] = {
-    row: dict(
-        zip(("genre", "title_auc", "title_map", "description_auc", "description_map", "triplets"), values, strict=True)
-    )
-    for row, values in {
-        "aset": (0.886, 0.626, 0.005, 0.688, 0.009, 0.693),
-        "aset+sf": (0.839, 0.913, 0.089, 0.867, 0.060, 0.910),
-        "aset+sf+lf": (0.839, 0.917, 0.101, 0.892, 0.077, 0.935),
-        "all": (0.840, 0.931, 0.104, 0.901, 0.084, 0.945),
-        "unfiltered": (0.845, 0.933, 0.111, 0.897, 0.081, 0.949),
-    }.items()
+PAPER: dict[str, dict[str, float | None]] = {
+    row: {
+        "genre": TABLE_4.rows[f"{name}, {ZERO_SHOT}"][0],
+        **dict(zip(("title_auc", "title_map", "description_auc", "description_map"), TABLE_5.rows[name], strict=True)),
+        "triplets": TABLE_6.rows[name][0],
+    }
+    for row, name in ABLATION.items()
 }
 """The paper's M-Resnet-50 rows: Table 4(b) Gen-25 AUC-ROC, Table 5, Table 6 (playlist)."""
 
@@ -83,38 +71,58 @@ def to_json(report: Mapping[str, Any]) -> str:
 
 
 def to_markdown(report: Mapping[str, Any], *, worst: int = 5) -> str:
-    """The report as Markdown: what was measured, every metric beside chance, the weakest classes, the queries.
+    """The report as Markdown: what was measured, every metric beside chance and the paper, the classes, the queries.
 
     Args:
         report: an evaluation report.
         worst: how many of the weakest queries of each set to show; all classes are shown.
     """
-    parts = ["# Evaluation", _set_lines(report), _metric_tables(report), _class_table(report)]
+    parts = ["# Evaluation", _set_lines(report), _metric_tables(report), _paper_tables(report), _class_table(report)]
     parts += [_query_table(report, name, worst) for name in ("title", "description")]
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report["notes"]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write report.json, report.md and the pictures; returns the paths. Old pictures of the folder are removed."""
+def write_report(report: Mapping[str, Any], evidence: Evidence, folder: Path) -> list[Path]:
+    """Write report.json, report.md, report.html and, where the paper has such a table, tables.json; returns the paths.
+
+    Args:
+        report: of the suite.
+        evidence: what it was computed from.
+        folder: made if need be; an older report in it is replaced.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {"overview": overview_png, "classes": classes_png, "retrieval": retrieval_png}
-    written = []
-    shown = []
-    for name, draw in pictures.items():
-        path = folder / f"{name}.png"
-        data = draw(report)
-        if data is None:
-            path.unlink(missing_ok=True)
-            continue
-        path.write_bytes(data)
-        written.append(path)
-        shown.append(f"![{name}]({name}.png)")
-    json_path, markdown_path = folder / "report.json", folder / "report.md"
-    json_path.write_text(to_json(report), encoding="utf-8")
-    markdown_path.write_text(to_markdown(report) + "\n" + "\n\n".join(shown) + "\n", encoding="utf-8")
-    return [json_path, markdown_path, *written]
+    tables = [table.to_dict() for table in paper_tables([report])]
+    contents = {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report),
+        "report.html": to_html(report, evidence),
+        "tables.json": to_json({"tables": tables}) if tables else "",
+    }
+    for name, content in contents.items():
+        if content:
+            (folder / name).write_text(content, encoding="utf-8")
+        else:
+            (folder / name).unlink(missing_ok=True)
+    return [folder / name for name, content in contents.items() if content]
+
+
+def write_evaluation(result: Mapping[str, Any], folder: Path) -> None:
+    """Write one model's reports on several sets as evaluation.json and evaluation.html, which leads to their pages.
+
+    Args:
+        result: ``model``, ``sets`` (name -> report) and whatever else the caller says of them all.
+        folder: the reports' own folders lie in it, named by the set, or by the set and the suites of a part.
+    """
+    pages = {}
+    for name, report in result["sets"].items():
+        for below in (f"{name}-{'-'.join(report['set']['suites'])}", name):
+            if name not in pages and (folder / below / "report.html").exists():
+                pages[name] = f"{below}/report.html"
+    page = index_html(result["model"]["name"], result["sets"], pages)
+    (folder / "evaluation.html").write_text(page, encoding="utf-8")
+    (folder / "evaluation.json").write_text(to_json(result), encoding="utf-8")  # last: it stands for all of them
 
 
 def ablation_columns(metrics: Collection[str]) -> list[tuple[str, list[tuple[str, str, str | None]]]]:
@@ -196,25 +204,44 @@ def _set_lines(report: Mapping[str, Any]) -> str:
 
 
 def _metric_tables(report: Mapping[str, Any]) -> str:
-    grouped: dict[str, list[str]] = {start: [] for start, _ in SECTIONS}
-    for name in report["metrics"]:
-        start = max((start for start in grouped if name.startswith(start)), key=len, default=None)
-        if start is not None:
-            grouped[start].append(name)
     tables = []
-    for start, heading in SECTIONS:
+    for heading, of_heading in grouped_metrics(report):
         rows = [
             [
-                metric_label(name.removeprefix(start)),
+                label,
                 f"**{report['metrics'][name]:.3f}**",
                 _interval(report["intervals"].get(name)),
                 _number(report["chance"].get(name)),
             ]
-            for name in grouped[start]
+            for label, name in of_heading
         ]
-        if rows:
-            tables.append(f"## {heading}\n\n" + markdown_table(["metric", "value", "95 % interval", "chance"], rows))
+        tables.append(f"## {heading}\n\n" + markdown_table(["metric", "value", "95 % interval", "chance"], rows))
     return "\n\n".join(tables)
+
+
+def _paper_tables(report: Mapping[str, Any]) -> str:
+    blocks = []
+    for table in paper_tables([report]):
+        body = [
+            [
+                f"*{row.name}*" if row.is_paper else f"**{row.name}**",
+                *(_paper_cell(cell, row.is_paper) for cell in row.cells),
+            ]
+            for row in table.rows
+        ]
+        blocks.append(f"### {table.heading}\n\n" + markdown_table(["", *table.columns], body))
+    if not blocks:
+        return ""
+    said = "Rows in italics are printed in the paper, for its own data and candidates: the scale, not a contest."
+    return "\n\n".join(["## Beside the paper", said, *blocks])
+
+
+def _paper_cell(cell: Cell | None, is_paper: bool) -> str:
+    if cell is None:
+        return NO_VALUE
+    if is_paper:
+        return f"*{cell.value:.3f}*"
+    return f"**{cell.value:.3f}**" + (f" ({cell.interval[0]:.3f}-{cell.interval[1]:.3f})" if cell.interval else "")
 
 
 def _class_table(report: Mapping[str, Any]) -> str:

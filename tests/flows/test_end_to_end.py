@@ -57,7 +57,7 @@ def test_the_champion_carries_its_lineage(home, first):
     assert len(losses) == 8 and losses[-1] < losses[0]
     assert "texts.md" in {item.path for item in client.list_artifacts(first["train"]["run_id"])}
     names = {item.path for item in client.list_artifacts(first["train"]["run_id"], "evaluation")}
-    assert {"evaluation/report.json", "evaluation/report.md", "evaluation/overview.png"} <= names
+    assert {"evaluation/report.json", "evaluation/report.md", "evaluation/report.html"} <= names
 
 
 def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, first):

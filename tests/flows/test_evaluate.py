@@ -89,7 +89,11 @@ def test_a_part_of_the_suites_is_written_but_never_logged(home, sets):
     result = result_of(mulan(*command, "--out", "part", "--json", home=home))
     assert result["sets"]["x"]["set"]["suites"] == ["tagging", "triplets"]
     assert not any(name.startswith("retrieval") for name in result["sets"]["x"]["metrics"])
-    assert {path.name for path in (home / "part").iterdir()} == {"x-tagging-triplets", "evaluation.json"}
+    assert {path.name for path in (home / "part").iterdir()} == {
+        "x-tagging-triplets",
+        "evaluation.json",
+        "evaluation.html",
+    }
     assert json.loads((home / "part" / "evaluation.json").read_text()) == result
     evidence = Evidence.load(home / "part" / "x-tagging-triplets" / FILE)
     assert len(evidence.track_ids) == 12 and not evidence.query_ids
