@@ -253,16 +253,21 @@ def evaluate(
     """
     from flows.reporting import show_evaluation, show_evaluations
     from flows.session import open_session
+    from flows.steps.sets import find_sets
+    from flows.workspace import open_workspace
 
     arguments = _arguments(manifest, playlists, params)
-    if model is not None or on or suite or out:
+    if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
+        suites = suite.split(",") if suite else None
+        home = read_settings().home
+        find_sets(sets, open_workspace(home, **arguments), home=home, suites=suites)  # told before anything starts
         result = _run_flow(
             "evaluate",
             arguments,
             model=model,
             sets=sets or None,
-            suites=suite.split(",") if suite else None,
+            suites=suites,
             pooling=pooling,
             allow_overlap=allow_overlap,
             out=str(out.resolve()) if out else None,

@@ -10,13 +10,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import bar
 from flows.session import Session, open_session
-from flows.steps.evaluate import compare_with_champion, evaluate_model
+from flows.steps.evaluate import compare_with_champion, evaluate_model, is_logged
 from flows.steps.models import Subject, find_subject
 from flows.steps.overlap import check_unseen
-from flows.steps.sets import PlacedSet, place_sets
-from mulan_core.errors import UserError
+from flows.steps.sets import PlacedSet, find_sets, read_sets
 from mulan_core.evaluation.report import to_markdown, write_evaluation
-from mulan_core.evaluation.sets.definition import check_suites
 
 
 @flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.")
@@ -45,15 +43,14 @@ def evaluate(
             and none for one that is, whose reports are in MLflow.
 
     Returns:
-        ``model``: what was measured; ``sets``: name -> report; ``notes``: what concerns none of them alone; ``out``.
+        ``model``: what was measured; ``sets``: name -> report; ``logged``: the sets whose reports are in MLflow;
+        ``out``: the folder of the files; ``notes``: what concerns no set alone.
     """
     with open_session(manifest, playlists, params) as session, session.stage("evaluate"):
-        chosen = check_suites(suites) if suites is not None else None
-        subject = _subject(session, model, pooling)
-        placed = place_sets(sets or ["own"], session.workspace, home=session.settings.home)
-        if chosen is not None:
-            _check_asked(placed, chosen)
         workspace = session.workspace
+        found = find_sets(sets or (), workspace, home=session.settings.home, suites=suites)
+        subject = _subject(session, model, pooling)
+        placed = read_sets(found, workspace)
         notes = {one.name: check_unseen(subject, one, workspace, allow=allow_overlap) for one in placed}
         folder = Path(out) if out else None
         if folder is None and subject.run_id is None:
@@ -70,7 +67,7 @@ def evaluate(
                 vectors,
                 workspace.config.evaluate,
                 mlflow_uri=session.settings.mlflow_uri,
-                suites=chosen,
+                suites=suites,
                 notes=notes[one.name],
                 out=folder,
             )
@@ -79,10 +76,11 @@ def evaluate(
         uri = session.settings.mlflow_uri
         said = [compare_with_champion(subject, report, mlflow_uri=uri) for report in reports.values()]
         result = {
-            "model": next(iter(reports.values()))["set"]["model"],
+            "model": next(iter(reports.values()))["set"]["model"] | subject.names,
             "sets": reports,
-            "notes": [note for note in said if note],
+            "logged": [one.name for one in placed if is_logged(subject, one, suites)],
             "out": str(folder) if folder else None,
+            "notes": [note for note in said if note],
         }
         if folder:
             write_evaluation(result, folder)
@@ -98,17 +96,11 @@ def _subject(session: Session, model: str | None, pooling: str | None) -> Subjec
     return Subject(
         name="the trained run",
         path=str(trained.model),
+        pooling=pooling,
         batch_size=batch_size,
         run_id=trained.run_id,
         data_hash=session.workspace.data_hash,
     )
-
-
-def _check_asked(placed: list[PlacedSet], suites: tuple[str, ...]) -> None:
-    for one in placed:
-        if not set(suites).intersection(one.definition.suites):
-            able = ", ".join(one.definition.suites)
-            raise UserError(f"{one.name} is a set for {able}, not for {', '.join(suites)}; leave it or the suite out")
 
 
 def _key(placed: PlacedSet) -> str:

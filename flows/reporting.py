@@ -114,8 +114,11 @@ def show_evaluations(result: dict[str, Any]) -> None:
         console.print(f"note: {note}", highlight=False)
     if result["out"]:
         console.print(f"reports and their evidence: {result['out']}", highlight=False, soft_wrap=True)
-    elif model.get("run_id"):
-        console.print(f"reports and their evidence: MLflow run {model['run_id']}; `mulan ui`", highlight=False)
+    if result["logged"]:
+        sets = ", ".join(result["logged"])
+        console.print(f"logged: {sets}, in MLflow run {model['run_id']}; `mulan ui` shows it", highlight=False)
+    elif not result["out"]:
+        console.print("measured in part, so nothing is logged; --out DIR writes it", highlight=False)
 
 
 def show_stages(stages: dict[str, float]) -> None:

@@ -58,9 +58,9 @@ def evaluate_model(
     Raises:
         UserError: if nothing can be measured, or what was given does not fit together.
     """
-    chosen = [suite for suite in placed.definition.suites if suites is None or suite in suites]
+    chosen = _chosen(placed, suites)
     is_whole = chosen == list(placed.definition.suites)
-    logged = subject.run_id if is_whole else None
+    logged = subject.run_id if is_logged(subject, placed, suites) else None
     key = _key(subject, placed, config, notes)
     if logged and out is None and (known := _known(logged, placed, key, mlflow_uri)):
         return known
@@ -86,6 +86,15 @@ def evaluate_model(
     if out is not None:
         _write(report, evidence, out / (placed.name if is_whole else f"{placed.name}-{'-'.join(chosen)}"))
     return report
+
+
+def is_logged(subject: Subject, placed: PlacedSet, suites: Sequence[str] | None) -> bool:
+    """Whether a report goes to MLflow: that of a model that has a run, with all the suites that the set is for."""
+    return subject.run_id is not None and _chosen(placed, suites) == list(placed.definition.suites)
+
+
+def _chosen(placed: PlacedSet, suites: Sequence[str] | None) -> list[str]:
+    return [suite for suite in placed.definition.suites if suites is None or suite in suites]
 
 
 def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_uri: str) -> str | None:

@@ -43,10 +43,15 @@ class Subject:
         kind = kind_of(self.path)
         return self.encoder.has_audio if kind == "vectors" else kind != "text"
 
-    def describe(self) -> dict[str, Any]:
-        """Fields that name it in a report."""
+    @property
+    def names(self) -> dict[str, str]:
+        """Fields that say which model it is."""
         known = {"name": self.name, "version": self.version, "run_id": self.run_id, "trained_on": self.data_hash}
-        return self.encoder.describe() | {key: value for key, value in known.items() if value is not None}
+        return {key: value for key, value in known.items() if value is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """Those fields, and what the model is."""
+        return self.encoder.describe() | self.names
 
 
 def find_subject(

@@ -15,7 +15,7 @@ from mulan_core.data import shards
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets import SETS, find_set
 from mulan_core.evaluation.sets.content import Content
-from mulan_core.evaluation.sets.definition import EvaluationSet
+from mulan_core.evaluation.sets.definition import SUITES, EvaluationSet, check_suites
 from mulan_core.evaluation.sets.playlists import OWN, any_folder
 from mulan_core.evaluation.sets.prepared import hash_set, read_content
 from mulan_core.evaluation.sets.texts import any_table
@@ -43,22 +43,40 @@ class PlacedSet:
         return self.name == OWN.name
 
 
-def place_sets(words: Sequence[str], workspace: Workspace, *, home: Path) -> list[PlacedSet]:
-    """Find and read the sets that a command names, all of them before any is measured.
+def find_sets(
+    words: Sequence[str], workspace: Workspace, *, home: Path, suites: Sequence[str] | None = None
+) -> list[tuple[EvaluationSet, Path]]:
+    """Find the sets that a command names, and where they lie; nothing is read yet.
 
     Args:
-        words: each a name, NAME=PATH, or a path; see docs/evaluation.md.
+        words: each a name, NAME=PATH, or a path; see docs/evaluation-sets.md. None at all is the workspace's own set.
         workspace: whose own set, and whose ``evaluate.sets``.
         home: the folder of local state, where fetched data sets lie.
+        suites: what is asked of them; None asks nothing special.
 
     Raises:
-        UserError: for a name that nobody knows, a set that is not prepared, or files that are not what it needs.
+        UserError: for a name or a suite that nobody knows, a set that is not prepared, or is not for these suites.
     """
-    placed = [_place(word, workspace, home) for word in dict.fromkeys(words)]
+    asked = check_suites(suites) if suites is not None else SUITES
+    placed = [_place(word, workspace, home) for word in dict.fromkeys(words or [OWN.name])]
     names = [definition.name for definition, _ in placed]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two sets are called {name}; give one another name with NAME=PATH")
+    for definition, _ in placed:
+        if names.count(definition.name) > 1:
+            raise UserError(f"two sets are called {definition.name}; give one another name with NAME=PATH")
+        if not set(asked).intersection(definition.suites):
+            able = ", ".join(definition.suites)
+            raise UserError(
+                f"{definition.name} is a set for {able}, not for {', '.join(asked)}; leave the set or the suite out"
+            )
+    return placed
+
+
+def read_sets(placed: Sequence[tuple[EvaluationSet, Path]], workspace: Workspace) -> list[PlacedSet]:
+    """Read what ``find_sets`` has found, all of it before any is measured.
+
+    Raises:
+        UserError: if files are not what a set needs.
+    """
     return [_read(definition, path, workspace) for definition, path in placed]
 
 

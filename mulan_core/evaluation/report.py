@@ -245,9 +245,9 @@ def _paper_cell(cell: Cell | None, is_paper: bool) -> str:
 
 
 def _class_table(report: Mapping[str, Any]) -> str:
-    rows = sorted(
-        (row for row in report["per_class"] if row["tracks"] == "test"), key=lambda row: (row["facet"], -row["roc_auc"])
-    )
+    rows = [row for row in report["per_class"] if row["tracks"] == "test"]
+    # Of a model without a text side the probe alone was measured.
+    rows.sort(key=lambda row: (row["facet"], -row.get("roc_auc", row.get("probe_roc_auc", 0.0))))
     if not rows:
         return ""
     body = [
@@ -255,9 +255,9 @@ def _class_table(report: Mapping[str, Any]) -> str:
             row["facet"],
             row["text"],
             str(row["positives"]),
-            f"{row['roc_auc']:.3f}",
-            _interval(row["roc_auc_interval"]),
-            f"{row['pr_auc']:.3f}",
+            _number(row.get("roc_auc")),
+            _interval(row.get("roc_auc_interval")),
+            _number(row.get("pr_auc")),
             f"{row['chance_pr_auc']:.3f}",
             _number(row.get("probe_roc_auc")),
         ]

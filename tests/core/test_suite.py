@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from mulan_core.config import EvaluateConfig, GateConfig
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import LOWER_IS_BETTER
+from mulan_core.evaluation.report import write_report
 from mulan_core.evaluation.sets.content import Content, playlist_content, text_queries
 from mulan_core.evaluation.suite import evaluate as evaluate_content
 from mulan_core.gate import decide_promotion
@@ -276,7 +278,7 @@ def test_a_track_is_found_by_its_own_text_where_there_is_nothing_else():
         evaluate(**bare, config=CONFIG)
 
 
-def test_a_model_without_one_side_is_measured_on_the_other() -> None:
+def test_a_model_without_one_side_is_measured_on_the_other(tmp_path: Path) -> None:
     arguments = catalogue()
     content = content_of(**{name: arguments[name] for name in ("audio", "labels", "playlists")})
     texts_alone, evidence = evaluate_content(content, {}, embed_texts=embed_texts, config=CONFIG)
@@ -294,6 +296,9 @@ def test_a_model_without_one_side_is_measured_on_the_other() -> None:
     assert not any("roc_auc" in row for row in audio_alone["per_class"])
     assert np.isnan(evidence.class_scores()).all() and evidence.class_scores().shape == (180, 38)
     assert json.loads(json.dumps(audio_alone, allow_nan=False)) == audio_alone
+    named = audio_alone | {"set": {"name": "x", "title": "X"} | audio_alone["set"]}
+    assert tmp_path / "report.html" in write_report(named, evidence, tmp_path)
+    assert "| genre | Style0 | " in (tmp_path / "report.md").read_text()
     with pytest.raises(UserError, match=r"no audio side.*no text side"):
         evaluate_content(content, {}, embed_texts=None, config=CONFIG)
 

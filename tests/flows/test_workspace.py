@@ -6,9 +6,9 @@ import os
 import pytest
 import yaml
 
-from flows.workspace import open_workspace
+from flows.workspace import SET_CATALOGUES, open_workspace, write_set_catalogues
 from mulan_core.config import load_config
-from mulan_core.data.tracks import read_manifest
+from mulan_core.data.tracks import hashed_split, read_manifest
 from mulan_core.errors import UserError
 
 
@@ -28,7 +28,12 @@ def test_an_own_manifest_gets_a_dvc_project_with_absolute_uris(tmp_path, manifes
     workspace = open_workspace(tmp_path / "home", manifest=manifest)
     assert (workspace.folder / ".dvc").is_dir()
     assert catalogue_of(workspace)[0]["uri"] == str(tmp_path / "a.wav")
-    assert yaml.safe_load((workspace.folder / "dvc.yaml").read_text())["stages"].keys() == {"judge", "text", "prepare"}
+    assert yaml.safe_load((workspace.folder / "dvc.yaml").read_text())["stages"].keys() == {
+        "judge",
+        "text",
+        "prepare",
+        "set",
+    }
     assert open_workspace(tmp_path / "home", manifest=manifest).folder == workspace.folder
 
 
@@ -45,6 +50,31 @@ def test_manifests_of_one_name_in_two_folders_do_not_meet(tmp_path, manifest):
     other.write_text(manifest.read_text())
     home = tmp_path / "home"
     assert open_workspace(home, manifest=manifest).folder != open_workspace(home, manifest=other).folder
+
+
+def test_evaluation_sets_get_catalogues_of_their_own(tmp_path, manifest, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lists = {"playlist_id": "p", "title": "Calm", "track_ids": ["a"]}
+    (tmp_path / "lists.jsonl").write_text(json.dumps(lists))
+    numbers = tmp_path / "numbers.yaml"
+    sets = {"mine": {"manifest": "mine.jsonl", "playlists": "lists.jsonl"}, "other": {"manifest": "mine.jsonl"}}
+    numbers.write_text(yaml.safe_dump({"evaluate": {"sets": sets}}))
+    workspace = open_workspace(tmp_path / "home", manifest=manifest, params=numbers)
+    monkeypatch.chdir(workspace.folder)  # paths are the user's, not the workspace's
+    write_set_catalogues(workspace)
+    catalogues = workspace.folder / SET_CATALOGUES
+    (row,) = read_manifest(catalogues / "mine" / "manifest.parquet").to_pylist()
+    assert (row["uri"], row["split"]) == (str(tmp_path / "a.wav"), "test")
+    assert catalogue_of(workspace)[0]["split"] == hashed_split(row["track_id"])
+    assert (catalogues / "mine" / "playlists.parquet").exists() and not (
+        catalogues / "other" / "playlists.parquet"
+    ).exists()
+    monkeypatch.chdir(tmp_path)
+    numbers.write_text(yaml.safe_dump({"evaluate": {"sets": {"mine": {"manifest": "gone.jsonl"}}}}))
+    again = open_workspace(tmp_path / "home", manifest=manifest, params=numbers)
+    with pytest.raises(UserError, match=r"evaluate\.sets\.mine: there is no file"):
+        write_set_catalogues(again)
+    assert [path.name for path in catalogues.iterdir()] == ["mine"]
 
 
 def test_another_demo_size_leaves_the_checkout_alone(tmp_path, monkeypatch):
