@@ -173,7 +173,11 @@ def _open(source: bytes | str | Path | BinaryIO) -> soundfile.SoundFile:
     """Open for reading, or say why not."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if not path.is_file():
+        try:
+            is_there = path.is_file()
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise AudioError("missing", f"cannot look for {path}: {error.strerror}") from error
+        if not is_there:
             raise AudioError("missing", f"there is no file {path}")
         if path.stat().st_size == 0:
             raise AudioError("empty", f"the file {path} is empty")

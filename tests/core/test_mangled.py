@@ -221,6 +221,14 @@ def test_the_check_of_a_mangled_manifest_is_a_report_or_a_sentence(catalogue, da
     assert all(file["reason"] and file["uri"] for file in report["bad_files"])
 
 
+def test_a_name_that_no_disk_takes_is_a_missing_file(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text(f"uri,text\n{'9' * 5000}.wav,calm\n")
+    report = check_manifest(path, PrepareConfig())
+    assert report["reasons"] == {"missing": 1}
+    assert "too long" in report["bad_files"][0]["detail"]
+
+
 def test_a_manifest_that_is_whole_is_checked_as_ever(catalogue):
     """What the test above mangles; without this it could pass on refusals alone."""
     for kind in ("csv", "tsv", "jsonl"):

@@ -125,9 +125,9 @@ def to_text(value: object, where: str, column: str) -> str:
     """The text of a typed cell.
 
     Raises:
-        UserError: naming file, row and column, if it is empty or of another type.
+        UserError: naming file, row and column, if it is empty, of another type, or holds a zero byte.
     """
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and "\0" not in value:
         return value
     raise UserError(f"{where}, column {column!r}: expected text, got {shown(value)}")
 
