@@ -40,7 +40,7 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
                 trials = steps.trials_of(config, points, number)
                 reports = run_trials(trials, place, shown=lambda found: f"{metric} {found[f'valid/{metric}']:.3f}")
                 rounds.append(steps.scores_of(config, points, trials, reports))
-                points = steps.better_half(points, rounds[-1])
+                points = steps.best_third(points, rounds[-1])
             result = {"run_id": run_id} | steps.outcome(config, rounds)
             page = steps.to_markdown(result)
             log_page("search", page)

@@ -575,8 +575,8 @@ class TuneConfig:
     metric: str = "retrieval/text/auc"
     """What is made large, on the validation split; any metric of an evaluation but the linear probe's."""
     rounds: int = 1
-    """Successive halving: each round but the last trains with half the steps of the next, and its better half, the
-    numbers as they are always among them, goes into the next. 1 trains all at once to the end."""
+    """Successive halving by thirds: each round but the last trains with a third of the next one's steps, and its best
+    third goes into the next, with the numbers as they are. 1 trains all to the end."""
     seed: int = 0
     """Same seed, same trials."""
     at_once: int = 1
@@ -594,8 +594,10 @@ class TuneConfig:
         for name, least in (("trials", 2), ("steps", 1), ("rounds", 1), ("at_once", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"tune.{name} is {getattr(self, name)}; give at least {least}")
-        if self.steps < 2 ** (self.rounds - 1):
-            raise UserError(f"tune.steps {self.steps} cannot be halved {self.rounds - 1} times (tune.rounds)")
+        if self.steps < 3 ** (self.rounds - 1):
+            raise UserError(
+                f"tune.steps {self.steps} is too few for {self.rounds} rounds; give at least {3 ** (self.rounds - 1)}"
+            )
         for key in self.space:
             if not key.startswith(("train.", "model.")) or key in ("train.steps", "train.seed"):
                 raise UserError(f"tune.space: {key!r} cannot be searched; give keys of train or model")

@@ -16,6 +16,8 @@ from mulan_core.evaluation.report import markdown_table
 
 DEFAULT = "as configured"
 """The trial with the numbers as they are."""
+THIRD = 3
+"""A round has this many times the steps of the one before, and its points are this many times fewer."""
 DIGITS = 3
 """Significant digits of a drawn number: it should be copied into params.yaml by hand."""
 
@@ -45,7 +47,7 @@ def trials_of(config: Config, points: Mapping[str, Mapping[str, float]], number:
     Raises:
         UserError: for a value that the configuration refuses.
     """
-    steps = config.tune.steps // 2 ** (config.tune.rounds - 1 - number)
+    steps = config.tune.steps // THIRD ** (config.tune.rounds - 1 - number)
     trials = []
     for name, values in points.items():
         changed = with_values(config, values, steps)
@@ -135,12 +137,12 @@ def scores_of(
     ]
 
 
-def better_half(
+def best_third(
     points: Mapping[str, Mapping[str, float]], scores: Sequence[Mapping[str, Any]]
 ) -> dict[str, Mapping[str, float]]:
-    """The points that go into the next round: the numbers as configured, and the better half of the others."""
+    """The points that go into the next round: the numbers as configured, and the best third of the others."""
     others = sorted((row for row in scores if row["name"] != DEFAULT), key=lambda row: -row["score"])
-    kept = {DEFAULT, *(row["name"] for row in others[: -(-len(others) // 2)])}
+    kept = {DEFAULT, *(row["name"] for row in others[: -(-len(others) // THIRD)])}
     return {name: values for name, values in points.items() if name in kept}
 
 

@@ -117,18 +117,18 @@ def test_a_search_covers_every_range_at_one_budget():
         assert len(f"{trial.config.train.audio_lr:g}") <= 8
 
 
-def test_rounds_halve_the_points_and_double_the_steps():
-    config = searched(trials=6, rounds=3, metric="m", space={"model.tau_init": {"low": 0.1, "high": 0.2}})
+def test_rounds_leave_a_third_and_train_it_longer():
+    config = searched(trials=8, rounds=3, metric="m", space={"model.tau_init": {"low": 0.1, "high": 0.2}})
     points, steps = tune.points_of(config), []
-    for number, left in enumerate((6, 4, 3)):
+    for number, left in enumerate((8, 4, 2)):
         assert len(points) == left and tune.DEFAULT in points
         trials = tune.trials_of(config, points, number)
         steps.append({trial.config.train.steps for trial in trials})
         assert all(trial.name.endswith(f", {trial.config.train.steps} steps") for trial in trials)
         reports = [report(-values.get("model.tau_init", 1)) for values in points.values()]
         scores = tune.scores_of(config, points, trials, reports)
-        points = tune.better_half(points, scores)
-    assert steps == [{25}, {50}, {100}]
+        points = tune.best_third(points, scores)
+    assert steps == [{11}, {33}, {100}]
     lowest = sorted(values["model.tau_init"] for values in tune.points_of(config).values() if values)
     assert [values.get("model.tau_init") for values in points.values()] == [None, lowest[0]]
 
@@ -144,7 +144,7 @@ def test_rounds_halve_the_points_and_double_the_steps():
         ({"space": {"train.batch_size": {"among": [15]}}}, "train.batch_size 15 does not divide"),
         ({"space": {}}, "tune.space is empty"),
         ({"trials": 1}, "tune.trials is 1; give at least 2"),
-        ({"steps": 3, "rounds": 3}, "tune.steps 3 cannot be halved 2 times"),
+        ({"steps": 3, "rounds": 3}, "tune.steps 3 is too few for 3 rounds; give at least 9"),
     ],
 )
 def test_a_space_that_cannot_be_searched(more, sentence):
