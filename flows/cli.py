@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_data, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
@@ -41,6 +41,7 @@ app.add_typer(cli_text.app, name="text")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
+app.command()(cli_compare.compare)
 
 Manifest = Annotated[
     str | None,

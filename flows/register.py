@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
 from flows.steps import registry
-from flows.steps.evaluate import read_report
+from flows.steps.reports import read_report
 from flows.steps.tracking import git_commit, lineage_tags
 from flows.steps.train import Trained
 from flows.workspace import PROJECT

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.steps.embed import Vectors
 from flows.steps.models import Subject
+from flows.steps.reports import artifacts_of, read_report
 from flows.steps.sets import PlacedSet
 from flows.steps.tracking import MODEL_NAME, tracking
 from mulan_core.config import EvaluateConfig, to_mapping
@@ -23,10 +24,7 @@ from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.evaluation.evidence import FILE as EVIDENCE
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.report import write_report
-from mulan_core.evaluation.sets.playlists import OWN
 from mulan_core.evaluation.suite import evaluate
-
-REPORT_FOLDER = "evaluation"
 
 
 def evaluate_model(
@@ -80,7 +78,7 @@ def evaluate_model(
         prefix = "" if placed.is_own else f"{placed.name}/"
         with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
             _write(report, evidence, Path(folder))
-            mlflow.log_artifacts(folder, _artifacts(placed.name))
+            mlflow.log_artifacts(folder, artifacts_of(placed.name))
             mlflow.log_metrics({prefix + name: value for name, value in report["metrics"].items()})
             mlflow.set_tag(_key_tag(placed), key)
     if out is not None:
@@ -112,17 +110,6 @@ def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_ur
         f"the champion was measured on another version of {name} ({theirs[:12]}, this one is "
         f"{report['set']['hash'][:12]}): `mulan evaluate champion --on {name}` measures it on this one"
     )
-
-
-def read_report(run_id: str, *, mlflow_uri: str, name: str = OWN.name) -> dict[str, Any]:
-    """Read the report of an earlier run on a set back from MLflow."""
-    with tracking(mlflow_uri):
-        uri = f"runs:/{run_id}/{_artifacts(name)}/report.json"
-        return mlflow.artifacts.load_dict(uri)  # type: ignore[no-any-return]
-
-
-def _artifacts(name: str) -> str:
-    return REPORT_FOLDER if name == OWN.name else f"{REPORT_FOLDER}/{name}"
 
 
 def _key_tag(placed: PlacedSet) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from flows.steps.evaluate import read_report
+from flows.steps.reports import read_report
 from flows.steps.tracking import MODEL_NAME, tracking
 from flows.steps.train import Trained
 from flows.workspace import PROJECT
