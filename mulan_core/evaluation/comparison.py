@@ -102,18 +102,15 @@ class Comparison:
         """In words: which differences stand, how many of how many, and how many would by chance."""
         stand = [one for one in self.metrics if one.stands]
         judged = sum(one.interval is not None for one in self.metrics)
-        said = []
+        by_chance = f"{0.05 * judged:.1f}".removesuffix(".0")
+        said = [
+            f"{len(stand)} of {judged} differences stand: their paired 95 % interval leaves zero out. Were the models "
+            f"equal, about {by_chance} of {judged} would all the same."
+        ]
         for word, found in (("better", [d for d in stand if d.gain > 0]), ("worse", [d for d in stand if d.gain < 0])):
             if found:
                 each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found)
                 said.append(f"{self.name_b} is {word} than {self.name_a} in {each}.")
-        if not said:
-            said.append(f"No difference between {self.name_a} and {self.name_b} stands.")
-        by_chance = f"{0.05 * judged:.1f}".removesuffix(".0")
-        said.append(
-            f"{len(stand)} of {judged} differences stand, which means that their paired 95 % interval leaves zero out. "
-            f"Were the models equal, about {by_chance} of {judged} would all the same."
-        )
         return " ".join(said)
 
     def grouped(self) -> list[tuple[str, list[tuple[str, Difference]]]]:

@@ -31,32 +31,31 @@ def to_html(found: Comparison) -> str:
 
 
 def _differences(found: Comparison) -> str:
-    panels = []
+    shares = [one for one in found.metrics if not one.lower_is_better]
+    reach = _reach(shares) if shares else 1.0
+    panels, ranks = [], []
     for heading, of_heading in found.grouped():
-        shares = [(label, one) for label, one in of_heading if not one.lower_is_better]
-        ranks = [(label, one) for label, one in of_heading if one.lower_is_better]
-        panels.append(_panel(heading, shares, ""))
-        panels.append(_panel(heading, ranks, "in ranks"))  # another unit, so a scale of its own
+        panels.append(_panel(heading, [row for row in of_heading if not row[1].lower_is_better], reach))
+        ranks += [(heading, one) for _, one in of_heading if one.lower_is_better]
+    panels.append(_panel("Median rank", ranks, _reach([one for _, one in ranks]) if ranks else 1.0, unit="ranks"))
     legend = (
         f'<p class="keys"><span class="key won">{escape(found.name_b)} is better</span><span class="key lost">'
         f'{escape(found.name_a)} is better</span><span class="key open">the difference does not stand</span></p>'
     )
     about = (
-        f"Right of the middle {escape(found.name_b)} is better. A line is the paired 95\u00a0% interval; each list has "
-        "its own scale."
+        f"Right of the middle {escape(found.name_b)} is better. A line is the paired 95\u00a0% interval. All have "
+        "one scale but the median ranks."
     )
     joined = "".join(panels)
     return section("Differences", f'{legend}<div class="columns">{joined}</div>' if joined else "", about)
 
 
-def _panel(heading: str, rows: Sequence[tuple[str, Difference]], unit: str) -> str:
+def _panel(heading: str, rows: Sequence[tuple[str, Difference]], reach: float, *, unit: str = "") -> str:
     if not rows:
         return ""
-    reach = _reach([one for _, one in rows])
-    lines = "".join(_line(label, one, reach, digits=1 if unit else 3) for label, one in rows)
-    end = f"±{reach:.1f}" if unit else f"±{reach:.3f}"
-    facts = f"{end} {unit}".strip()
-    return f'<div class="panel"><h3>{escape(heading)} <small>{facts}</small></h3>{lines}</div>'
+    digits = 1 if unit else 3
+    lines = "".join(_line(label, one, reach, digits=digits) for label, one in rows)
+    return f'<div class="panel"><h3>{escape(heading)} <small>±{reach:.{digits}f} {unit}</small></h3>{lines}</div>'
 
 
 def _line(label: str, one: Difference, reach: float, *, facts: str = "", digits: int = 3) -> str:
@@ -96,7 +95,7 @@ def _of_classes(word: str, side: Sequence[OfClass], reach: float) -> str:
 def _queries(found: Comparison) -> str:
     blocks = []
     for kind, moved in found.moved_queries().items():
-        sides = [_of_queries(word, side) for word, side in zip(("gained", "lost"), moved, strict=True) if side]
+        sides = [_of_queries(word, side, found) for word, side in zip(("gained", "lost"), moved, strict=True) if side]
         if sides:
             total = sum(one.query_set == kind for one in found.queries)
             heading = f"<h3>By {escape(QUERY_SETS.get(kind, kind))} <small>of {total:,}</small></h3>"
@@ -105,13 +104,13 @@ def _queries(found: Comparison) -> str:
     return section("Queries that moved most", "".join(blocks), about)
 
 
-def _of_queries(word: str, side: Sequence[OfQuery]) -> str:
+def _of_queries(word: str, side: Sequence[OfQuery], found: Comparison) -> str:
     body = "".join(
         f"<tr><th>{escape(one.difference.name)} <small>({one.relevant:,})</small></th><td>{one.difference.a:.3f}</td>"
         f"<td>{one.difference.b:.3f}</td><td><b>{one.difference.value:+.3f}</b></td></tr>"
         for one in side
     )
-    head = "<tr><th>query</th><td>before</td><td>after</td><td>AP</td></tr>"
+    head = f"<tr><th>query</th><td>{escape(found.name_a)}</td><td>{escape(found.name_b)}</td><td>AP</td></tr>"
     table = f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
     return f'<div class="panel"><h3>{word}</h3>{table}</div>'
 
