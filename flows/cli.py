@@ -288,6 +288,7 @@ def evaluate(
         console.print(
             f"version {gate['version']}: {'passed' if gate['passed'] else 'refused by'} the gate",
             *gate["reasons"],
+            *gate["notes"],
             sep="\n  ",
         )
     _exit_by_gate(gate)

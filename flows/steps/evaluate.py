@@ -20,11 +20,13 @@ from flows.steps.sets import PlacedSet
 from flows.steps.tracking import MODEL_NAME, tracking
 from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
+from mulan_core.evaluation.behaviour import measure_behaviour
+from mulan_core.evaluation.cost import measure_cost
 from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.evaluation.evidence import FILE as EVIDENCE
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.report import write_report
-from mulan_core.evaluation.suite import evaluate
+from mulan_core.evaluation.suite import FORMAT, evaluate
 
 
 def evaluate_model(
@@ -74,6 +76,8 @@ def evaluate_model(
         set_info=_set_info(subject, placed),
     )
     report["notes"] = [*notes, *report["notes"]]
+    report["behaviour"] = measure_behaviour(encoder, evidence)
+    report["cost"] = measure_cost(encoder)
     if logged:
         prefix = "" if placed.is_own else f"{placed.name}/"
         with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
@@ -118,6 +122,7 @@ def _key_tag(placed: PlacedSet) -> str:
 
 def _key(subject: Subject, placed: PlacedSet, config: EvaluateConfig, notes: Sequence[str]) -> str:
     parts = {
+        "format": FORMAT,
         "weights": weights_hash(subject.path, pooling=subject.pooling),
         "set": placed.name,
         "data": placed.data_hash,

@@ -47,6 +47,8 @@ class Encoder(ABC):
     """Whether ``embed_texts`` works."""
     embedding_dim: int
     """Length D of its vectors."""
+    model: Any = None
+    """The torch module; None for vectors that another program made."""
 
     def __init__(self, name: str, weights_hash: str) -> None:
         self.name, self.weights_hash = name, weights_hash
@@ -55,6 +57,11 @@ class Encoder(ABC):
     def settings(self) -> dict[str, Any]:
         """What else decides the vectors: pooling, window, sample rate."""
         return {}
+
+    @property
+    def num_parameters(self) -> int | None:
+        """How many numbers the model has learned; None where it is not here."""
+        return None if self.model is None else sum(parameter.numel() for parameter in self.model.parameters())
 
     def describe(self) -> dict[str, Any]:
         """Fields that name the model in a report."""

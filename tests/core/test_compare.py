@@ -12,6 +12,7 @@ from test_page import Page
 from test_suite import CONFIG as SUITE_CONFIG
 from test_suite import catalogue, embed_texts, evaluate_both
 
+from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
 from mulan_core.evaluation.compare import compare
 from mulan_core.evaluation.compare_report import to_markdown, write_comparison
@@ -19,8 +20,10 @@ from mulan_core.evaluation.comparison import Comparison, Difference
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import average_precision, bootstrap_weights, roc_auc
 from mulan_core.evaluation.triplets import triplet_accuracy
+from mulan_core.gate import decide_promotion
 
 Made = tuple[dict[str, Any], Evidence]
+RANKS = ("retrieval/title/median_rank", "retrieval/description/median_rank")
 CONFIG = replace(SUITE_CONFIG, bootstrap=20)
 
 
@@ -160,6 +163,18 @@ def test_a_rank_that_falls_is_a_gain() -> None:
     assert (fallen.value, fallen.gain, fallen.gain_interval, fallen.stands) == (-2.0, 2.0, (1.0, 3.0), True)
     assert fallen.as_mapping()["better"] == "b"
     assert not Difference("x", 0.5, 0.6, (0.0, 0.2)).stands and not Difference("x", 0.5, 0.6).stands
+
+
+def test_the_gate_judges_the_comparison(made: tuple[Made, Made], found: Comparison) -> None:
+    (old, _), (new, _) = made
+    rules = GateConfig(compare=tuple(new["metrics"]), margin=0.05, margins=dict.fromkeys(RANKS, 3.0), min_items=20)
+    assert decide_promotion(new, old, rules, found.as_mapping()).promote
+    turned = decide_promotion(old, new, rules, compare(made[1], made[0]).as_mapping())
+    assert not turned.promote
+    assert any(reason.startswith("compare: tagging/genre/roc_auc") for reason in turned.reasons)
+    assert decide_promotion(old, old, rules, compare(made[0], made[0]).as_mapping()).promote
+    refused = decide_promotion(new, old, rules, compare(made[1], made[0]).as_mapping())
+    assert any("the comparison is of other models" in reason for reason in refused.reasons)
 
 
 def test_classes_and_queries_are_sorted_by_what_they_gained(made: tuple[Made, Made], found: Comparison) -> None:
