@@ -261,8 +261,12 @@ def evaluate(
     if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
         suites = suite.split(",") if suite else None
-        home = read_settings().home
-        find_sets(sets, open_workspace(home, **arguments), home=home, suites=suites)  # told before anything starts
+        settings = read_settings()
+        # Mistakes are told before anything starts.
+        workspace = open_workspace(settings.home, **arguments)
+        find_sets(sets, workspace, home=settings.home, suites=suites)
+        if model is not None:
+            _check_model(model, pooling)
         result = _run_flow(
             "evaluate",
             arguments,
@@ -603,6 +607,15 @@ def stage_set(name: str) -> None:
         counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
     progress.console.print(f"prepare {name}: {changes}", highlight=False)
+
+
+def _check_model(model: str, pooling: str | None) -> None:
+    from flows.steps.models import find_subject
+    from flows.steps.tracking import check_tracking
+
+    settings = read_settings()
+    check_tracking(settings.mlflow_uri)
+    find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
 
 
 def _client(url: str | None) -> Any:

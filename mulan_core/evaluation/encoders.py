@@ -126,9 +126,7 @@ def open_encoder(
     from mulan_core.evaluation import model_encoders, precomputed, text_encoder
 
     name = str(model)
-    kind = kind_of(name)
-    if pooling is not None and kind not in ("text", "audio"):
-        raise UserError(f"pooling {pooling!r} applies to a text or audio model of transformers; {name} is {kind}")
+    kind = check_model(name, pooling=pooling)
     digest = weights_hash(name, pooling=pooling)
     if kind == "vectors":
         return precomputed.Table(name, digest)
@@ -146,6 +144,18 @@ def open_encoder(
         "audio-text": model_encoders.AudioTextEncoder,
     }[kind]
     return opened(name, digest, batch_size=batch_size, device=device)
+
+
+def check_model(model: str | Path, *, pooling: str | None = None) -> str:
+    """The kind of a model (``kind_of``), without opening it.
+
+    Raises:
+        UserError: if there is no such model, or ``pooling`` does not apply to it.
+    """
+    kind = kind_of(model)
+    if pooling is not None and kind not in ("text", "audio"):
+        raise UserError(f"pooling {pooling!r} applies to a text or audio model of transformers; {model} is {kind}")
+    return kind
 
 
 def kind_of(model: str | Path) -> str:

@@ -39,16 +39,18 @@ def check_cost(candidate: Any, rules: GateConfig) -> Findings:
     """Budgets of latency and size."""
     machine = look(candidate, "cost", "machine") or "an unnamed machine"
     budgets: list[tuple[str, str, str, Any]] = [
-        ("max_encode_ms", f"encode_ms_{what}", f"encoding a {what} took ms on {machine}", budget)
-        for what, budget in rules.max_encode_ms.items()
+        ("max_encode_ms", f"encode_ms_{side}", f" ms on {machine}", budget)
+        for side, budget in rules.max_encode_ms.items()
     ]
     if rules.max_parameters is not None:
-        budgets.append(("max_parameters", "parameters", "the number of parameters", rules.max_parameters))
-    for rule, key, what, budget in budgets:
+        budgets.append(("max_parameters", "parameters", "", rules.max_parameters))
+    for rule, key, unit, budget in budgets:
         value = look(candidate, "cost", key)
         if lack := problem(value):
             yield Finding(rule, False, f"{key} of the candidate is {lack}; allowed {budget}; {AGAIN}")
-        elif is_number(budget) and value <= budget:
-            yield Finding(rule, True, f"{what}: {value:,.6g}, at most {budget:,.6g}")
-        else:
-            yield Finding(rule, False, f"{what}: {value:,.6g}, above {budget:,.6g}")
+            continue
+        passed = is_number(budget) and value <= budget
+        digits = 0 if isinstance(value, int) else 1
+        yield Finding(
+            rule, passed, f"{key} is {value:,.{digits}f}{unit}, {'at most' if passed else 'above'} {budget:,}"
+        )

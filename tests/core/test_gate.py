@@ -351,8 +351,8 @@ CONDUCT = GateConfig(
         ("silence", 0.09, 0.0901, "max_intrusion", ("silence", "0.0901", "0.0400", "0.05")),
         ("noise", 0.09, 1.0, "max_intrusion", ("noise", "1.0000")),
         ("negation", 0.7, 0.69, "min_negation", ("0.6900", "below 0.7")),
-        ("text", 50.0, 50.1, "max_encode_ms", ("text", "50.1", "above 50", "a desk")),
-        ("clip", 500.0, 900.0, "max_encode_ms", ("clip", "900", "above 500")),
+        ("text", 50.0, 50.1, "max_encode_ms", ("encode_ms_text", "50.1 ms", "above 50", "a desk")),
+        ("clip", 500.0, 900.0, "max_encode_ms", ("encode_ms_clip", "900.0 ms", "above 500")),
         ("parameters", 5000, 5001, "max_parameters", ("5,001", "above 5,000")),
     ],
 )
