@@ -11,10 +11,6 @@ A curve's value at a score is the share of fitting pairs among those with about 
 0.8, four in five fit. That is a statement on queries like the catalogue's labels; a long text is judged by the same
 curve.
 
-Whether a query has an answer at all is another question: the best of many tracks scores well for anything. So words
-are held against ``background.PHRASES``, which no music answers: an answer whose best score is one that these reach too
-has no good match.
-
 Shape letters: N tracks, L labels, D embedding size, P pairs.
 """
 
@@ -33,8 +29,6 @@ Kind = Literal["words", "audio"]
 
 GOOD_MATCH = 0.5
 """An answer whose best hit is less likely to fit than not has no good match."""
-BACKGROUND_SHARE = 0.9
-"""Of the background phrases, that a query's best score must surpass."""
 LEAST_PAIRS = 20
 """Fewer pairs that fit, or do not, say nothing."""
 
@@ -57,8 +51,6 @@ class Calibration:
 
     words: Curve | None = None
     audio: Curve | None = None
-    floor: float | None = None
-    """What the best track scores for nearly any phrase."""
 
     def match(self, score: float, kinds: Collection[Kind]) -> float | None:
         """The chance that a track with this score fits; the lower one for a query of words and audio."""
@@ -67,29 +59,12 @@ class Calibration:
             return None
         return min(curve(score) for curve in curves if curve is not None)
 
-    def has_no_good_match(self, best: float | None, kinds: Collection[Kind]) -> bool | None:
-        """Whether even the best track of an answer is not likely to fit; None where that cannot be told.
-
-        Args:
-            best: its score; None for an answer without hits.
-            kinds: what the query was made of.
-        """
-        if best is None:
-            return True
-        if self.floor is not None and set(kinds) == {"words"} and best <= self.floor:
-            return True
-        match = self.match(best, kinds)
-        if match is None:
-            return False if self.floor is not None and set(kinds) == {"words"} else None
-        return match < GOOD_MATCH
-
 
 def calibrate(
     tracks_ND: np.ndarray,
     labels_of_N: Sequence[Collection[str]],
     words_LD: np.ndarray,
     labels: Sequence[str],
-    background: Sequence[float] = (),
 ) -> Calibration:
     """Fit both curves.
 
@@ -98,11 +73,9 @@ def calibrate(
         labels_of_N: labels of each track.
         words_LD: unit vectors of the labels, as words.
         labels: the labels, in the same order.
-        background: best score of each background phrase.
     """
-    floor = float(np.quantile(background, BACKGROUND_SHARE)) if len(background) else None
     if not len(labels) or not len(tracks_ND):
-        return Calibration(floor=floor)
+        return Calibration()
     carries_NL = np.array([[label in of_one for label in labels] for of_one in labels_of_N], dtype=bool)
     words = _fit((tracks_ND @ words_LD.T).ravel(), carries_NL.ravel())
     shared_NN = carries_NL.astype(np.float32) @ carries_NL.T.astype(np.float32)
@@ -111,7 +84,7 @@ def calibrate(
     half = shared_NN >= np.maximum(either_NN, 1) / 2
     # Each pair once, and only where it is clear what it is.
     clear = np.triu(half | (shared_NN == 0), k=1) & (sizes_N > 0)[:, None] & (sizes_N > 0)[None, :]
-    return Calibration(words, _fit((tracks_ND @ tracks_ND.T)[clear], half[clear]), floor)
+    return Calibration(words, _fit((tracks_ND @ tracks_ND.T)[clear], half[clear]))
 
 
 def _fit(scores_P: np.ndarray, fits_P: np.ndarray) -> Curve | None:

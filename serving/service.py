@@ -3,7 +3,7 @@
 The model runs in one thread of its own, since several runs at once only take turns on the same cores;
 decoding and Milvus have a pool. The event loop stays free to answer probes.
 
-Shape letters: L labels, P phrases, Q queries, D embedding size.
+Shape letters: L labels, Q queries, D embedding size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urllib.parse import quote
 import numpy as np
 
 from mulan_core.errors import UserError
-from serving.background import PHRASES
-from serving.calibration import Calibration, Kind, calibrate
+from serving.background import PHRASES, Topic
+from serving.calibration import GOOD_MATCH, Calibration, Kind, calibrate
 from serving.drift import QueryDrift
 from serving.encoder import Encoder
 from serving.errors import ApiError
@@ -62,6 +62,8 @@ class Query:
     """What it was made of."""
     exclude: frozenset[str] = field(default_factory=frozenset)
     """Tracks that were named, which are no answer."""
+    is_off_topic: bool = False
+    """Nothing that it asks for is about music; see ``Topic``."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Service:
         self._label_vectors_LD: np.ndarray | None = None
         self.calibration = Calibration()
         self._drift: QueryDrift | None = None
+        self._topic: Topic | None = None
         self._probe()
         self._study_labels()
         self.metrics.name_release(release)
@@ -125,23 +128,22 @@ class Service:
     def _study_labels(self) -> None:
         """See what scores are worth, and what queries are to be expected, by the catalogue's own labels."""
         labels, collection = self.collection.labels[:CALIBRATION_LABELS], self.release.collection
+        if not labels:
+            return
         vectors = self._encoder.encode_texts([*(as_words(label) for label in labels), *PHRASES])
-        words_LD, phrases_PD = vectors[: len(labels)], vectors[len(labels) :]
-        if labels:
-            self._drift = QueryDrift(words_LD)
+        words_LD = vectors[: len(labels)]
+        self._drift, self._topic = QueryDrift(words_LD), Topic(words_LD, vectors[len(labels) :])
         # Tracks from all over the space: those nearest to random directions.
         random_QD = np.random.default_rng(0).standard_normal((64, self._encoder.dim)).astype(np.float32)
         random_QD /= np.linalg.norm(random_QD, axis=1, keepdims=True)
         near = self._store.search(random_QD, 50, collection=collection)
         ids = list(dict.fromkeys(hit.track.track_id for hits in zip(*near, strict=False) for hit in hits))
         sample = self._store.get(ids[:CALIBRATION_TRACKS], collection=collection)
-        best = self._store.search(phrases_PD, 1, collection=collection)
         self.calibration = calibrate(
             np.stack([vector_D for _, vector_D in sample.values()]),
             [track.labels for track, _ in sample.values()],
             words_LD,
             labels,
-            [hits[0].score for hits in best],
         )
 
     async def ready(self) -> None:
@@ -210,7 +212,10 @@ class Service:
         query_D = (sum_D / norm).astype(np.float32)
         if kinds == {"words"} and self._drift is not None:
             self.metrics.query_drift.set(self._drift.note(query_D))
-        return Query(query_D, frozenset(kinds), frozenset(ids))
+        wanted = [vectors[part.text] for part in parts if part.text is not None and part.weight > 0]
+        words_alone = len(wanted) == sum(part.weight > 0 for part in parts) > 0
+        off_topic = words_alone and self._topic is not None and all(self._topic.is_off(text_D) for text_D in wanted)
+        return Query(query_D, frozenset(kinds), frozenset(ids), off_topic)
 
     async def search(
         self, query: Query, timing: Timing, *, k: int, offset: int = 0, narrow: TrackFilter | None = None
@@ -220,7 +225,8 @@ class Service:
         with timing.stage("search"):
             found = await self._find(query.vector_D, depth + len(query.exclude), narrow)
         hits = [hit for hit in found if hit.track.track_id not in query.exclude][:depth]
-        no_good_match = self.calibration.has_no_good_match(hits[0].score if hits else None, query.kinds)
+        best = self.calibration.match(hits[0].score, query.kinds) if hits else 0.0
+        no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
         if no_good_match:
             self.metrics.no_good_match.inc()
         shown = [self._show_hit(hit, query.kinds) for hit in hits[offset:]]
