@@ -300,19 +300,28 @@ def evaluate(
 
 @app.command()
 def index(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A registered model, by alias or version, for this data. Default: the one trained on it."),
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Make the release champion, or only build it.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Build the candidate's collection, prove it, and make both champion.
+    """Build the candidate's collection, prove it, and make both champion; only what is new is embedded.
 
-    Example: mulan index
+    Example: mulan index --model champion
     """
-    built = _run_flow("index", _arguments(manifest, playlists, params))
+    from flows.reporting import show_index
+
+    built = _run_flow("index", _arguments(manifest, playlists, params), model=model, promote=promote)
     if as_json:
         print_json(built)
     else:
-        console.print(
-            f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
-        )
+        show_index(built)
 
 
 @app.command()

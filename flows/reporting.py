@@ -90,6 +90,15 @@ def show_check(report: dict[str, Any]) -> None:
         console.print("--json lists all", highlight=False)
 
 
+def show_index(built: dict[str, Any]) -> None:
+    """Print what a build measured, and what it changed."""
+    words = f"{built['index_type']}, recall@10 {built['recall_at_10']:.3f}" if built["built"] else "stood already"
+    place = "champion" if built["promoted"] else "built, not promoted"
+    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}", highlight=False)
+    changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
+    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
+
+
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print every metric of a report beside chance, with its 95 % interval."""
     about = report["set"]

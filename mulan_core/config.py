@@ -499,6 +499,8 @@ class IndexConfig:
     num_actors: int = 1
     """Ray actors that embed tracks, each with a CPU and the model in memory. On a small private Ray that flows share,
     more of them can take the last CPU that another flow waits for."""
+    use_gpu: bool = False
+    """Give each of these actors a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

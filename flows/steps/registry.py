@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows.steps.reports import read_evidence, read_report
@@ -28,6 +29,8 @@ GATE_FILE = "gate.json"
 """The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
 LONGEST_TAG = 4_500
 """MLflow refuses tags that are much longer."""
+OF_THE_INDEX = ("mulan.collection", "mulan.media_root", "mulan.index")
+"""Tags that say what was built for a version, rather than what it is."""
 
 
 def champion_version(*, mlflow_uri: str) -> str | None:
@@ -115,7 +118,8 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
     weights = weights_hash(trained.model)
     with tracking(mlflow_uri) as client:
         known = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-        version = next((v.version for v in known if v.tags.get("mulan.weights") == weights), None)
+        own = [v for v in known if v.tags.get("mulan.weights") == weights and "mulan.trained_on" not in v.tags]
+        version = own[0].version if own else None
         if version is None:
             with mlflow.start_run(run_id=trained.run_id):
                 info = mlflow.pyfunc.log_model(
@@ -135,16 +139,61 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
 
 
 def version_of(trained: Trained, *, mlflow_uri: str) -> str:
-    """The registered version of a finished run.
+    """The registered version of a finished run and its own data.
 
     Raises:
         UserError: if the run was never registered.
     """
     with tracking(mlflow_uri) as client:
         found = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-    if not found:
+    own = [int(version.version) for version in found if "mulan.trained_on" not in version.tags]
+    if not own:
         raise UserError("the trained model is not registered; run `mulan evaluate` first")
-    return str(max(int(version.version) for version in found))
+    return str(max(own))
+
+
+def version_for_data(name: str, data_hash: str, *, mlflow_uri: str) -> str:
+    """The version of a registered model for other data than it was trained on; registered if there is none yet.
+
+    A version stands for a release, so the same weights over new data are a new version. The gate's word is about the
+    weights, and is carried along.
+
+    Args:
+        name: an alias or version.
+        data_hash: DVC's hash of the prepared data.
+        mlflow_uri: the registry.
+
+    Raises:
+        UserError: if no version has that name.
+    """
+    with tracking(mlflow_uri) as client:
+        version = find_version(client, name)
+        if version.tags.get("mulan.data_hash") == data_hash:
+            return str(version.version)
+        weights = version.tags.get("mulan.weights")
+        for known in client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{version.run_id}'"):
+            if known.tags.get("mulan.weights") == weights and known.tags.get("mulan.data_hash") == data_hash:
+                return str(known.version)
+        tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
+        tags = {"mulan.trained_on": version.tags["mulan.data_hash"]} | tags | {"mulan.data_hash": data_hash}
+        made = client.create_model_version(MODEL_NAME, str(version.source), version.run_id, tags=tags)
+        return str(made.version)
+
+
+def find_version(client: mlflow.MlflowClient, name: str) -> ModelVersion:
+    """A version of the registered model by alias or number.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        if name.isdecimal():
+            return client.get_model_version(MODEL_NAME, name)
+        return client.get_model_version_by_alias(MODEL_NAME, name)
+    except MlflowException as error:
+        raise UserError(
+            f"{name!r} is no alias or version of the model `{MODEL_NAME}`; see `mulan release list`"
+        ) from error
 
 
 def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
