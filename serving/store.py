@@ -26,6 +26,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from serving.errors import StoreError, StoreUnavailableError
 from serving.filters import TrackFilter
+from serving.recall import PROBE_K, pick_queries, share_found
 from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES, METADATA, Track, clean_row, track_of
 
 T = TypeVar("T")
@@ -33,7 +34,6 @@ T = TypeVar("T")
 LIVE_ALIAS = "tracks_live"
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
-PROBE_QUERIES = 64
 
 _PREFIX = "mulan."
 _AWAY = ("illegal connection params or server unavailable", "No channel in handler", "closed channel", "retry timeout")
@@ -46,6 +46,8 @@ _CHANNEL = {
 }
 _HNSW = {"M": 16, "efConstruction": 200}
 _HNSW_EF = 128
+_CONSISTENCY = "Bounded"
+"""Of reads: what is there now. Writes wait until that is what they wrote, so that no search has to."""
 
 # pymilvus prints whole tracebacks of errors that it also raises
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -138,13 +140,24 @@ class TrackStore:
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
         labels = tuple(json.loads(own.pop("labels", "[]")))
         dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
-        state = self._call(lambda client: client.get_load_state(name, timeout=self._timeout_s))
-        return CollectionInfo(name, dim, self.count(name), str(state["state"]) == "Loaded", own, labels)
+        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
 
     def count(self, name: str) -> int:
-        """Tracks in a flushed collection."""
-        stats = self._call(lambda client: client.get_collection_stats(name, timeout=self._timeout_s))
-        return int(stats["row_count"])
+        """Tracks in a collection; in one that is not loaded, those that were ever flushed."""
+        if not self._is_loaded(name):
+            # These go on counting rows that were replaced or deleted.
+            stats = self._call(lambda client: client.get_collection_stats(name, timeout=self._timeout_s))
+            return int(stats["row_count"])
+        return self._count_rows(name, _CONSISTENCY)
+
+    def _count_rows(self, name: str, consistency: str) -> int:
+        options = {"consistency_level": consistency, "timeout": self._timeout_s}
+        rows = self._call(lambda client: client.query(name, filter="", output_fields=["count(*)"], **options))
+        return int(rows[0]["count(*)"])
+
+    def _is_loaded(self, name: str) -> bool:
+        state = self._call(lambda client: client.get_load_state(name, timeout=self._timeout_s))
+        return str(state["state"]) == "Loaded"
 
     def has(self, name: str) -> bool:
         """Whether a collection of that name exists."""
@@ -190,7 +203,7 @@ class TrackStore:
         Args:
             name: of the collection.
             rows: batches of rows with track_id, vector (a unit vector (D,)), title, artist, dataset,
-                labels and media_path.
+                labels, media_path and content_hash; see ``tracks.clean_row``.
             dim: D.
             properties: kept with the collection; ``describe`` returns them.
             hnsw_from: collections at least this large get an HNSW index, smaller ones FLAT.
@@ -207,6 +220,9 @@ class TrackStore:
             vectors_ND, ids, labels = self._insert(name, rows, dim=dim)
             if not ids:
                 raise StoreError(f"there is nothing to index: {name} would hold no tracks")
+            twice = [track_id for track_id, times in Counter(ids).items() if times > 1]
+            if twice:
+                raise StoreError(f"track_id {twice[0]} occurs twice in the catalogue; {name} is not kept")
             kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
             kept[f"{_PREFIX}labels"] = json.dumps([label for label, _ in labels.most_common(MAX_CATALOGUE_LABELS)])
             self._call(lambda client: client.alter_collection_properties(name, properties=kept))
@@ -214,7 +230,7 @@ class TrackStore:
             self._index(name, index_type)
             count = self.count(name)
             if count != len(ids):
-                raise StoreError(f"{name} holds {count} tracks of {len(ids)}: a track_id occurs twice in the catalogue")
+                raise StoreError(f"{name} holds {count} tracks of {len(ids)}; not kept")
             recall = self._recall(name, vectors_ND, ids)
             if not recall >= recall_floor:
                 raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {recall_floor:g}; not kept")
@@ -223,6 +239,58 @@ class TrackStore:
                 self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
             raise
         return BuildResult(len(ids), recall, index_type, time.perf_counter() - started)
+
+    def upsert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Add rows, replacing those of the same track_id; returns how many.
+
+        Searches find them once this returns. ``flush`` after many: until then Lite searches them one by one.
+
+        Raises:
+            StoreError: if a row does not fit; then none is written.
+        """
+        dim = self.describe(collection).dim
+        clean = [clean_row(row, dim) for row in rows]
+        # Milvus keeps both of two rows with one id in the same call.
+        by_id = {row["track_id"]: row for row in clean}
+        if by_id:
+            self._call(lambda client: client.upsert(collection, list(by_id.values())))
+            self._settle(collection)
+        return len(by_id)
+
+    def delete(self, collection: str, track_ids: Sequence[str]) -> int:
+        """Remove tracks; returns how many were there. Ids that are not are no error."""
+        found = list(self.get(track_ids, collection=collection))
+        if found:
+            self._call(lambda client: client.delete(collection, ids=found))
+            self._settle(collection)
+        return len(found)
+
+    def _settle(self, collection: str) -> None:
+        """Wait until reads see the last write: a strong read does, and all that come after it are as new."""
+        self._loaded(collection, lambda _: self._count_rows(collection, "Strong"))
+
+    def flush(self, collection: str) -> None:
+        """Seal what was written, so that searches of it are fast."""
+        self._call(lambda client: client.flush(collection))
+
+    def scroll(self, collection: str, *, batch: int = 5_000) -> Iterator[list[tuple[str, str]]]:
+        """All tracks as (track_id, content_hash), in batches; the hash is empty where none was given.
+
+        Tracks that are written or deleted meanwhile may or may not be among them.
+        """
+
+        def start(client: MilvusClient) -> Any:
+            fields = ["track_id", "content_hash"]
+            return client.query_iterator(
+                collection, batch_size=batch, filter="", output_fields=fields, consistency_level=_CONSISTENCY
+            )
+
+        iterator = self._loaded(collection, start)
+        try:
+            while rows := self._call(lambda _: iterator.next()):
+                yield [(row["track_id"], row["content_hash"]) for row in rows]
+        finally:
+            iterator.close()
 
     def switch_alias(self, name: str) -> None:
         """Point ``tracks_live`` at a collection, loaded first.
@@ -265,18 +333,19 @@ class TrackStore:
                 data=np.ascontiguousarray(vectors_QD, dtype=np.float32).tolist(),
                 limit=k + len(exclude),
                 filter=narrow.expression() if narrow else "",
-                output_fields=list(METADATA),
+                # Lite gives the id as track_id beside the entity, a real Milvus as id: in the entity both do.
+                output_fields=["track_id", *METADATA],
                 search_params={"params": {"ef": max(_HNSW_EF, k + len(exclude))}},
-                consistency_level="Bounded",
+                consistency_level=_CONSISTENCY,
                 timeout=self._timeout_s,
             )
 
         left_out = set(exclude)
         return [
             [
-                Hit(track_of(hit["track_id"], hit["entity"]), float(hit["distance"]))
+                Hit(track_of(hit["entity"]), float(hit["distance"]))
                 for hit in hits
-                if hit["track_id"] not in left_out
+                if hit["entity"]["track_id"] not in left_out
             ][:k]
             for hits in self._loaded(collection, ask)
         ]
@@ -289,9 +358,7 @@ class TrackStore:
             return client.get(collection, ids=list(track_ids), output_fields=fields, timeout=self._timeout_s)
 
         rows = self._loaded(collection, ask)
-        return {
-            row["track_id"]: (track_of(row["track_id"], row), np.asarray(row["vector"], np.float32)) for row in rows
-        }
+        return {row["track_id"]: (track_of(row), np.asarray(row["vector"], np.float32)) for row in rows}
 
     def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:
         try:
@@ -299,9 +366,10 @@ class TrackStore:
         except StoreUnavailableError:
             raise
         except StoreError:
-            if self.describe(collection).is_loaded:
+            name = self.describe(collection).name
+            if self._is_loaded(name):
                 raise
-            self.load(self.describe(collection).name)
+            self.load(name)
             return self._call(ask)
 
     def _insert(
@@ -314,6 +382,7 @@ class TrackStore:
             schema.add_field(field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES[field])
         labels = {"element_type": DataType.VARCHAR, "max_capacity": MAX_LABELS, "max_length": MAX_LABEL_BYTES}
         schema.add_field("labels", DataType.ARRAY, **labels)
+        schema.add_field("content_hash", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["content_hash"])
         self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
         vectors: list[np.ndarray] = []
         ids: list[str] = []
@@ -335,17 +404,9 @@ class TrackStore:
         self.load(name)
 
     def _recall(self, name: str, vectors_ND: np.ndarray, ids: list[str]) -> float:
-        """Share of the exact ten best scores that the index finds; tracks of equal score are as good."""
-        picked = np.random.default_rng(0).permutation(len(ids))[:PROBE_QUERIES]
-        queries_QD, k = vectors_ND[picked], min(10, len(ids))
-        exact_QN = queries_QD.astype(np.float64) @ vectors_ND.T
-        worst_Q = np.partition(exact_QN, -k, axis=1)[:, -k]
-        place = {track_id: i for i, track_id in enumerate(ids)}
-        found = 0
-        for query, hits in enumerate(self.search(queries_QD, k, collection=name)):
-            scores = exact_QN[query, [place[hit.track.track_id] for hit in hits]]
-            found += int((scores >= worst_Q[query] - 1e-5).sum())
-        return found / (len(picked) * k)
+        queries_QD = vectors_ND[pick_queries(len(ids))]
+        hits = self.search(queries_QD, min(PROBE_K, len(ids)), collection=name)
+        return share_found([[hit.track.track_id for hit in of] for of in hits], queries_QD, vectors_ND, ids)
 
     def _call(self, ask: Callable[[MilvusClient], T]) -> T:
         """Ask Milvus; a connection that broke is thrown away, so that the next call starts afresh."""
