@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_data, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
@@ -41,6 +41,7 @@ app.add_typer(cli_text.app, name="text")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
+app.command()(cli_compare.compare)
 
 Manifest = Annotated[
     str | None,
@@ -260,8 +261,12 @@ def evaluate(
     if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
         suites = suite.split(",") if suite else None
-        home = read_settings().home
-        find_sets(sets, open_workspace(home, **arguments), home=home, suites=suites)  # told before anything starts
+        settings = read_settings()
+        # Mistakes are told before anything starts.
+        workspace = open_workspace(settings.home, **arguments)
+        find_sets(sets, workspace, home=settings.home, suites=suites)
+        if model is not None:
+            _check_model(model, pooling)
         result = _run_flow(
             "evaluate",
             arguments,
@@ -287,6 +292,7 @@ def evaluate(
         console.print(
             f"version {gate['version']}: {'passed' if gate['passed'] else 'refused by'} the gate",
             *gate["reasons"],
+            *gate["notes"],
             sep="\n  ",
         )
     _exit_by_gate(gate)
@@ -610,6 +616,15 @@ def stage_set(name: str) -> None:
         counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
     progress.console.print(f"prepare {name}: {changes}", highlight=False)
+
+
+def _check_model(model: str, pooling: str | None) -> None:
+    from flows.steps.models import find_subject
+    from flows.steps.tracking import check_tracking
+
+    settings = read_settings()
+    check_tracking(settings.mlflow_uri)
+    find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
 
 
 def _client(url: str | None) -> Any:

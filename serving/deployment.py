@@ -21,6 +21,7 @@ from serving.ports import check_port_free
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
 from serving.store import TrackStore
+from serving.text_program import export_text_program
 
 APP_NAME = "mulan"
 _SLACK = 64
@@ -41,6 +42,7 @@ class MulanApp:
         milvus_token: str | None,
         media_root: str | None,
         num_threads: int,
+        text_program: str | None,
     ) -> None:
         self._config = config
         self._service = Service(
@@ -49,6 +51,7 @@ class MulanApp:
             media_root=media_root,
             max_audio_s=config.max_audio_s,
             num_threads=num_threads,
+            text_program=text_program,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -88,6 +91,7 @@ def build_app(
         graceful_shutdown_timeout_s=10,
     )
     root = str(Path(media_root).absolute()) if media_root else None
+    program = export_text_program(release["model_path"], serve_config.text_tower)
     return deployment.bind(
         release,
         serve_config,
@@ -95,6 +99,7 @@ def build_app(
         milvus_token=milvus_token,
         media_root=root,
         num_threads=num_threads,
+        text_program=str(program) if program else None,
     )
 
 

@@ -5,7 +5,6 @@ Shape letters: N texts, D embedding size.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mulan_core.audio.decode import check_wave, decode_audio
 from mulan_core.embedding import embed_texts, embed_tracks
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
+from serving.text_program import TextProgram
 
 MIN_QUERY_S = 0.5
 """Shorter audio says nothing."""
@@ -29,17 +29,18 @@ class Encoder:
     Args:
         model_path: folder of the saved model.
         num_threads: of torch, for the whole process.
-        cache_size: texts whose vectors are kept, the last used ones.
+        text_program: an exported text tower that encodes texts instead of the model's own; see ``text_program``.
     """
 
-    def __init__(self, model_path: str | Path, *, num_threads: int = 1, cache_size: int = 2_048) -> None:
+    def __init__(self, model_path: str | Path, *, num_threads: int = 1, text_program: str | Path | None = None) -> None:
         torch.set_num_threads(num_threads)
         self._model = MuLanModel.from_pretrained(model_path).eval()
         if torch.cuda.is_available():
             self._model = self._model.to("cuda")
         self._processor = MuLanProcessor.from_pretrained(model_path)
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._cache_size = cache_size
+        self._text_program = None
+        if text_program is not None:
+            self._text_program = TextProgram(text_program, self._processor, num_threads=num_threads)
 
     @property
     def dim(self) -> int:
@@ -48,22 +49,15 @@ class Encoder:
 
     def warm_up(self) -> None:
         """Run both towers once: the first run is many times slower than the rest."""
-        embed_texts(self._model, self._processor, ["warm up"], batch_size=1)
+        self.encode_texts(["warm up"])
         silence = np.zeros(self._processor.window_samples, np.float32)
         self.encode_wave(silence)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors (N, D) of texts; those asked for lately are not computed again."""
-        known = {text: self._cache[text] for text in texts if text in self._cache}
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        if new:
-            known |= zip(new, embed_texts(self._model, self._processor, new, batch_size=BATCH_SIZE), strict=True)
-        for text in texts:
-            self._cache[text] = known[text]
-            self._cache.move_to_end(text)
-        while len(self._cache) > self._cache_size:
-            self._cache.popitem(last=False)
-        return np.stack([known[text] for text in texts])
+        """Unit vectors (N, D) of texts."""
+        if self._text_program is not None:
+            return self._text_program(texts)
+        return embed_texts(self._model, self._processor, texts, batch_size=BATCH_SIZE)
 
     def encode_wave(self, wave: np.ndarray) -> np.ndarray:
         """Unit vector (D,) of mono audio at the model's rate: the mean over its windows, as in the index."""
@@ -79,7 +73,3 @@ class Encoder:
         wave, _ = decode_audio(data, max_s=max_s, sample_rate_hz=rate_hz)
         check_wave(wave, min_s=MIN_QUERY_S, silence_rms=SILENCE_RMS, sample_rate_hz=rate_hz)
         return wave
-
-    def encode_audio(self, data: bytes, *, max_s: float) -> np.ndarray:
-        """Unit vector (D,) of uploaded bytes; see ``decode``."""
-        return self.encode_wave(self.decode(data, max_s=max_s))

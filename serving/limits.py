@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import RETRY_AFTER, ApiError, answer
 from serving.metrics import Metrics
+from serving.timing import Timing
 
 
 class Guard:
@@ -46,7 +47,7 @@ class Guard:
         headers = Headers(scope=scope)
         # Ray Serve names every request, by the caller's header or a new id, and puts the name on the answer.
         request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
-        scope.setdefault("state", {}).update(request_id=request_id, started=started)
+        scope.setdefault("state", {}).update(request_id=request_id, timing=Timing(started))
         status = 500
 
         async def send_and_note(message: Message) -> None:

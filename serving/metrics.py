@@ -19,6 +19,7 @@ from prometheus_client import (
 from serving.release import Release
 
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10)
+_BUCKETS_BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
@@ -26,20 +27,36 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # else every series comes twice, once as the time it began
-        self._registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "mulan_requests", "Requests answered.", ["route", "method", "status"], registry=self._registry
+            "mulan_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
         self._seconds = Histogram(
-            "mulan_request_seconds", "Time to answer.", ["route"], registry=self._registry, buckets=_BUCKETS_S
+            "mulan_request_seconds", "Time to answer.", ["route"], registry=registry, buckets=_BUCKETS_S
         )
         self._stages = Histogram(
-            "mulan_stage_seconds", "Time in a stage.", ["stage"], registry=self._registry, buckets=_BUCKETS_S
+            "mulan_stage_seconds", "Time in a stage.", ["stage"], registry=registry, buckets=_BUCKETS_S
         )
         self._release = Gauge(
-            "mulan_release_info", "The release served.", ["model_version", "collection"], registry=self._registry
+            "mulan_release_info", "The release served.", ["model_version", "collection"], registry=registry
         )
-        self.waiting = Gauge("mulan_waiting_requests", "Requests waiting for their turn.", registry=self._registry)
+        self.errors = Counter("mulan_errors", "Answers that are errors, by their code.", ["code"], registry=registry)
+        self.waiting = Gauge("mulan_waiting_requests", "Requests waiting for their turn.", registry=registry)
+        self.batch_size = Histogram(
+            "mulan_batch_size", "Queries worked on in one run.", ["stage"], registry=registry, buckets=_BUCKETS_BATCH
+        )
+        self.text_cache = Counter(
+            "mulan_text_cache", "Texts asked for, by whether their vector was at hand.", ["result"], registry=registry
+        )
+        self.index_tracks = Gauge("mulan_index_tracks", "Tracks in the collection.", registry=registry)
+        self.no_good_match = Counter(
+            "mulan_no_good_match", "Searches whose best hit is not likely to fit.", registry=registry
+        )
+        self.query_drift = Gauge(
+            "mulan_query_drift",
+            "How far the mean of the last text queries lies from that of the catalogue's labels: 1 - cosine.",
+            registry=registry,
+        )
 
     def name_release(self, release: Release) -> None:
         """Say what is served."""

@@ -2,50 +2,90 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from serving.errors import invalid
+from serving.errors import ApiError, invalid
 from serving.filters import TrackFilter
 
 M = TypeVar("M", bound=BaseModel)
 
 MAX_K = 100
+MAX_DEPTH = 1_000
+"""How far paging goes: ``offset + k``."""
+MAX_QUERIES = 16
 MAX_TEXTS = 64
 MAX_LABELS = 500
+MAX_TRACK_LABELS = 64
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many tracks.")]
+Offset = Annotated[int, Field(ge=0, lt=MAX_DEPTH, description="How many of the best to skip, for the next page.")]
+Weight = Annotated[
+    float, Field(ge=-10, le=10, allow_inf_nan=False, description="Below 0 leads away from it; 0 leaves it out.")
+]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SearchRequest(_Request):
-    """Find tracks by words, or like a track of the catalogue."""
+class WeightedQuery(_Request):
+    """One of several things that a search asks for: words, or a track."""
 
-    text: Text | None = Field(default=None, description="What to look for, in words.")
-    track_id: Text | None = Field(default=None, description="Tracks like this one; it is left out itself.")
-    negative_text: Text | None = Field(default=None, description="What the tracks should be away from.")
-    k: K = 10
-    filter: TrackFilter | None = None
+    text: Text | None = None
+    track_id: Text | None = None
+    weight: Weight = 1.0
 
     @model_validator(mode="after")
-    def _one_query(self) -> SearchRequest:
+    def _one(self) -> WeightedQuery:
         if (self.text is None) == (self.track_id is None):
             raise ValueError("give either text or track_id")
         return self
 
 
-class AudioSearchForm(_Request):
+Queries = Annotated[
+    list[WeightedQuery], Field(min_length=1, max_length=MAX_QUERIES, description="Several queries, added by weight.")
+]
+
+
+class _Search(_Request):
+    negative_text: Text | None = Field(
+        default=None, description="What the tracks should be away from; the same as a text with weight -0.5."
+    )
+    k: K = 10
+    offset: Offset = 0
+    filter: TrackFilter | None = None
+
+    @model_validator(mode="after")
+    def _not_too_deep(self) -> _Search:
+        if self.offset + self.k > MAX_DEPTH:
+            raise ValueError(f"offset and k reach beyond the first {MAX_DEPTH} tracks; narrow the search instead")
+        return self
+
+
+class SearchRequest(_Search):
+    """Find tracks by words, like a track of the catalogue, or by several of both."""
+
+    text: Text | None = Field(default=None, description="What to look for, in words.")
+    track_id: Text | None = Field(default=None, description="Tracks like this one; it is left out itself.")
+    queries: Queries | None = None
+
+    @model_validator(mode="after")
+    def _one_query(self) -> SearchRequest:
+        if [self.text, self.track_id, self.queries].count(None) != 2:
+            raise ValueError("give one of text, track_id and queries")
+        return self
+
+
+class AudioSearchForm(_Search):
     """The fields beside the audio in an upload."""
 
-    k: K = 10
-    negative_text: Text | None = None
-    filter: TrackFilter | None = None
+    weight: Weight = 1.0
+    queries: Queries | None = None
 
 
 class TagRequest(_Request):
@@ -61,6 +101,16 @@ class AudioTagForm(_Request):
     """The field beside the audio in an upload."""
 
     labels: list[Label] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
+
+
+class NewTrack(_Request):
+    """The fields beside the audio of a track that is added."""
+
+    track_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+    title: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
+    artist: Annotated[str, StringConstraints(strip_whitespace=True, max_length=250)] = ""
+    dataset: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)] = "added"
+    labels: list[Label] = Field(default=[], max_length=MAX_TRACK_LABELS)
 
 
 class EmbedRequest(_Request):
@@ -93,11 +143,15 @@ class TrackHit(TrackInfo):
     """A track found."""
 
     score: float = Field(description="Cosine between query and track, -1 to 1.")
+    match: float | None = Field(
+        description="Chance that the track fits, 0 to 1, by the catalogue's own labels; null where it has too few."
+    )
 
 
 class Answer(BaseModel):
     """What every answer names."""
 
+    request_id: str
     release: ReleaseName
     timing_ms: dict[str, float] = Field(examples=[{"encode": 9.1, "search": 6.3, "total": 16.0}])
 
@@ -106,6 +160,10 @@ class SearchAnswer(Answer):
     """Tracks, best first."""
 
     hits: list[TrackHit]
+    no_good_match: bool | None = Field(
+        description="Even the best track is not likely to fit; null where the catalogue has too few labels to tell."
+    )
+    next_offset: int | None = Field(description="Where the next page starts; null where there is none.")
 
 
 class LabelScore(BaseModel):
@@ -132,6 +190,18 @@ class TrackAnswer(Answer):
     """One track."""
 
     track: TrackInfo
+
+
+class AddedAnswer(TrackAnswer):
+    """A track that was added to the collection."""
+
+    replaced: bool = Field(description="There was a track of this id before.")
+
+
+class DeletedAnswer(Answer):
+    """A track that was deleted from the collection."""
+
+    deleted: str
 
 
 class ReleaseAnswer(ReleaseName):
@@ -180,21 +250,45 @@ def parse_values(model: type[M], values: dict[str, Any]) -> M:
         raise invalid(error) from error
 
 
+def with_json(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields of a form with some of them, written in JSON, read.
+
+    Raises:
+        ApiError: 422 if one is not JSON.
+    """
+    read = dict(fields)
+    for name in names:
+        if name in fields:
+            try:
+                read[name] = json.loads(fields[name])
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ApiError(422, f"{name}: must be JSON") from error
+    return read
+
+
 def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fields: dict[str, Any]) -> dict[str, Any]:
     """OpenAPI of a route that takes JSON or an upload on the same path."""
-    form = {
-        "type": "object",
-        "required": ["audio"],
-        "properties": {
-            "audio": {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."},
-            **form_fields,
-        },
-    }
     schema = json_model.model_json_schema()
     schema = _inline(schema, schema.pop("$defs", {}))
     named = {name: {"value": value} for name, value in examples.items()}
-    content = {"application/json": {"schema": schema, "examples": named}, "multipart/form-data": {"schema": form}}
+    content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
     return {"requestBody": {"required": True, "content": content}}
+
+
+def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """OpenAPI of a route that takes an upload alone."""
+    return {"requestBody": {"required": True, "content": _form(form_fields, ["audio", *required])}}
+
+
+def _form(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    audio = {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": {"audio": audio, **fields},
+        "additionalProperties": False,
+    }
+    return {"multipart/form-data": {"schema": schema}}
 
 
 def _inline(schema: Any, definitions: dict[str, Any]) -> Any:

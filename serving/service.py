@@ -1,18 +1,16 @@
-"""What the endpoint does, without HTTP: search, tag, embed and look up under one release.
+"""What the endpoint does, without HTTP: search, tag, embed, look up, add and delete under one release.
 
 The model runs in one thread of its own, since several runs at once only take turns on the same cores;
 decoding and Milvus have a pool. The event loop stays free to answer probes.
 
-Shape letters: L labels, D embedding size.
+Shape letters: L labels, Q queries, D embedding size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,40 +19,60 @@ from urllib.parse import quote
 import numpy as np
 
 from mulan_core.errors import UserError
+from serving.background import PHRASES, Topic
+from serving.calibration import GOOD_MATCH, Calibration, Kind, calibrate
+from serving.drift import QueryDrift
 from serving.encoder import Encoder
 from serving.errors import ApiError
 from serving.filters import TrackFilter
 from serving.media import is_playable
+from serving.metrics import Metrics
 from serving.release import Release, check_release
+from serving.searches import Searches
 from serving.store import CollectionInfo, Hit, TrackStore
+from serving.text_vectors import TextVectors
+from serving.timing import Timing
 from serving.tracks import Track
 
 T = TypeVar("T")
 
-NEGATIVE_WEIGHT = 0.5
-"""Share of the negative text's vector that is taken from the query's; at 1 the query itself would drown."""
+CACHED_TEXTS = 4_096
+CALIBRATION_LABELS = 200
+"""The most frequent ones; encoding them is what a replica's start waits for."""
+CALIBRATION_TRACKS = 1_000
 
 
-@dataclass
-class Timing:
-    """Milliseconds that each stage of one request took."""
+@dataclass(frozen=True)
+class Part:
+    """One of the things that a search asks for, with its weight."""
 
-    started: float = field(default_factory=time.perf_counter)
-    stages_ms: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "search": 0.0})
+    weight: float = 1.0
+    text: str | None = None
+    track_id: str | None = None
+    vector_D: np.ndarray | None = None
+    """Of an upload, encoded already."""
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time inside to a stage."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages_ms[name] = self.stages_ms.get(name, 0.0) + (time.perf_counter() - started) * 1000
 
-    def finish(self) -> dict[str, float]:
-        """All stages and the total, rounded to microseconds."""
-        total = (time.perf_counter() - self.started) * 1000
-        return {name: round(ms, 3) for name, ms in (self.stages_ms | {"total": total}).items()}
+@dataclass(frozen=True)
+class Query:
+    """The parts of a search as one unit vector."""
+
+    vector_D: np.ndarray
+    kinds: frozenset[Kind]
+    """What it was made of."""
+    exclude: frozenset[str] = field(default_factory=frozenset)
+    """Tracks that were named, which are no answer."""
+    is_off_topic: bool = False
+    """Nothing that it asks for is about music; see ``Topic``."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of hits as the API gives them."""
+
+    hits: list[dict[str, Any]]
+    no_good_match: bool | None
+    next_offset: int | None
 
 
 class Service:
@@ -66,6 +84,8 @@ class Service:
         media_root: folder under which tracks may be played; None plays none.
         max_audio_s: longest audio query, seconds.
         num_threads: of torch.
+        text_program: an exported text tower to use instead of the model's.
+        metrics: where its work is counted.
 
     Raises:
         UserError: if Milvus is away, or model and collection disagree.
@@ -79,18 +99,52 @@ class Service:
         media_root: str | Path | None,
         max_audio_s: float,
         num_threads: int = 1,
+        text_program: str | Path | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         check_release(release, store)
         self.release, self.media_root = release, Path(media_root).absolute() if media_root else None
+        self.metrics = metrics or Metrics()
         self._store, self._max_audio_s = store, max_audio_s
-        self._encoder = Encoder(release.model_path, num_threads=num_threads)
+        self._encoder = Encoder(release.model_path, num_threads=num_threads, text_program=text_program)
         self._encoder.warm_up()
         store.load(release.collection)
         self.collection: CollectionInfo = store.describe(release.collection)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="io")
+        self.encode_texts = TextVectors(
+            self._encoder.encode_texts, self._model_thread, size=CACHED_TEXTS, metrics=self.metrics
+        )
+        self._find = Searches(store, release.collection, self._pool, metrics=self.metrics)
         self._label_vectors_LD: np.ndarray | None = None
+        self.calibration = Calibration()
+        self._drift: QueryDrift | None = None
+        self._topic: Topic | None = None
         self._probe()
+        self._study_labels()
+        self.metrics.name_release(release)
+        self.metrics.index_tracks.set(self.collection.count)
+
+    def _study_labels(self) -> None:
+        """See what scores are worth, and what queries are to be expected, by the catalogue's own labels."""
+        labels, collection = self.collection.labels[:CALIBRATION_LABELS], self.release.collection
+        if not labels:
+            return
+        vectors = self._encoder.encode_texts([*(as_words(label) for label in labels), *PHRASES])
+        words_LD = vectors[: len(labels)]
+        self._drift, self._topic = QueryDrift(words_LD), Topic(words_LD, vectors[len(labels) :])
+        # Tracks from all over the space: those nearest to random directions.
+        random_QD = np.random.default_rng(0).standard_normal((64, self._encoder.dim)).astype(np.float32)
+        random_QD /= np.linalg.norm(random_QD, axis=1, keepdims=True)
+        near = self._store.search(random_QD, 50, collection=collection)
+        ids = list(dict.fromkeys(hit.track.track_id for hits in zip(*near, strict=False) for hit in hits))
+        sample = self._store.get(ids[:CALIBRATION_TRACKS], collection=collection)
+        self.calibration = calibrate(
+            np.stack([vector_D for _, vector_D in sample.values()]),
+            [track.labels for track, _ in sample.values()],
+            words_LD,
+            labels,
+        )
 
     async def ready(self) -> None:
         """Try everything a search needs.
@@ -99,17 +153,13 @@ class Service:
             UserError: with the reason, if a search would fail now.
         """
         await self._in(self._pool, self._probe)
-        await self.encode_texts(["ready?"])
+        await self._in(self._model_thread, self._encoder.encode_texts, ["ready?"])
 
     def _probe(self) -> None:
         check_release(self.release, self._store)
         query_D = np.eye(1, self._encoder.dim, dtype=np.float32)
         if not self._store.search(query_D, 1, collection=self.release.collection)[0]:
             raise UserError(f"collection {self.release.collection} is empty; build it anew with `mulan index`")
-
-    async def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts."""
-        return await self._in(self._model_thread, self._encoder.encode_texts, texts)
 
     async def encode_audio(self, data: bytes, timing: Timing) -> np.ndarray:
         """Unit vector of an upload."""
@@ -124,36 +174,70 @@ class Service:
         Raises:
             ApiError: 404 if there is none of that id.
         """
+        return (await self._tracks([track_id], timing))[track_id]
+
+    async def _tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
         with timing.stage("search"):
-            found = await self._in(self._pool, lambda: self._store.get([track_id], collection=self.release.collection))
-        if track_id not in found:
-            raise ApiError(404, f"there is no track {track_id}")
-        return found[track_id]
+            found = await self._in(self._pool, lambda: self._store.get(track_ids, collection=self.release.collection))
+        missing = [track_id for track_id in track_ids if track_id not in found]
+        if missing:
+            raise ApiError(404, f"there is no track {missing[0]}")
+        return found
+
+    async def combine(self, parts: Sequence[Part], timing: Timing) -> Query:
+        """The weighted sum of what is asked for, as a unit vector.
+
+        Raises:
+            ApiError: 404 for an unknown track; 422 if the parts cancel each other out.
+        """
+        texts = [part.text for part in parts if part.text is not None]
+        ids = list(dict.fromkeys(part.track_id for part in parts if part.track_id is not None))
+        tracks = await self._tracks(ids, timing) if ids else {}
+        vectors: dict[str, np.ndarray] = {}
+        if texts:
+            with timing.stage("encode"):
+                vectors = dict(zip(texts, await self.encode_texts(texts), strict=True))
+        sum_D, kinds = np.zeros(self._encoder.dim), set[Kind]()
+        for part in parts:
+            if part.text is not None:
+                sum_D += part.weight * vectors[part.text]
+            elif part.track_id is not None:
+                sum_D += part.weight * tracks[part.track_id][1]
+            elif part.vector_D is not None:
+                sum_D += part.weight * part.vector_D
+            kinds.add("audio" if part.text is None else "words")
+        norm = float(np.linalg.norm(sum_D))
+        if norm < 1e-3:
+            raise ApiError(422, "the queries cancel each other out; give them other weights")
+        query_D = (sum_D / norm).astype(np.float32)
+        if kinds == {"words"} and self._drift is not None:
+            self.metrics.query_drift.set(self._drift.note(query_D))
+        wanted = [vectors[part.text] for part in parts if part.text is not None and part.weight > 0]
+        words_alone = len(wanted) == sum(part.weight > 0 for part in parts) > 0
+        off_topic = words_alone and self._topic is not None and all(self._topic.is_off(text_D) for text_D in wanted)
+        return Query(query_D, frozenset(kinds), frozenset(ids), off_topic)
 
     async def search(
-        self,
-        query_D: np.ndarray,
-        timing: Timing,
-        *,
-        k: int,
-        negative_text: str | None = None,
-        narrow: TrackFilter | None = None,
-        exclude: Sequence[str] = (),
-    ) -> list[dict[str, Any]]:
-        """Hits as the API gives them."""
-        if negative_text is not None:
-            with timing.stage("encode"):
-                negative_D = (await self.encode_texts([negative_text]))[0]
-            query_D = query_D - NEGATIVE_WEIGHT * negative_D
-            query_D = query_D / max(float(np.linalg.norm(query_D)), 1e-6)
+        self, query: Query, timing: Timing, *, k: int, offset: int = 0, narrow: TrackFilter | None = None
+    ) -> Found:
+        """The ``k`` best tracks after the first ``offset``."""
+        depth = offset + k
         with timing.stage("search"):
-            found: list[list[Hit]] = await self._in(
-                self._pool,
-                lambda: self._store.search(
-                    query_D[None], k, collection=self.release.collection, narrow=narrow, exclude=exclude
-                ),
-            )
-        return [self.show(hit.track) | {"score": round(hit.score, 6)} for hit in found[0]]
+            found = await self._find(query.vector_D, depth + len(query.exclude), narrow)
+        hits = [hit for hit in found if hit.track.track_id not in query.exclude][:depth]
+        best = self.calibration.match(hits[0].score, query.kinds) if hits else 0.0
+        no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
+        if no_good_match:
+            self.metrics.no_good_match.inc()
+        shown = [self._show_hit(hit, query.kinds) for hit in hits[offset:]]
+        return Found(shown, no_good_match, depth if len(hits) == depth else None)
+
+    def _show_hit(self, hit: Hit, kinds: frozenset[Kind]) -> dict[str, Any]:
+        match = self.calibration.match(hit.score, kinds)
+        return self.show(hit.track) | {
+            "score": round(hit.score, 6),
+            "match": None if match is None else round(match, 4),
+        }
 
     async def tag(
         self, audio_D: np.ndarray, timing: Timing, *, labels: Sequence[str] | None = None
@@ -174,8 +258,7 @@ class Service:
         return [{"label": chosen[i], "score": round(float(scores_L[i]), 6)} for i in order]
 
     async def _encode_labels(self, labels: Sequence[str]) -> np.ndarray:
-        # "genre:Reggae" is read as "Reggae", as in evaluation
-        return await self.encode_texts([label.partition(":")[2] or label for label in labels])
+        return await self.encode_texts([as_words(label) for label in labels])
 
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""
@@ -191,3 +274,8 @@ class Service:
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+
+
+def as_words(label: str) -> str:
+    """A label as people say it: "genre:Reggae" is read as "Reggae", as in evaluation."""
+    return label.partition(":")[2] or label

@@ -1,0 +1,111 @@
+"""Routes that ask: search, tag and embed, each by JSON or by an upload."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from serving import schemas
+from serving.answers import ERRORS, answer, is_json, read_upload, timing_of
+from serving.errors import ApiError
+from serving.schemas import parse_json, parse_values, request_body, with_json
+from serving.service import Part, Service
+
+NEGATIVE_WEIGHT = -0.5
+"""Of ``negative_text``; at -1 the query itself would drown."""
+
+_SEARCHES = {
+    "words": {"text": "sad piano for a rainy night", "k": 10},
+    "words and filter": {"text": "something to dance to", "filter": {"labels": ["genre:Salsa music"]}},
+    "away from": {"text": "piano", "negative_text": "sad"},
+    "like a track": {"track_id": "demo-00042", "k": 5},
+    "several": {
+        "queries": [{"track_id": "demo-00042"}, {"text": "faster", "weight": 0.5}, {"text": "vocals", "weight": -0.3}]
+    },
+    "the next page": {"text": "calm piano", "k": 10, "offset": 10},
+}
+_TEXT = {"type": "string"}
+_SEARCH_FORM = {
+    "k": {"type": "integer", "default": 10},
+    "offset": {"type": "integer", "default": 0},
+    "weight": {"type": "number", "default": 1, "description": "Of the audio, beside queries."},
+    "queries": {"type": "string", "description": "More queries, added to the audio: a JSON list as in a JSON search."},
+    "negative_text": _TEXT,
+    "filter": {"type": "string", "description": "A JSON object as in a JSON search."},
+}
+_LABELS_FORM = {"labels": {"type": "string", "description": "A JSON list; default: the catalogue's labels."}}
+_TAGS = {
+    "a track": {"track_id": "demo-00042"},
+    "own labels": {"track_id": "demo-00042", "labels": ["calm", "wild"]},
+}
+
+
+def query_routes(service: Service) -> APIRouter:
+    """The routes over an open service."""
+    routes = APIRouter(tags=["search"])
+
+    @routes.post(
+        "/v1/search",
+        summary="Find tracks by words, by audio, like a track, or by several of these",
+        responses=ERRORS | {200: {"model": schemas.SearchAnswer}},
+        openapi_extra=request_body(schemas.SearchRequest, _SEARCHES, _SEARCH_FORM),
+    )
+    async def search(request: Request) -> Response:
+        timing = timing_of(request)
+        parts: list[Part] = []
+        asked: schemas.SearchRequest | schemas.AudioSearchForm
+        if is_json(request):
+            asked = parse_json(schemas.SearchRequest, await request.body())
+            if asked.queries is None:
+                parts.append(Part(text=asked.text, track_id=asked.track_id))
+        else:
+            audio, fields = await read_upload(request)
+            asked = parse_values(schemas.AudioSearchForm, with_json(fields, "filter", "queries"))
+            parts.append(Part(asked.weight, vector_D=await service.encode_audio(audio, timing)))
+        parts += [Part(part.weight, part.text, part.track_id) for part in asked.queries or ()]
+        if asked.negative_text is not None:
+            parts.append(Part(NEGATIVE_WEIGHT, asked.negative_text))
+        query = await service.combine(parts, timing)
+        found = await service.search(query, timing, k=asked.k, offset=asked.offset, narrow=asked.filter)
+        next_offset = found.next_offset if (found.next_offset or 0) < schemas.MAX_DEPTH else None
+        content = {"hits": found.hits, "no_good_match": found.no_good_match, "next_offset": next_offset}
+        return answer(service, request, content)
+
+    @routes.post(
+        "/v1/tag",
+        summary="Say which labels fit",
+        responses=ERRORS | {200: {"model": schemas.TagAnswer}},
+        openapi_extra=request_body(schemas.TagRequest, _TAGS, _LABELS_FORM),
+    )
+    async def tag(request: Request) -> Response:
+        timing = timing_of(request)
+        asked: schemas.TagRequest | schemas.AudioTagForm
+        if is_json(request):
+            asked = parse_json(schemas.TagRequest, await request.body())
+            _, audio_D = await service.track(asked.track_id, timing)
+        else:
+            audio, fields = await read_upload(request)
+            asked = parse_values(schemas.AudioTagForm, with_json(fields, "labels"))
+            audio_D = await service.encode_audio(audio, timing)
+        return answer(service, request, {"labels": await service.tag(audio_D, timing, labels=asked.labels)})
+
+    @routes.post(
+        "/v1/embed",
+        summary="Turn texts or audio into vectors",
+        responses=ERRORS | {200: {"model": schemas.EmbedAnswer}},
+        openapi_extra=request_body(schemas.EmbedRequest, {"texts": {"texts": ["calm piano", "techno"]}}, {}),
+    )
+    async def embed(request: Request) -> Response:
+        timing = timing_of(request)
+        if is_json(request):
+            asked = parse_json(schemas.EmbedRequest, await request.body())
+            with timing.stage("encode"):
+                vectors = (await service.encode_texts(asked.texts)).tolist()
+        else:
+            audio, fields = await read_upload(request)
+            if fields:
+                raise ApiError(422, f"unknown field {next(iter(fields))}; an upload to embed has only audio")
+            vectors = [(await service.encode_audio(audio, timing)).tolist()]
+        return answer(service, request, {"dim": len(vectors[0]), "vectors": vectors})
+
+    return routes
