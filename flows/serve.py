@@ -12,25 +12,29 @@ from flows.steps.registry import media_root
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
-from serving.release import resolve_release
+from serving.release import Release, resolve_release
 
 
 @flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
 def serve(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Deploy the champion release; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
-        url = deploy_release(session)
+        url = deploy_release(session, find_release(session, "champion"))
         answer = MulanClient(url).search_text("music", k=1)
         if not answer["hits"]:
             raise UserError(f"the endpoint at {url} is ready but finds no track; see `mulan release show`")
         return {"url": url, "release": answer["release"]}
 
 
+def find_release(session: Session, name: str) -> Release:
+    """The release of an alias or version, with its model on this machine."""
+    return resolve_release(name, mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
+
+
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
-def deploy_release(session: Session) -> str:
-    """Resolve, check and deploy; Serve replaces the old release only when the new one answers."""
+def deploy_release(session: Session, release: Release) -> str:
+    """Check and deploy; Serve replaces the old release only when the new one answers."""
     config = session.workspace.config.serve
-    release = resolve_release(mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
     app = build_app(
         release.to_dict(),
         config,

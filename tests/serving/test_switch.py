@@ -84,9 +84,7 @@ def test_a_switch_under_load_loses_and_mixes_nothing(switch, releases):
     url = switch(releases["20"])
     with Clients(url) as clients:
         time.sleep(1)
-        started = time.perf_counter()
         switch(releases["21"])
-        print("switch", time.perf_counter() - started)
         time.sleep(1)
     assert clients.failures == []
     served = Counter()
@@ -97,4 +95,3 @@ def test_a_switch_under_load_loses_and_mixes_nothing(switch, releases):
         assert answer["hits"] and all(hit["track_id"].startswith(f"{version}/") for hit in answer["hits"])
     assert set(served) == {"20", "21"}
     assert clients.answers[-1]["release"]["model_version"] == "21"
-    print(served)
