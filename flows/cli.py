@@ -13,18 +13,21 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_compare, cli_data, cli_release, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_keys, cli_release, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
+
+if TYPE_CHECKING:
+    from serving.client import MulanClient
 
 app = typer.Typer(
     help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
@@ -37,6 +40,7 @@ app.add_typer(stage, name="stage", hidden=True)
 app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
+app.add_typer(cli_keys.app, name="keys")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
@@ -377,6 +381,9 @@ def serve(
     params: Params = None,
     port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind. Default: params.yaml, loopback.")] = None,
+    allow_open: Annotated[
+        bool, typer.Option("--open", help="Without keys on an address that others reach, behind a firewall of yours.")
+    ] = False,
 ) -> None:
     """Serve the champion release until Ctrl-C; flows started elsewhere join this process's Ray and Milvus.
 
@@ -387,7 +394,7 @@ def serve(
     from serving.ports import check_port_free
 
     arguments = _arguments(manifest, None, params)
-    with open_session(**arguments, port=port, host=host, join=False) as session:
+    with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
         from flows.steps.registry import champion_version
 
         check_port_free(session.host, session.port)
@@ -403,18 +410,21 @@ def serve(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for, in words.")],
     k: Annotated[int, typer.Option(help="How many tracks.")] = 10,
+    away_from: Annotated[str | None, typer.Option("--not", help="What they should be away from, in words.")] = None,
+    offset: Annotated[int, typer.Option(help="How many of the best to skip, for the next page.")] = 0,
+    *,
     url: Annotated[
         str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the endpoint for tracks.
+    """Ask the endpoint for tracks; MULAN_KEY is the API key, where it wants one.
 
-    Example: mulan search "calm piano" --k 5
+    Example: mulan search "piano" --not "sad" --k 5
     """
     from flows.reporting import show_hits
 
-    answer = _client(url).search_text(text, k=k)
+    answer = _client(url).search_text(text, k=k, offset=offset, negative_text=away_from)
     if as_json:
         print_json(answer)
     else:
@@ -594,11 +604,11 @@ def _check_model(model: str, pooling: str | None) -> None:
     find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
 
 
-def _client(url: str | None) -> Any:
+def _client(url: str | None) -> MulanClient:
     from flows.settings import endpoint_url
     from serving.client import MulanClient
 
-    return MulanClient(url or endpoint_url())
+    return MulanClient(url or endpoint_url(), key=read_settings().key)
 
 
 def _must_exist(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow, task
@@ -9,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
 from flows.steps.registry import media_root
-from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
 from serving.release import Release, resolve_release
@@ -20,10 +20,8 @@ def serve(manifest: str | None = None, playlists: str | None = None, params: str
     """Deploy the champion release; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
         url = deploy_release(session, find_release(session, "champion"))
-        answer = MulanClient(url).search_text("music", k=1)
-        if not answer["hits"]:
-            raise UserError(f"the endpoint at {url} is ready but finds no track; see `mulan release show`")
-        return {"url": url, "release": answer["release"]}
+        # Ready means that it has encoded a text and found a track; asking that needs no API key.
+        return {"url": url, "release": MulanClient(url).ready()["release"]}
 
 
 def find_release(session: Session, name: str) -> Release:
@@ -34,12 +32,13 @@ def find_release(session: Session, name: str) -> Release:
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
 def deploy_release(session: Session, release: Release) -> str:
     """Check and deploy; Serve replaces the old release only when the new one answers."""
-    config = session.workspace.config.serve
+    config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
     app = build_app(
         release.to_dict(),
         config,
         milvus_uri=session.stack.milvus_uri,
         milvus_token=session.settings.milvus_token,
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
+        keys_file=session.settings.keys_file,
     )
     return deploy(app, host=session.host, port=session.port)

@@ -515,6 +515,8 @@ class ServeConfig:
     """Ray Serve replicas."""
     max_body_mb: int = 20
     """Largest request body, megabytes; larger ones are refused before they are parsed."""
+    body_timeout_s: float = 30.0
+    """Longest time that a request's body may take to arrive, seconds."""
     max_audio_s: float = 600.0
     """Longest audio query, seconds."""
     max_ongoing_requests: int = 32
@@ -523,6 +525,12 @@ class ServeConfig:
     """Requests that wait; more get a 503."""
     text_tower: Literal["torch", "onnx", "onnx-int8"] = "torch"
     """What encodes texts; the exported programs need the ``[export]`` extra and are faster on a CPU."""
+    rate_per_s: float = 50.0
+    """Requests a second that an API key may send to a replica, where the key has no rate of its own."""
+    allow_open: bool = False
+    """Serve without keys on an address that others reach, where something else keeps strangers out."""
+    cors_origins: tuple[str, ...] = ()
+    """Sites whose pages may ask the endpoint, such as ``https://radio.example``; none by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -260,6 +260,45 @@ class Service:
     async def _encode_labels(self, labels: Sequence[str]) -> np.ndarray:
         return await self.encode_texts([as_words(label) for label in labels])
 
+    async def add(self, fields: dict[str, Any], audio_D: np.ndarray, timing: Timing) -> tuple[dict[str, Any], bool]:
+        """Put a track into the live collection; searches find it at once.
+
+        Its audio is not kept, so it does not play.
+
+        Returns:
+            The track as the API gives it, and whether it replaced one.
+        """
+        collection, track_id = self.release.collection, str(fields["track_id"])
+
+        def write() -> bool:
+            replaced = bool(self._store.get([track_id], collection=collection))
+            self._store.upsert(collection, [fields | {"title": fields["title"] or track_id, "vector": audio_D}])
+            return replaced
+
+        with timing.stage("store"):
+            replaced = await self._in(self._pool, write)
+            await self.count_tracks()
+        track, _ = await self.track(track_id, timing)
+        return self.show(track), replaced
+
+    async def delete(self, track_id: str, timing: Timing) -> None:
+        """Take a track out of the live collection.
+
+        Raises:
+            ApiError: 404 if there is none of that id.
+        """
+        with timing.stage("store"):
+            deleted = await self._in(self._pool, lambda: self._store.delete(self.release.collection, [track_id]))
+            await self.count_tracks()
+        if not deleted:
+            raise ApiError(404, f"there is no track {track_id}")
+
+    async def count_tracks(self) -> int:
+        """Tracks in the collection now."""
+        count = await self._in(self._pool, lambda: self._store.count(self.release.collection))
+        self.metrics.index_tracks.set(count)
+        return count
+
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""
         playable = is_playable(track, self.media_root)
