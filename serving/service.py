@@ -299,6 +299,10 @@ class Service:
         self.metrics.index_tracks.set(count)
         return count
 
+    def aside(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Do something small in the pool, such as writing a line; nobody needs to wait for it."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""
         playable = is_playable(track, self.media_root)
