@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_data, cli_feedback, cli_keys, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
@@ -46,6 +46,7 @@ app.add_typer(cli_feedback.app, name="feedback")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
+app.command()(cli_compare.compare)
 
 Manifest = Annotated[
     str | None,
@@ -265,8 +266,12 @@ def evaluate(
     if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
         suites = suite.split(",") if suite else None
-        home = read_settings().home
-        find_sets(sets, open_workspace(home, **arguments), home=home, suites=suites)  # told before anything starts
+        settings = read_settings()
+        # Mistakes are told before anything starts.
+        workspace = open_workspace(settings.home, **arguments)
+        find_sets(sets, workspace, home=settings.home, suites=suites)
+        if model is not None:
+            _check_model(model, pooling)
         result = _run_flow(
             "evaluate",
             arguments,
@@ -292,6 +297,7 @@ def evaluate(
         console.print(
             f"version {gate['version']}: {'passed' if gate['passed'] else 'refused by'} the gate",
             *gate["reasons"],
+            *gate["notes"],
             sep="\n  ",
         )
     _exit_by_gate(gate)
@@ -299,19 +305,28 @@ def evaluate(
 
 @app.command()
 def index(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A registered model, by alias or version, for this data. Default: the one trained on it."),
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Make the release champion, or only build it.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Build the candidate's collection, prove it, and make both champion.
+    """Build the candidate's collection, prove it, and make both champion; only what is new is embedded.
 
-    Example: mulan index
+    Example: mulan index --model champion
     """
-    built = _run_flow("index", _arguments(manifest, playlists, params))
+    from flows.reporting import show_index
+
+    built = _run_flow("index", _arguments(manifest, playlists, params), model=model, promote=promote)
     if as_json:
         print_json(built)
     else:
-        console.print(
-            f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
-        )
+        show_index(built)
 
 
 @app.command()
@@ -612,6 +627,15 @@ def stage_set(name: str) -> None:
         counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
     progress.console.print(f"prepare {name}: {changes}", highlight=False)
+
+
+def _check_model(model: str, pooling: str | None) -> None:
+    from flows.steps.models import find_subject
+    from flows.steps.tracking import check_tracking
+
+    settings = read_settings()
+    check_tracking(settings.mlflow_uri)
+    find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
 
 
 def _client(url: str | None) -> MulanClient:

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
 from flows.steps import registry
-from flows.steps.evaluate import read_report
+from flows.steps.reports import read_report
 from flows.steps.tracking import git_commit, lineage_tags
 from flows.steps.train import Trained
 from flows.workspace import PROJECT
@@ -25,7 +25,8 @@ def register(manifest: str | None = None, playlists: str | None = None, params: 
         report = read_report(trained.run_id, mlflow_uri=uri)
         decision = registry.judge(report, trained.run_id, session.workspace.config.gate, mlflow_uri=uri)
         version = register_model(session, trained, decision)
-        return {"version": version, "passed": decision.promote, "reasons": list(decision.reasons)}
+        said = {"reasons": list(decision.reasons), "notes": list(decision.notes)}
+        return {"version": version, "passed": decision.promote, **said}
 
 
 @task(name="register model", retries=2, retry_delay_seconds=5, timeout_seconds=1800, cache_policy=NO_CACHE)

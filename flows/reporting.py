@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.markdown import Markdown
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
+    from mulan_core.evaluation.comparison import Comparison, Difference
     from serving.client import SearchAnswer
 
 console = Console(file=sys.__stdout__)
@@ -28,6 +30,8 @@ def print_json(value: Any) -> None:
 
 MOST_ROWS = 20
 """Rows of a table that grows with the catalogue; files and ``--json`` hold the rest."""
+MOST_MOVED = 3
+"""Classes and queries of a comparison that are printed for each side."""
 
 
 def show_prepared(counts: dict[str, Any]) -> None:
@@ -87,6 +91,15 @@ def show_check(report: dict[str, Any]) -> None:
         console.print("--json lists all", highlight=False)
 
 
+def show_index(built: dict[str, Any]) -> None:
+    """Print what a build measured, and what it changed."""
+    words = f"{built['index_type']}, recall@10 {built['recall_at_10']:.3f}" if built["built"] else "stood already"
+    place = "champion" if built["promoted"] else "built, not promoted"
+    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}", highlight=False)
+    changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
+    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
+
+
 def show_evaluation(report: dict[str, Any]) -> None:
     """Print every metric of a report beside chance, with its 95 % interval."""
     about = report["set"]
@@ -122,6 +135,40 @@ def show_evaluations(result: dict[str, Any]) -> None:
         console.print(f"logged: {sets}, in MLflow run {model['run_id']}; `mulan ui` shows it", highlight=False)
     elif not result["out"]:
         console.print("measured in part, so nothing is logged; --out DIR writes it", highlight=False)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Print two models beside each other: every metric, the classes and queries that moved most, and what stands."""
+    title = f"a: {found.name_a}, b: {found.name_b}, on {found.about.get('title', 'an unnamed set')}"
+    table = Table(Column("metric", overflow="fold"), title=title, title_justify="left")
+    for heading in ("a", "b", "b - a", "95 % interval", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading, of_heading in found.grouped():
+        table.add_row(heading, style="dim")
+        for number, (label, one) in enumerate(of_heading, start=1):
+            style = "bold" if one.stands else ""
+            table.add_row(f"  {label}", *_difference(one), style=style, end_section=number == len(of_heading))
+    console.print(table)
+    for word, classes in zip(("gained", "lost"), found.moved_classes(), strict=True):
+        _show_moved(f"classes that {word} most, by ROC-AUC", [one.difference for one in classes])
+    for kind, of_kind in found.moved_queries().items():
+        for word, queries in zip(("gained", "lost"), of_kind, strict=True):
+            _show_moved(f"queries by {kind} that {word} most, by AP", [one.difference for one in queries])
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(found.verdict(), highlight=False, markup=False)
+
+
+def _show_moved(heading: str, moved: Sequence[Difference]) -> None:
+    each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MOST_MOVED])
+    if each:
+        console.print(f"{heading}: {each}", highlight=False, markup=False)
+
+
+def _difference(one: Difference) -> list[str]:
+    interval = f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}" if one.interval else ""
+    stands = ("better" if one.gain > 0 else "worse") if one.stands else ""
+    return [f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", interval, stands]
 
 
 def show_stages(stages: dict[str, float]) -> None:

@@ -96,10 +96,10 @@ class Session:
         return embed_prepared(
             model,
             placed.path if placed else self.workspace.prepared,
-            data_hash=placed.data_hash if placed else self.workspace.data_hash,
             cache=self.settings.home / "embeddings",
             batch_size=config.index.batch_size,
             num_actors=config.index.num_actors,
+            use_gpu=config.index.use_gpu,
             pooling=pooling,
             progress=progress,
         )

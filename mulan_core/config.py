@@ -441,18 +441,49 @@ class EvaluateConfig:
                 )
 
 
+SLICE_KINDS = ("facet", "class", "query", "source", "dataset")
+"""Parts of a test set that a report tells apart, and the gate may judge."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """The rule that lets a candidate become champion."""
 
     floors: Mapping[str, float] = field(default_factory=dict)
-    """Metric -> least value a candidate must reach, whoever the champion is."""
-    margin: float = 0.0
-    """A candidate may be at most this much below the champion on ``compare``."""
+    """Metric -> least value a candidate must reach, champion or not; of ``median_rank`` the most it may have."""
     compare: tuple[str, ...] = ()
     """Metrics on which candidate and champion are compared."""
+    margin: float = 0.0
+    """A candidate may be at most this much worse than the champion on ``compare``; a negative one asks for progress."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """Metric of ``compare`` -> its own margin, in its own unit (``median_rank``: ranks)."""
+    paired: bool = True
+    """Judge the unfavourable end of the difference's paired 95 % interval by the margin, not the difference itself."""
     min_items: int = 20
     """A test set smaller than this decides nothing."""
+    slice_margin: float | None = None
+    """No slice may be more than this below the champion; null judges none."""
+    slices: tuple[str, ...] = ("facet", "query", "source", "dataset")
+    """Kinds of slices that are judged: facet, class, query, source, dataset."""
+    min_slice_items: int = 20
+    """A slice of fewer items is told, not judged."""
+    max_intrusion: float | None = None
+    """Silence and noise may be among the first hits of at most this share of queries beyond chance; null allows all."""
+    min_negation: float | None = None
+    """Least share of a label's tracks that score lower with the negated label than with the label; null allows all."""
+    max_encode_ms: Mapping[str, float] = field(default_factory=dict)
+    """text, clip -> most milliseconds that encoding one query, or 10 s of audio, may take where it was evaluated."""
+    max_parameters: int | None = None
+    """Most parameters that both towers may have; null allows all."""
+
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("slices", self.slices, SLICE_KINDS),
+            ("max_encode_ms", self.max_encode_ms, ("text", "clip")),
+            ("margins", self.margins, self.compare),
+        ):
+            if unknown := set(given) - set(known):
+                raise UserError(f"gate.{name} names {sorted(unknown)[0]!r}; it knows {', '.join(known) or 'none'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -468,6 +499,8 @@ class IndexConfig:
     num_actors: int = 1
     """Ray actors that embed tracks, each with a CPU and the model in memory. On a small private Ray that flows share,
     more of them can take the last CPU that another flow waits for."""
+    use_gpu: bool = False
+    """Give each of these actors a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,18 +15,18 @@ from mlflow.exceptions import MlflowException
 
 from flows.steps.embed import Vectors
 from flows.steps.models import Subject
+from flows.steps.reports import artifacts_of, read_report
 from flows.steps.sets import PlacedSet
 from flows.steps.tracking import MODEL_NAME, tracking
 from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
+from mulan_core.evaluation.behaviour import measure_behaviour
+from mulan_core.evaluation.cost import measure_cost
 from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.evaluation.evidence import FILE as EVIDENCE
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.report import write_report
-from mulan_core.evaluation.sets.playlists import OWN
-from mulan_core.evaluation.suite import evaluate
-
-REPORT_FOLDER = "evaluation"
+from mulan_core.evaluation.suite import FORMAT, evaluate
 
 
 def evaluate_model(
@@ -76,11 +76,13 @@ def evaluate_model(
         set_info=_set_info(subject, placed),
     )
     report["notes"] = [*notes, *report["notes"]]
+    report["behaviour"] = measure_behaviour(encoder, evidence)
+    report["cost"] = measure_cost(encoder)
     if logged:
         prefix = "" if placed.is_own else f"{placed.name}/"
         with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
             _write(report, evidence, Path(folder))
-            mlflow.log_artifacts(folder, _artifacts(placed.name))
+            mlflow.log_artifacts(folder, artifacts_of(placed.name))
             mlflow.log_metrics({prefix + name: value for name, value in report["metrics"].items()})
             mlflow.set_tag(_key_tag(placed), key)
     if out is not None:
@@ -114,23 +116,13 @@ def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_ur
     )
 
 
-def read_report(run_id: str, *, mlflow_uri: str, name: str = OWN.name) -> dict[str, Any]:
-    """Read the report of an earlier run on a set back from MLflow."""
-    with tracking(mlflow_uri):
-        uri = f"runs:/{run_id}/{_artifacts(name)}/report.json"
-        return mlflow.artifacts.load_dict(uri)  # type: ignore[no-any-return]
-
-
-def _artifacts(name: str) -> str:
-    return REPORT_FOLDER if name == OWN.name else f"{REPORT_FOLDER}/{name}"
-
-
 def _key_tag(placed: PlacedSet) -> str:
     return "mulan.evaluation_key" + ("" if placed.is_own else f".{placed.name}")
 
 
 def _key(subject: Subject, placed: PlacedSet, config: EvaluateConfig, notes: Sequence[str]) -> str:
     parts = {
+        "format": FORMAT,
         "weights": weights_hash(subject.path, pooling=subject.pooling),
         "set": placed.name,
         "data": placed.data_hash,

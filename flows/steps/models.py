@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.steps.versions import model_version
 from mulan_core.errors import UserError
-from mulan_core.evaluation.encoders import Encoder, kind_of, open_encoder
+from mulan_core.evaluation.encoders import Encoder, check_model, kind_of, open_encoder
 from serving.release import fetch_model
 
 
@@ -72,6 +72,7 @@ def find_subject(
     """
     if not Path(name).exists() and (version := model_version(name, mlflow_uri=mlflow_uri)):
         folder = fetch_model(version["version"], version["run_id"], mlflow_uri, cache)
+        check_model(folder, pooling=pooling)
         return Subject(
             name=f"mulan version {version['version']}",
             path=str(folder),
@@ -79,7 +80,7 @@ def find_subject(
             batch_size=batch_size,
             run_id=version["run_id"],
             version=version["version"],
-            data_hash=version["tags"].get("mulan.data_hash"),
+            data_hash=version["tags"].get("mulan.trained_on", version["tags"].get("mulan.data_hash")),
         )
     try:
         kind_of(name)
@@ -87,6 +88,7 @@ def find_subject(
         raise UserError(
             f"{name!r} is no alias or version of the registered model (`mulan release list`), and no model: {error}"
         ) from error
+    check_model(name, pooling=pooling)
     # Actors and DVC run in other folders.
     path = str(Path(name).resolve()) if Path(name).exists() else name
     return Subject(name=name, path=path, pooling=pooling, batch_size=batch_size)

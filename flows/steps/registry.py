@@ -6,20 +6,31 @@ decision with its reasons. Only ``promote`` moves ``champion``, and only for a v
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.steps.evaluate import read_report
+from flows.steps.reports import read_evidence, read_report
 from flows.steps.tracking import MODEL_NAME, tracking
 from flows.steps.train import Trained
 from flows.workspace import PROJECT
-from mulan_core.config import GateConfig
+from mulan_core.config import GateConfig, to_mapping
 from mulan_core.errors import UserError
+from mulan_core.evaluation.compare import compare
 from mulan_core.evaluation.encoders import weights_hash
 from mulan_core.gate import Decision, decide_promotion
+
+GATE_FILE = "gate.json"
+"""The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
+LONGEST_TAG = 4_500
+"""MLflow refuses tags that are much longer."""
+OF_THE_INDEX = ("mulan.collection", "mulan.media_root", "mulan.index")
+"""Tags that say what was built for a version, rather than what it is."""
 
 
 def champion_version(*, mlflow_uri: str) -> str | None:
@@ -32,8 +43,11 @@ def champion_version(*, mlflow_uri: str) -> str | None:
 
 
 def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri: str) -> Decision:
-    """Hold a candidate's report against the rules and the champion's report; record the decision on its run."""
-    champion = None
+    """Hold a candidate's report against the rules and the champion; record the decision on its run, as tags and file.
+
+    The champion's report and evidence are those that its own run holds.
+    """
+    champion, comparison = None, None
     with tracking(mlflow_uri) as client:
         try:
             version = client.get_model_version_by_alias(MODEL_NAME, "champion")
@@ -41,10 +55,52 @@ def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri:
             version = None
         if version is not None:
             champion = read_report(str(version.run_id), mlflow_uri=mlflow_uri)
-        decision = decide_promotion(report, champion, rules)
-        client.set_tag(run_id, "mulan.gate", "passed" if decision.promote else "refused")
-        client.set_tag(run_id, "mulan.gate_reasons", "\n".join(decision.reasons))
+            comparison = _compared(champion, str(version.run_id), report, run_id, rules, mlflow_uri=mlflow_uri)
+        decision = decide_promotion(report, champion, rules, comparison)
+        tags = gate_tags(decision)
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
+        record = {
+            **asdict(decision),
+            "rules": to_mapping(rules),
+            "set": report["set"]["hash"],
+            "champion": None if version is None else {"version": str(version.version), "run_id": version.run_id},
+            "differences": comparison and comparison["metrics"],
+        }
+        client.log_dict(run_id, record, GATE_FILE)
     return decision
+
+
+def gate_tags(decision: Decision) -> dict[str, str]:
+    """The gate's word and its reasons, for a run and for a version."""
+    word = "passed" if decision.promote else "refused"
+    reasons = "\n".join(decision.reasons)
+    if len(reasons) > LONGEST_TAG:
+        reasons = f"{reasons[:LONGEST_TAG]} ... (all in {GATE_FILE} of the run)"
+    return {"mulan.gate": word, "mulan.gate_reasons": reasons}
+
+
+def _compared(
+    champion: dict[str, Any],
+    champion_run: str,
+    report: dict[str, Any],
+    run_id: str,
+    rules: GateConfig,
+    *,
+    mlflow_uri: str,
+) -> dict[str, Any] | None:
+    """The differences on the metrics that the gate compares; None where there are none, for which the gate refuses."""
+    if not rules.paired or not rules.compare:
+        return None
+    measured = []
+    try:
+        for one, run in ((champion, champion_run), (report, run_id)):
+            asked = {name: value for name, value in one["metrics"].items() if name in rules.compare}
+            measured.append((one | {"metrics": asked}, read_evidence(run, mlflow_uri=mlflow_uri)))
+        return compare(measured[0], measured[1], names=("champion", "candidate")).as_mapping()
+    except UserError as error:
+        warnings.warn(f"the gate has no comparison: {error}", stacklevel=2)
+        return None
 
 
 def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlflow_uri: str) -> str:
@@ -62,7 +118,8 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
     weights = weights_hash(trained.model)
     with tracking(mlflow_uri) as client:
         known = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-        version = next((v.version for v in known if v.tags.get("mulan.weights") == weights), None)
+        own = [v for v in known if v.tags.get("mulan.weights") == weights and "mulan.trained_on" not in v.tags]
+        version = own[0].version if own else None
         if version is None:
             with mlflow.start_run(run_id=trained.run_id):
                 info = mlflow.pyfunc.log_model(
@@ -75,27 +132,68 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
                 )
             version = info.registered_model_version
         version = str(version)
-        gate = {
-            "mulan.gate": "passed" if decision.promote else "refused",
-            "mulan.gate_reasons": "\n".join(decision.reasons),
-        }
-        for name, value in {**tags, "mulan.weights": weights, **gate}.items():
+        for name, value in {**tags, "mulan.weights": weights, **gate_tags(decision)}.items():
             client.set_model_version_tag(MODEL_NAME, version, name, value)
         client.set_registered_model_alias(MODEL_NAME, "candidate", version)
     return version
 
 
 def version_of(trained: Trained, *, mlflow_uri: str) -> str:
-    """The registered version of a finished run.
+    """The registered version of a finished run and its own data.
 
     Raises:
         UserError: if the run was never registered.
     """
     with tracking(mlflow_uri) as client:
         found = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-    if not found:
+    own = [int(version.version) for version in found if "mulan.trained_on" not in version.tags]
+    if not own:
         raise UserError("the trained model is not registered; run `mulan evaluate` first")
-    return str(max(int(version.version) for version in found))
+    return str(max(own))
+
+
+def version_for_data(name: str, data_hash: str, *, mlflow_uri: str) -> str:
+    """The version of a registered model for other data than it was trained on; registered if there is none yet.
+
+    A version stands for a release, so the same weights over new data are a new version. The gate's word is about the
+    weights, and is carried along.
+
+    Args:
+        name: an alias or version.
+        data_hash: DVC's hash of the prepared data.
+        mlflow_uri: the registry.
+
+    Raises:
+        UserError: if no version has that name.
+    """
+    with tracking(mlflow_uri) as client:
+        version = find_version(client, name)
+        if version.tags.get("mulan.data_hash") == data_hash:
+            return str(version.version)
+        weights = version.tags.get("mulan.weights")
+        for known in client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{version.run_id}'"):
+            if known.tags.get("mulan.weights") == weights and known.tags.get("mulan.data_hash") == data_hash:
+                return str(known.version)
+        tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
+        tags = {"mulan.trained_on": version.tags["mulan.data_hash"]} | tags | {"mulan.data_hash": data_hash}
+        made = client.create_model_version(MODEL_NAME, str(version.source), version.run_id, tags=tags)
+        return str(made.version)
+
+
+def find_version(client: mlflow.MlflowClient, name: str) -> ModelVersion:
+    """A version of the registered model by alias or number.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        if name.isdecimal():
+            return client.get_model_version(MODEL_NAME, name)
+        return client.get_model_version_by_alias(MODEL_NAME, name)
+    except MlflowException as error:
+        raise UserError(
+            f"{name!r} is no alias or version of the model `{MODEL_NAME}`; see `mulan release list`"
+        ) from error
 
 
 def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:

@@ -47,6 +47,8 @@ class Encoder(ABC):
     """Whether ``embed_texts`` works."""
     embedding_dim: int
     """Length D of its vectors."""
+    model: Any = None
+    """The torch module; None for vectors that another program made."""
 
     def __init__(self, name: str, weights_hash: str) -> None:
         self.name, self.weights_hash = name, weights_hash
@@ -55,6 +57,11 @@ class Encoder(ABC):
     def settings(self) -> dict[str, Any]:
         """What else decides the vectors: pooling, window, sample rate."""
         return {}
+
+    @property
+    def num_parameters(self) -> int | None:
+        """How many numbers the model has learned; None where it is not here."""
+        return None if self.model is None else sum(parameter.numel() for parameter in self.model.parameters())
 
     def describe(self) -> dict[str, Any]:
         """Fields that name the model in a report."""
@@ -119,9 +126,7 @@ def open_encoder(
     from mulan_core.evaluation import model_encoders, precomputed, text_encoder
 
     name = str(model)
-    kind = kind_of(name)
-    if pooling is not None and kind not in ("text", "audio"):
-        raise UserError(f"pooling {pooling!r} applies to a text or audio model of transformers; {name} is {kind}")
+    kind = check_model(name, pooling=pooling)
     digest = weights_hash(name, pooling=pooling)
     if kind == "vectors":
         return precomputed.Table(name, digest)
@@ -139,6 +144,18 @@ def open_encoder(
         "audio-text": model_encoders.AudioTextEncoder,
     }[kind]
     return opened(name, digest, batch_size=batch_size, device=device)
+
+
+def check_model(model: str | Path, *, pooling: str | None = None) -> str:
+    """The kind of a model (``kind_of``), without opening it.
+
+    Raises:
+        UserError: if there is no such model, or ``pooling`` does not apply to it.
+    """
+    kind = kind_of(model)
+    if pooling is not None and kind not in ("text", "audio"):
+        raise UserError(f"pooling {pooling!r} applies to a text or audio model of transformers; {model} is {kind}")
+    return kind
 
 
 def kind_of(model: str | Path) -> str:

@@ -33,6 +33,15 @@ LOWER_IS_BETTER = ("median_rank",)
 """Last parts of the names of metrics that are better when lower; all others are better when higher."""
 
 
+def is_better_lower(metric: str) -> bool:
+    """Whether a metric, by its flat name, is better when lower.
+
+    >>> is_better_lower("retrieval/title/median_rank"), is_better_lower("retrieval/title/auc")
+    (True, False)
+    """
+    return metric.rpartition("/")[2] in LOWER_IS_BETTER
+
+
 def roc_auc(scores_N: ArrayLike, positives_N: ArrayLike) -> float:
     """Probability that a positive scores above a negative, ties counted half; NaN without either kind.
 

@@ -145,15 +145,15 @@ class AudioTextEncoder(_TransformersListener):
     def __init__(self, name: str, weights_hash: str, *, batch_size: int, device: str) -> None:
         super().__init__(name, weights_hash, batch_size=batch_size, device=device)
         model: Any = load_weights(AutoModel, name)
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         self._tokenizer = load_tokenizer(name)
-        positions = getattr(self._model.config.text_config, "max_position_embeddings", 512)
+        positions = getattr(self.model.config.text_config, "max_position_embeddings", 512)
         # RoBERTa's first positions are taken by the padding; transformers' "no limit" is 1e30.
         self._max_tokens = int(min(self._tokenizer.model_max_length, positions - 2))
         self.embedding_dim = self._encode_texts(["x"]).shape[1]
 
     def _encode(self, windows_WS: np.ndarray) -> Tensor:
-        return _vectors(self._model.get_audio_features(**self._features(windows_WS)))
+        return _vectors(self.model.get_audio_features(**self._features(windows_WS)))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """See ``Encoder``."""
@@ -166,7 +166,7 @@ class AudioTextEncoder(_TransformersListener):
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
         known = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-        return functional.normalize(_vectors(self._model.get_text_features(**known)).float(), dim=-1)
+        return functional.normalize(_vectors(self.model.get_text_features(**known)).float(), dim=-1)
 
 
 class AudioEncoder(_TransformersListener):
@@ -181,7 +181,7 @@ class AudioEncoder(_TransformersListener):
         model: Any = load_weights(AutoModel, name)
         if getattr(load_config(name), "is_encoder_decoder", False):
             model = model.get_encoder()
-        self._model = model.to(device).eval()
+        self.model = model.to(device).eval()
         self.pooling = pooling
         window = np.zeros((1, round(self.window_s * self.sample_rate_hz)), np.float32)
         with torch.inference_mode():
@@ -193,7 +193,7 @@ class AudioEncoder(_TransformersListener):
         return super().settings | {"pooling": self.pooling}
 
     def _encode(self, windows_WS: np.ndarray) -> Tensor:
-        output = self._model(**self._features(windows_WS))
+        output = self.model(**self._features(windows_WS))
         has_pooler = getattr(output, "pooler_output", None) is not None
         self.pooling = self.pooling or ("pooler" if has_pooler else "mean")
         if self.pooling == "pooler" and not has_pooler:

@@ -25,6 +25,7 @@ from mulan_core.evaluation.evidence import Evidence, gather
 from mulan_core.evaluation.measures import Split
 from mulan_core.evaluation.sets.content import Content
 from mulan_core.evaluation.sets.definition import SUITES, check_suites
+from mulan_core.evaluation.slices import slices_of
 from mulan_core.evaluation.tagging import positives_of
 
 Embed = Callable[[list[str]], NDArray[np.floating]]
@@ -33,6 +34,9 @@ Vectors = dict[str, NDArray[np.floating]]
 """Text -> its vector."""
 
 WINDOW_POLICY = "windows spread evenly over the clip; a track is the re-normalised mean of its unit window vectors"
+
+FORMAT = 2
+"""Of reports and their evidence; a report of another one is made anew. 2: slices, behaviour, cost."""
 
 NEEDS = {"tagging": ("audio", "text"), "probe": ("audio",), "retrieval": ("audio", "text"), "triplets": ("text",)}
 """Suite -> the sides of the model that it measures."""
@@ -133,6 +137,7 @@ def evaluate(
         texts=known,
         probe_NC=probe_NC,
     )
+    report["slices"] = slices_of(report, content, evidence)
     return report, evidence
 
 

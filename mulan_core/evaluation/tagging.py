@@ -168,7 +168,7 @@ def score_classes(
                 pr_auc_interval=percentile_interval(ap_B[1:], centre=ap_B[0]),
             )
         )
-    groups = _groups(scored, overall=overall)
+    groups = class_groups([score.label for score in scored], overall=overall)
     metrics, intervals, chance = _group_means(scored, groups, {"roc_auc": auc_CB, "pr_auc": ap_CB})
     return TaggingResult(tuple(scored), tuple(skipped), metrics, intervals, chance)
 
@@ -197,17 +197,22 @@ def _group_means(
     return metrics, intervals, chance
 
 
-def _groups(scored: Sequence[ClassScore], *, overall: bool) -> dict[str, list[int]]:
-    """Name -> the classes that are averaged under it."""
+def class_groups(labels: Sequence[str], *, overall: bool) -> dict[str, list[int]]:
+    """Name -> the classes that are averaged under it: each facet, its negations apart, ``all`` where it is asked for.
+
+    >>> class_groups(["genre:Rock", "genre:Jazz", "mood:Calm"], overall=True)
+    {'genre': [0, 1], 'mood': [2], 'all': [0, 1, 2]}
+    """
+    facets = [split_label(label)[0] for label in labels]
     groups: dict[str, list[int]] = {}
-    for facet in dict.fromkeys(score.facet for score in scored):
-        rows = [i for i, score in enumerate(scored) if score.facet == facet]
-        negations = [i for i in rows if is_negation(scored[i].label)]
+    for facet in dict.fromkeys(facets):
+        rows = [i for i, of_label in enumerate(facets) if of_label == facet]
+        negations = [i for i in rows if is_negation(labels[i])]
         groups[facet] = rows
         if negations:
             groups[f"{facet}/negations"] = negations
         if 0 < len(negations) < len(rows):
             groups[f"{facet}/without_negations"] = [i for i in rows if i not in negations]
-    if overall and len({score.facet for score in scored}) > 1:
-        groups["all"] = list(range(len(scored)))
+    if overall and len(set(facets)) > 1:
+        groups["all"] = list(range(len(labels)))
     return groups

@@ -62,7 +62,7 @@ class TextEncoder(Encoder):
         transformer = str(folder / modules[0]["path"]) if modules and modules[0]["path"] else name
         own, self._dense = _read_modules(folder, modules)
         self.pooling = pooling or own or "mean"
-        self._model = _open(transformer, self.pooling).to(device).eval()
+        self.model = _open(transformer, self.pooling).to(device).eval()
         self._dense.to(device)
         self._tokenizer = load_tokenizer(transformer)
         self._max_tokens = self._token_limit(folder / modules[0]["path"] if modules else folder)
@@ -87,8 +87,8 @@ class TextEncoder(Encoder):
     def _encode(self, texts: list[str]) -> Tensor:
         inputs = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._model.device)
-        pooled_NH = pool(self._model(**inputs), inputs["attention_mask"], self.pooling)
+        ).to(self.model.device)
+        pooled_NH = pool(self.model(**inputs), inputs["attention_mask"], self.pooling)
         return functional.normalize(self._dense(pooled_NH.float()), dim=-1)
 
     def _token_limit(self, folder: Path) -> int:
@@ -96,7 +96,7 @@ class TextEncoder(Encoder):
         own = folder / "sentence_bert_config.json"
         if own.is_file() and (limit := _json(own).get("max_seq_length")):
             return int(limit)
-        limits = (self._tokenizer.model_max_length, getattr(self._model.config, "max_position_embeddings", _MAX_TOKENS))
+        limits = (self._tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", _MAX_TOKENS))
         return int(min(*limits, _MAX_TOKENS))
 
 

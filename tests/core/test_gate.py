@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from mulan_core.config import GateConfig
-from mulan_core.gate import ITEMS, Decision, decide_promotion
+from mulan_core.errors import UserError
+from mulan_core.gate import Decision, decide_promotion
+from mulan_core.gate.quality import ITEMS
 
 GENRE, TITLE, TRIPLETS = "tagging/genre/roc_auc", "retrieval/title/map", "triplets/playlist/accuracy"
 HELD_OUT = "tagging/held_out/genre/roc_auc"
-RULES = GateConfig(floors={GENRE: 0.7}, margin=0.01, compare=(GENRE, TITLE), min_items=20)
+RULES = GateConfig(floors={GENRE: 0.7}, margin=0.01, compare=(GENRE, TITLE), min_items=20, paired=False)
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -74,13 +76,13 @@ def test_the_margin_below_the_champion(title: float, promoted: bool) -> None:
 
 
 def test_an_equal_model_passes_without_a_margin_and_a_worse_one_does_not() -> None:
-    rules = GateConfig(compare=(GENRE,), margin=0.0)
+    rules = GateConfig(compare=(GENRE,), paired=False, margin=0.0)
     assert decide_promotion(report(), report(), rules).promote
     assert not decide_promotion(report(genre=math.nextafter(0.85, 0)), report(), rules).promote
 
 
 def test_a_negative_margin_asks_for_progress() -> None:
-    rules = GateConfig(compare=(GENRE,), margin=-0.02)
+    rules = GateConfig(compare=(GENRE,), paired=False, margin=-0.02)
     assert not decide_promotion(report(genre=0.86), report(), rules).promote
     assert decide_promotion(report(genre=0.875), report(), rules).promote
 
@@ -162,12 +164,14 @@ def test_a_gate_that_checks_nothing_refuses() -> None:
     refused(decide_promotion(report(), None, nothing), "rules", "nothing")
     refused(decide_promotion(report(), report(), nothing), "rules", "nothing")
     refused(decide_promotion(report(), None, GateConfig(compare=(GENRE,))), "rules", "nothing")
-    assert decide_promotion(report(), report(), GateConfig(compare=(GENRE,))).promote
+    assert decide_promotion(report(), report(), GateConfig(compare=(GENRE,), paired=False)).promote
 
 
 def test_numbers_in_the_rules_that_are_none_refuse() -> None:
     refused(decide_promotion(report(), None, GateConfig(floors={GENRE: math.nan})), "floor")
-    refused(decide_promotion(report(), report(), GateConfig(compare=(GENRE,), margin=math.nan)), "compare")
+    refused(
+        decide_promotion(report(), report(), GateConfig(compare=(GENRE,), paired=False, margin=math.nan)), "compare"
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,6 +201,186 @@ def test_promotion_needs_every_check_over_a_grid() -> None:
         expected = genre >= 0.7 and genre >= champion - 0.01 and title >= champion - 0.01
         assert decision.promote is expected, (genre, title, champion, decision.reasons)
         assert decision.reasons
+
+
+RANK = "retrieval/title/median_rank"
+
+
+def test_a_rank_is_better_when_lower() -> None:
+    ranked = report()
+    ranked["metrics"][RANK] = 4.0
+    worse, better = copy.deepcopy(ranked), copy.deepcopy(ranked)
+    worse["metrics"][RANK], better["metrics"][RANK] = 6.0, 2.0
+    rules = GateConfig(floors={RANK: 5.0}, compare=(RANK,), margins={RANK: 1.0}, paired=False)
+    assert decide_promotion(better, ranked, rules).promote
+    refused(decide_promotion(worse, ranked, rules), "compare", "6.0000", "more than 1.0 above", "4.0000")
+    refused(decide_promotion(worse, None, rules), "floor", "6.0000", "above 5.0")
+    assert decide_promotion(ranked, None, rules).reasons == (f"floor: {RANK} is 4.0000, at most 5.0",)
+
+
+def comparison(**intervals: tuple[float, float]) -> dict[str, Any]:
+    """As ``Comparison.as_mapping`` gives it, of two models with the values of ``report()``."""
+    names = {"genre": (GENRE, 0.85), "rank": (RANK, 4.0)}
+    metrics = {
+        names[key][0]: {"a": names[key][1], "b": names[key][1], "interval": list(interval)}
+        for key, interval in intervals.items()
+    }
+    return {"set": {"hash": "a" * 64}, "metrics": metrics}
+
+
+PAIRED = GateConfig(compare=(GENRE,), margin=0.02)
+
+
+@pytest.mark.parametrize(
+    ("interval", "promoted"),
+    [((0.0, 0.0), True), ((-0.02, 0.01), True), ((-0.021, 0.05), False), ((-0.03, -0.01), False), ((0.01, 0.02), True)],
+)
+def test_the_paired_interval_must_lie_within_the_margin(interval: tuple[float, float], promoted: bool) -> None:
+    decision = decide_promotion(report(), report(), PAIRED, comparison(genre=interval))
+    assert decision.promote is promoted
+    if not promoted:
+        refused(decision, "compare", GENRE, f"{interval[0]:+.4f} to {interval[1]:+.4f}", "more than 0.02 worse")
+        too_wide = "too wide to tell" in decision.reasons[0]
+        assert too_wide is (interval[1] >= 0)
+
+
+def test_the_unfavourable_end_of_a_rank_is_the_upper_one() -> None:
+    ranked = report()
+    ranked["metrics"][RANK] = 4.0
+    rules = GateConfig(compare=(RANK,), margins={RANK: 1.0})
+    assert decide_promotion(ranked, ranked, rules, comparison(rank=(-3.0, 1.0))).promote
+    refused(decide_promotion(ranked, ranked, rules, comparison(rank=(-1.0, 1.5))), "compare", "more than 1.0 worse")
+
+
+def test_a_paired_rule_without_a_fitting_comparison_refuses() -> None:
+    refused(decide_promotion(report(), report(), PAIRED), "compare", "no comparison on this set")
+    good = comparison(genre=(0.0, 0.0))
+    elsewhere = good | {"set": {"hash": "b" * 64}}
+    refused(decide_promotion(report(), report(), PAIRED, elsewhere), "compare", "no comparison on this set")
+    refused(decide_promotion(report(), report(), PAIRED, good | {"metrics": {}}), "compare", "no paired interval")
+    refused(decide_promotion(report(genre=0.9), report(), PAIRED, good), "compare", "of other models")
+    for interval in (None, [0.0], [math.nan, 0.0], ["0", "0"], 3):
+        wrong = copy.deepcopy(good)
+        wrong["metrics"][GENRE]["interval"] = interval
+        refused(decide_promotion(report(), report(), PAIRED, wrong), "compare", "no paired interval")
+    for broken in ({}, 3, [], {"set": 1, "metrics": 2}):
+        assert not decide_promotion(report(), report(), PAIRED, broken).promote  # type: ignore[arg-type]
+    nan_margin = GateConfig(compare=(GENRE,), margin=math.nan)
+    refused(decide_promotion(report(), report(), nan_margin, good), "compare", "not a finite number")
+
+
+def sliced(**values: tuple[float, int]) -> dict[str, Any]:
+    names = {"genre": ("facet", "genre", "roc_auc"), "lf": ("source", "lf", "text auc"), "jazz": ("class", "jazz", "x")}
+    rows = [
+        dict(zip(("kind", "name", "metric"), names[key], strict=True)) | {"value": value, "items": items}
+        for key, (value, items) in values.items()
+    ]
+    return report() | {"slices": rows}
+
+
+SLICES = GateConfig(floors={GENRE: 0.5}, slice_margin=0.05)
+
+
+def test_no_slice_may_fall_below_the_champion() -> None:
+    champion = sliced(genre=(0.9, 120), lf=(0.9, 40))
+    fallen = decide_promotion(sliced(genre=(0.95, 120), lf=(0.8, 40)), champion, SLICES)
+    refused(fallen, "slice_margin", "source lf text auc", "0.8000", "0.9000", "0.05", "40 items")
+    assert len(fallen.reasons) == 1
+    decision = decide_promotion(sliced(genre=(0.86, 120), lf=(0.9, 40)), champion, SLICES)
+    assert decision.promote and sum(reason.startswith("slice_margin:") for reason in decision.reasons) == 2
+    assert decide_promotion(sliced(genre=(0.1, 120)), None, SLICES).promote, "without a champion there is no fall"
+    assert decide_promotion(sliced(lf=(0.1, 40)), champion, GateConfig(floors={GENRE: 0.5})).promote, "the rule is off"
+
+
+def test_a_small_slice_is_told_and_not_judged() -> None:
+    decision = decide_promotion(sliced(genre=(0.9, 120), lf=(0.1, 19)), sliced(genre=(0.9, 120), lf=(0.9, 19)), SLICES)
+    assert decision.promote
+    assert len(decision.notes) == 1 and "not judged, 19 items are fewer than 20" in decision.notes[0]
+    assert decide_promotion(sliced(genre=(0.9, 120), jazz=(0.1, 90)), sliced(genre=(0.9, 120)), SLICES).promote
+    by_class = GateConfig(floors={GENRE: 0.5}, slice_margin=0.05, slices=("class",))
+    refused(decide_promotion(sliced(jazz=(0.1, 90)), sliced(jazz=(0.9, 90)), by_class), "slice_margin", "class jazz")
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_slices_that_are_lost_or_no_number_refuse(value: Any) -> None:
+    champion = sliced(genre=(0.9, 120))
+    refused(decide_promotion(sliced(genre=(value, 120)), champion, SLICES), "slice_margin", "candidate")
+    refused(decide_promotion(champion, sliced(genre=(value, 120)), SLICES), "slice_margin", "champion")
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value is True:
+        refused(decide_promotion(sliced(genre=(0.9, value)), champion, SLICES), "slice_margin", "how many items")
+    for lost in (report(), report() | {"slices": value}):
+        refused(decide_promotion(lost, champion, SLICES), "slice_margin", "`mulan evaluate candidate`")
+        refused(decide_promotion(champion, lost, SLICES), "slice_margin", "`mulan evaluate champion`")
+    refused(decide_promotion(sliced(), sliced(), SLICES), "slice_margin", "neither report has a slice")
+    refused(decide_promotion(sliced(lf=(0.9, 40)), champion, SLICES), "source lf text auc of the champion is missing")
+
+
+def conducted(**changes: Any) -> dict[str, Any]:
+    values = {
+        "silence": 0.05,
+        "noise": 0.05,
+        "negation": 0.8,
+        "text": 20.0,
+        "clip": 200.0,
+        "parameters": 1000,
+    } | changes
+    behaviour = {clip: {"share": values[clip], "chance": 0.04} for clip in ("silence", "noise")}
+    return report() | {
+        "behaviour": {**behaviour, "negation": {"below": values["negation"]}},
+        "cost": {
+            "encode_ms_text": values["text"],
+            "encode_ms_clip": values["clip"],
+            "parameters": values["parameters"],
+            "machine": "a desk",
+        },
+    }
+
+
+CONDUCT = GateConfig(
+    floors={GENRE: 0.5},
+    max_intrusion=0.05,
+    min_negation=0.7,
+    max_encode_ms={"text": 50.0, "clip": 500.0},
+    max_parameters=5000,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed", "too_far", "rule", "words"),
+    [
+        ("silence", 0.09, 0.0901, "max_intrusion", ("silence", "0.0901", "0.0400", "0.05")),
+        ("noise", 0.09, 1.0, "max_intrusion", ("noise", "1.0000")),
+        ("negation", 0.7, 0.69, "min_negation", ("0.6900", "below 0.7")),
+        ("text", 50.0, 50.1, "max_encode_ms", ("encode_ms_text", "50.1 ms", "above 50", "a desk")),
+        ("clip", 500.0, 900.0, "max_encode_ms", ("encode_ms_clip", "900.0 ms", "above 500")),
+        ("parameters", 5000, 5001, "max_parameters", ("5,001", "above 5,000")),
+    ],
+)
+def test_conduct_and_budgets(field: str, allowed: float, too_far: float, rule: str, words: tuple[str, ...]) -> None:
+    assert decide_promotion(conducted(**{field: allowed}), None, CONDUCT).promote
+    decision = decide_promotion(conducted(**{field: too_far}), None, CONDUCT)
+    refused(decision, rule, *words)
+    assert len(decision.reasons) == 1
+    for value in BAD:
+        refused(decide_promotion(conducted(**{field: value}), None, CONDUCT), rule)
+    assert decide_promotion(conducted(**{field: too_far}), None, GateConfig(floors={GENRE: 0.5})).promote
+
+
+def test_behaviour_and_cost_that_nobody_measured_refuse() -> None:
+    decision = decide_promotion(report(), None, CONDUCT)
+    rules = [reason.partition(":")[0] for reason in decision.reasons]
+    assert rules == ["max_intrusion"] * 2 + ["min_negation"] + ["max_encode_ms"] * 2 + ["max_parameters"]
+    assert all("missing" in reason and "`mulan evaluate`" in reason for reason in decision.reasons)
+    for broken in ({"behaviour": 3, "cost": []}, {"behaviour": {"silence": 1}, "cost": None}):
+        assert not decide_promotion(report() | broken, None, CONDUCT).promote
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"slices": ("genres",)}, {"max_encode_ms": {"query": 1.0}}, {"margins": {GENRE: 0.1}}]
+)
+def test_rules_that_name_nothing_are_refused(wrong: Any) -> None:
+    with pytest.raises(UserError, match=f"gate.{next(iter(wrong))} names"):
+        GateConfig(floors={GENRE: 0.5}, **wrong)
 
 
 def test_the_decision_is_pure() -> None:

@@ -112,7 +112,7 @@ def report() -> dict[str, Any]:
 
 
 def test_the_report_has_the_agreed_shape_and_every_metric(report: dict[str, Any]) -> None:
-    assert list(report) == ["set", "metrics", "intervals", "chance", "per_class", "per_query", "notes"]
+    assert list(report) == ["set", "metrics", "intervals", "chance", "per_class", "per_query", "notes", "slices"]
     expected = {
         f"{part}/{facet}/{metric}"
         for part in ("tagging", "tagging/held_out", "probe")
@@ -253,7 +253,8 @@ def test_unusable_vectors_are_refused() -> None:
 
 
 def test_the_gate_reads_the_suite_s_reports(report: dict[str, Any]) -> None:
-    rules = GateConfig(floors=dict.fromkeys(report["metrics"], 0.0), compare=tuple(report["metrics"]), min_items=20)
+    floors = {name: 120.0 if name.endswith(LOWER_IS_BETTER) else 0.0 for name in report["metrics"]}
+    rules = GateConfig(floors=floors, compare=tuple(floors), paired=False, min_items=20, slice_margin=0.0)
     assert decide_promotion(report, report, rules).promote
     assert decide_promotion(report, None, rules).promote
     decision = decide_promotion(report, None, GateConfig(floors=rules.floors, min_items=26))

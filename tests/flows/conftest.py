@@ -22,7 +22,8 @@ model:
 train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps: 4, checkpoint_every: 10, log_every: 5,
         spec_time_mask: 0, spec_freq_mask: 0}
 evaluate: {bootstrap: 20}
-gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, min_items: 5}
+gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, compare: [tagging/pitch/roc_auc], min_items: 5,
+       slice_margin: 0.1, min_slice_items: 5, max_intrusion: 1, max_encode_ms: {text: 60000, clip: 60000}}
 serve: {port: PORT}
 ablate: {steps: 10, rows: {aset: null, tags unfiltered: {sources: [sf, lf], filtered: false}}}
 tune: {steps: 10, trials: 3, rounds: 2, metric: tagging/pitch/roc_auc,

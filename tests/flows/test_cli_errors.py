@@ -87,7 +87,8 @@ def test_usage_errors_exit_with_2(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "prepare", "train", "ablate", "evaluate", "index", "serve", "search", "export"]
+    "command",
+    ["demo", "run", "prepare", "train", "ablate", "evaluate", "compare", "index", "serve", "search", "export"],
 )
 def test_help_has_an_example(tmp_path, command):
     done = mulan(command, "--help", home=tmp_path)

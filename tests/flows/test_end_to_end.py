@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, prepared_of, result_of
 
 from mulan_core.data import shards
@@ -58,6 +59,34 @@ def test_the_champion_carries_its_lineage(home, first):
     assert "texts.md" in {item.path for item in client.list_artifacts(first["train"]["run_id"])}
     names = {item.path for item in client.list_artifacts(first["train"]["run_id"], "evaluation")}
     assert {"evaluation/report.json", "evaluation/report.md", "evaluation/report.html"} <= names
+
+
+def test_a_refused_candidate_ends_with_1_and_leaves_the_champion(home, first):
+    """The same model under stricter rules: held against itself, and too slow."""
+    strict = yaml.safe_load((home / "params.yaml").read_text())
+    strict["gate"] |= {"max_encode_ms": {"text": 0.0001}}
+    (home / "strict.yaml").write_text(yaml.safe_dump(strict))
+    done = mulan("evaluate", "--manifest", "tones.jsonl", "--params", "strict.yaml", "--json", home=home)
+    assert done.returncode == 1, done.stderr[-3000:]
+    gate = json.loads(done.stdout)["gate"]
+    assert not gate["passed"] and len(gate["reasons"]) == 1 and gate["reasons"][0].startswith("max_encode_ms: ")
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    version = client.get_model_version("mulan", gate["version"])
+    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    run = client.get_run(version.run_id)
+    try:
+        for tags in (version.tags, run.data.tags):
+            assert tags["mulan.gate"] == "refused" and tags["mulan.gate_reasons"] == gate["reasons"][0]
+        written = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/gate.json")
+        assert written["promote"] is False and written["reasons"] == gate["reasons"]
+        assert written["rules"]["max_encode_ms"] == {"text": 0.0001}
+        assert written["champion"]["version"] == first["register"]["version"]
+        assert written["differences"]["tagging/pitch/roc_auc"]["interval"] == [0, 0]
+        report = mlflow.artifacts.load_dict(f"runs:/{version.run_id}/evaluation/report.json")
+        assert {"silence", "noise", "negation"} == report["behaviour"].keys() and report["cost"]["parameters"] > 1000
+        assert {"facet", "query", "source", "class"} <= {row["kind"] for row in report["slices"]}
+    finally:  # other tests go on with a champion that the gate has passed
+        client.set_model_version_tag("mulan", gate["version"], "mulan.gate", "passed")
 
 
 def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, first):

@@ -100,6 +100,15 @@ def test_a_part_of_the_suites_is_written_but_never_logged(home, sets):
     assert client.get_run(version.run_id).data.to_dictionary() == before
 
 
+def test_a_registered_model_is_compared_with_a_folder(home, sets):
+    """The same model under two names: nothing stands, and what was measured in part is compared in part."""
+    found = result_of(mulan("compare", "champion", "part", "--on", "new-tones", "--json", home=home))
+    assert found["a"]["name"].startswith("champion (version ") and found["b"]["name"] == "part"
+    assert {name.partition("/")[0] for name in found["metrics"]} == {"tagging", "triplets"}
+    assert all(one["difference"] == 0 and one["interval"] == [0, 0] for one in found["metrics"].values())
+    refused(mulan("compare", "champion", "1", "--on", "seen", home=home), "champion was not measured on seen")
+
+
 def test_what_a_model_was_trained_on_is_refused_unless_allowed(home, sets):
     command = ("evaluate", "champion", *WITH_SETS, "--on", "seen")
     refused(

@@ -54,6 +54,25 @@ def bar(
     return f'<svg class="bar" role="img" aria-label="{escape(said)}">{"".join(parts)}</svg>'
 
 
+def difference(value: float, *, interval: Sequence[float] | None, reach: float, kind: str, said: str) -> str:
+    """A dot with its interval on a scale from -reach to reach, with zero in the middle.
+
+    Args:
+        kind: class of the style sheet: ``won``, ``lost`` or ``open``.
+        said: what a screen reader says.
+    """
+
+    def x(at: float) -> str:
+        return f"{50 + 50 * min(1.0, max(-1.0, at / reach)):.2f}%"
+
+    parts = ['<rect class="rail" x="0" y="9" width="100%" height="4" rx="2"/>']
+    parts.append('<line class="chance" x1="50%" x2="50%" y1="1" y2="21"/>')
+    if interval:
+        parts.append(f'<line class="interval" x1="{x(interval[0])}" x2="{x(interval[1])}" y1="11" y2="11"/>')
+    parts.append(f'<circle class="value" cx="{x(value)}" cy="11" r="5"/>')
+    return f'<svg class="bar {kind}" role="img" aria-label="{escape(said)}">{"".join(parts)}</svg>'
+
+
 def curves(lines: Iterable[tuple[str, Floats, Floats, str]], chance: float | None) -> str:
     """Lines of (name, x_K, y_K, class of the style sheet) in the unit square; chance as a level."""
     drawn = [_grid()]

@@ -21,6 +21,8 @@ class Query:
     text: str
     track_ids: Sequence[str]
     """Distinct tracks of the test split."""
+    source: str | None = None
+    """Where a text of the track itself comes from (aset, sf, lf); None for any other, or where it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Content:
     """Name of the triplets -> anchors and descriptions."""
     all_triplets: bool = False
     """Use every triplet, however many; False draws ``evaluate.num_triplets`` where there are more."""
+    datasets: Mapping[str, str] = field(default_factory=dict)
+    """Track -> the data set that it comes from, where that is known."""
     held_out: Collection[str] = ()
     """Tracks whose combination of attributes was kept out of training; tagged apart as well."""
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -83,15 +87,17 @@ def playlist_content(
     return queries, pairs, notes
 
 
-def text_queries(texts: Mapping[str, Sequence[str]]) -> list[Query]:
+def text_queries(texts: Mapping[str, Sequence[str]], sources: Mapping[str, str] | None = None) -> list[Query]:
     """One query for each distinct text of the tracks; all tracks that carry it are its answers.
 
     Args:
         texts: track -> its texts.
+        sources: text -> where it comes from, for those where that is known.
     """
     answers: dict[str, dict[str, None]] = {}
     for track_id, of_track in texts.items():
         for text in of_track:
             if text.strip():
                 answers.setdefault(text.strip(), {})[track_id] = None
-    return [Query(id=None, text=text, track_ids=list(ids)) for text, ids in answers.items()]
+    known = sources or {}
+    return [Query(id=None, text=text, track_ids=list(ids), source=known.get(text)) for text, ids in answers.items()]

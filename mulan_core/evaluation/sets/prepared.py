@@ -59,7 +59,9 @@ def read_content(definition: EvaluationSet, path: Path, *, split: str = "test") 
         counts["playlists"] = len({query.id for of in of_kind.values() for query in of})
         notes += left_out
     if "text" in definition.queries:
-        queries["text"] = text_queries({track_id: _own_text(row) for track_id, row in test.items()})
+        own = {track_id: _own_text(row) for track_id, row in test.items()}
+        sources = {text: source for of_track in own.values() for text, source in of_track}
+        queries["text"] = text_queries({track_id: [text for text, _ in of] for track_id, of in own.items()}, sources)
     if "caption" in definition.queries:
         queries["caption"] = text_queries({track_id: _captions(row) for track_id, row in test.items()})
     if definition.classes is not None:
@@ -72,6 +74,7 @@ def read_content(definition: EvaluationSet, path: Path, *, split: str = "test") 
         class_texts={label: definition.spell(label) for label in found} if definition.spell else {},
         queries=queries,
         pairs=playlist_pairs,
+        datasets={track_id: str(row["dataset"]) for track_id, row in test.items() if row.get("dataset")},
         held_out={row["track_id"] for row in rows if row.get("held_out")},
         counts=counts,
         notes=notes,
@@ -129,10 +132,11 @@ def _playlists(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     return playlists
 
 
-def _own_text(row: Mapping[str, Any]) -> list[str]:
-    """A track's longest kept text of its own: it says most about the music. Playlist titles are not its own."""
-    own = [text["text"] for text in row["texts"] if text["drop"] is None and text["source"] != "pl"]
-    return [max(own, key=len)] if own else []
+def _own_text(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A track's longest kept text of its own, with its source: it says most. Playlist titles are not its own."""
+    own = [(text["text"].strip(), text["source"]) for text in row["texts"] if text["drop"] is None]
+    own = [(text, source) for text, source in own if source != "pl"]
+    return [max(own, key=lambda one: len(one[0]))] if own else []
 
 
 def _captions(row: Mapping[str, Any]) -> list[str]:
