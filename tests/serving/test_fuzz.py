@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 AUDIO = wav(tone(2, 0.6))
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | st.just([]) | st.just({})
 TEXTS = st.text(max_size=40) | st.sampled_from(
-    ["", " ", "song-1", "\0", "\ud800", "a" * 3_000, '" or 1 == 1 or "', "日本", "{}"]
+    ["", " ", "song-1", "\0", "a\r\nb", "\ud800", "a" * 3_000, '" or 1 == 1 or "', "日本", "{}"]
 )
 
 
