@@ -40,5 +40,6 @@ def deploy_release(session: Session, release: Release) -> str:
         milvus_token=session.settings.milvus_token,
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
         keys_file=session.settings.keys_file,
+        log_folder=session.settings.query_log,
     )
     return deploy(app, host=session.host, port=session.port)

@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from mulan_core.config import ServeConfig, from_mapping
@@ -19,11 +21,13 @@ from mulan_core.errors import UserError
 from serving.app import create_api
 from serving.keys import KeyFile, check_exposed
 from serving.ports import check_port_free
+from serving.query_log import QueryLog
 from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
 from serving.store import TrackStore
 from serving.text_program import export_text_program
+from serving.tracing import traces_from_environment
 
 APP_NAME = "mulan"
 _SLACK = 64
@@ -46,10 +50,13 @@ class MulanApp:
         num_threads: int,
         text_program: str | None,
         keys_file: str | None,
+        log_folder: str | None,
     ) -> None:
         log_to()
         self._config = config
         self._keys = KeyFile(keys_file) if keys_file else None
+        self._query_log = QueryLog(log_folder, config.query_log, model_version=release["model_version"])
+        self._traces = traces_from_environment(release["model_version"], release["collection"])
         self._service = Service(
             Release.from_dict(release),
             TrackStore(milvus_uri, milvus_token),
@@ -61,7 +68,7 @@ class MulanApp:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        return create_api(self._service, self._config, self._keys)
+        return create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
 
 
 def build_app(
@@ -73,6 +80,7 @@ def build_app(
     media_root: str | Path | None = None,
     num_threads: int = 1,
     keys_file: str | Path | None = None,
+    log_folder: str | Path | None = None,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -83,6 +91,7 @@ def build_app(
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist.
+        log_folder: where the query log goes, if ``serve_config.query_log`` is on.
 
     Raises:
         UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
@@ -94,7 +103,7 @@ def build_app(
     check_release(Release.from_dict(release), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
-        num_replicas=serve_config.num_replicas,
+        **_replicas(serve_config),
         max_ongoing_requests=waiting + _SLACK,
         ray_actor_options={"num_cpus": num_threads},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -111,7 +120,20 @@ def build_app(
         num_threads=num_threads,
         text_program=str(program) if program else None,
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
+        log_folder=str(Path(log_folder).absolute()) if log_folder else None,
     )
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    """A fixed number of replicas, or Ray Serve's autoscaling."""
+    if not config.autoscaling:
+        return {"num_replicas": config.num_replicas}
+    try:
+        return {"autoscaling_config": AutoscalingConfig.model_validate(dict(config.autoscaling))}
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
+        raise UserError(f"serve.autoscaling: {place}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
 
 
 def app_from_environment(args: dict[str, Any]) -> serve.Application:
@@ -142,6 +164,7 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         milvus_uri=milvus_uri,
         milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
         keys_file=keys_file,
+        log_folder=home / "queries",
     )
 
 
