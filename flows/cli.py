@@ -13,18 +13,21 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_compare, cli_data, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_release, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
+
+if TYPE_CHECKING:
+    from serving.client import MulanClient
 
 app = typer.Typer(
     help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
@@ -33,11 +36,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 stage = typer.Typer(no_args_is_help=True)
-release = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 app.add_typer(stage, name="stage", hidden=True)
-app.add_typer(release, name="release")
+app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
+app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_feedback.app, name="feedback")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)
@@ -300,19 +304,28 @@ def evaluate(
 
 @app.command()
 def index(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A registered model, by alias or version, for this data. Default: the one trained on it."),
+    ] = None,
+    promote: Annotated[bool, typer.Option(help="Make the release champion, or only build it.")] = True,
+    as_json: AsJson = False,
 ) -> None:
-    """Build the candidate's collection, prove it, and make both champion.
+    """Build the candidate's collection, prove it, and make both champion; only what is new is embedded.
 
-    Example: mulan index
+    Example: mulan index --model champion
     """
-    built = _run_flow("index", _arguments(manifest, playlists, params))
+    from flows.reporting import show_index
+
+    built = _run_flow("index", _arguments(manifest, playlists, params), model=model, promote=promote)
     if as_json:
         print_json(built)
     else:
-        console.print(
-            f"{built['collection']}: {built['count']} tracks, {built['type']}, recall@10 {built['recall_at_10']:.3f}"
-        )
+        show_index(built)
 
 
 @app.command()
@@ -369,6 +382,9 @@ def serve(
     params: Params = None,
     port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind. Default: params.yaml, loopback.")] = None,
+    allow_open: Annotated[
+        bool, typer.Option("--open", help="Without keys on an address that others reach, behind a firewall of yours.")
+    ] = False,
 ) -> None:
     """Serve the champion release until Ctrl-C; flows started elsewhere join this process's Ray and Milvus.
 
@@ -379,7 +395,7 @@ def serve(
     from serving.ports import check_port_free
 
     arguments = _arguments(manifest, None, params)
-    with open_session(**arguments, port=port, host=host, join=False) as session:
+    with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
         from flows.steps.registry import champion_version
 
         check_port_free(session.host, session.port)
@@ -395,18 +411,21 @@ def serve(
 def search(
     text: Annotated[str, typer.Argument(help="What to look for, in words.")],
     k: Annotated[int, typer.Option(help="How many tracks.")] = 10,
+    away_from: Annotated[str | None, typer.Option("--not", help="What they should be away from, in words.")] = None,
+    offset: Annotated[int, typer.Option(help="How many of the best to skip, for the next page.")] = 0,
+    *,
     url: Annotated[
         str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask the endpoint for tracks.
+    """Ask the endpoint for tracks; MULAN_KEY is the API key, where it wants one.
 
-    Example: mulan search "calm piano" --k 5
+    Example: mulan search "piano" --not "sad" --k 5
     """
     from flows.reporting import show_hits
 
-    answer = _client(url).search_text(text, k=k)
+    answer = _client(url).search_text(text, k=k, offset=offset, negative_text=away_from)
     if as_json:
         print_json(answer)
     else:
@@ -474,38 +493,6 @@ def export(
     for program in written:
         difference, cosine = f"{program.max_difference:.1e}", f"{program.min_cosine:.4f}"
         table.add_row(program.file, f"{program.megabytes:.1f}", difference, cosine)
-    console.print(table)
-
-
-@release.command("show")
-def release_show(url: Annotated[str | None, typer.Option(help="The endpoint.")] = None) -> None:
-    """Show the release that the endpoint serves.
-
-    Example: mulan release show
-    """
-    print_json(_client(url).release())
-
-
-@release.command("list")
-def release_list(as_json: AsJson = False) -> None:
-    """List the registered versions with the gate's word and their collections.
-
-    Example: mulan release list
-    """
-    from flows.steps.registry import list_versions
-
-    versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
-    if as_json:
-        print_json(versions)
-        return
-    table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
-    for version in versions:
-        table.add_row(
-            *(
-                str(version[key])
-                for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit", "created")
-            )
-        )
     console.print(table)
 
 
@@ -618,11 +605,11 @@ def _check_model(model: str, pooling: str | None) -> None:
     find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
 
 
-def _client(url: str | None) -> Any:
+def _client(url: str | None) -> MulanClient:
     from flows.settings import endpoint_url
     from serving.client import MulanClient
 
-    return MulanClient(url or endpoint_url())
+    return MulanClient(url or endpoint_url(), key=read_settings().key)
 
 
 def _must_exist(file: Path) -> None:

@@ -35,7 +35,7 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
             console.print(f"  {reason}", highlight=False)
         if not gate["passed"]:
             raise UserError("the gate refused the demo's model, so there is nothing new to serve (reasons above)")
-        client = MulanClient(result["serve"]["url"])
+        client = MulanClient(result["serve"]["url"], key=session.settings.key)
         for query in QUERIES:
             answer = client.search_text(query, k=5)
             if not answer["hits"]:

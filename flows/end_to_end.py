@@ -34,6 +34,8 @@ def end_to_end(
         gate refused the candidate: the release that served before goes on serving.
     """
     with open_session(manifest, playlists, params) as session:
+        if serve:
+            session.check_exposed()
         arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
         result: dict[str, Any] = {"prepare": prepare(**arguments), "train": train(**arguments)}
         result["evaluate"] = evaluate(**arguments)["sets"]["own"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -11,37 +12,62 @@ from prefect.cache_policies import NO_CACHE
 from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps import registry
-from flows.steps.embed import Vectors
-from flows.steps.index import build_index, find_media_root
-from serving.release import preprocessing_hash
+from flows.steps.index import build_index, count_changes, find_media_root, track_rows
+from flows.steps.releases import version_for_data
+from mulan_core.evaluation.encoders import weights_hash
+from serving.release import fetch_version, preprocessing_hash
 
 
 @flow(name="index", description="Build and prove the candidate's collection, then promote model and index together.")
-def index(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
-    """Index the workspace's catalogue under the registered candidate; see ``prepare`` for the arguments."""
+def index(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    *,
+    model: str | None = None,
+    promote: bool = True,
+) -> dict[str, Any]:
+    """Index the workspace's catalogue; see ``prepare`` for the first arguments.
+
+    Args:
+        model: an alias or version of the registered model, which gets a new version for this data; null takes the
+            model that was trained on this data.
+        promote: make the release champion. False builds it only, for `mulan release promote` or `canary`.
+
+    Returns:
+        ``version``, ``collection``, ``count``, ``built``; what the build measured; and ``changes``: tracks that are
+        new, changed, removed or unchanged since the collection that is live.
+    """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
-        trained, uri = session.trained(), session.settings.mlflow_uri
-        version = registry.version_of(trained, mlflow_uri=uri)
+        uri, workspace = session.settings.mlflow_uri, session.workspace
+        if model is None:
+            trained = session.trained()
+            version, folder = registry.version_of(trained, mlflow_uri=uri), trained.model
+        else:
+            version = version_for_data(model, workspace.data_hash, mlflow_uri=uri)
+            folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
         with bar("embed") as update:
-            vectors = session.vectors(trained.model, progress=update)
-        built = build_collection(session, vectors, version, preprocessing_hash(trained.model))
-        root = find_media_root(session.workspace.prepared)
-        tags = {"mulan.collection": built["collection"], "mulan.media_root": root}
+            vectors = session.vectors(folder, progress=update)
+        rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder))
+        changes = count_changes(session.store, session.store.live_collection(), rows)
+        built = build_collection(session, rows, version, preprocessing_hash(folder))
+        tags = {"mulan.collection": built["collection"], "mulan.media_root": find_media_root(workspace.prepared)}
         if built["built"]:
-            tags["mulan.recall_at_10"] = f"{built['recall_at_10']:.4f}"
+            measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "seconds")}
+            tags["mulan.index"] = json.dumps(measured | {"changes": changes})
         registry.tag_version(version, tags, mlflow_uri=uri)
-        registry.promote(version, mlflow_uri=uri)
-        session.store.switch_alias(built["collection"])
-        return built | {"version": version}
+        if promote:
+            registry.promote(version, mlflow_uri=uri)
+            session.store.switch_alias(built["collection"])
+        return built | {"version": version, "promoted": promote, "changes": changes}
 
 
 @task(name="build collection", retries=1, retry_delay_seconds=5, timeout_seconds=6 * 3600, cache_policy=NO_CACHE)
-def build_collection(session: Session, vectors: Vectors, version: str, preprocessing: str) -> dict[str, Any]:
+def build_collection(session: Session, rows: list[dict[str, Any]], version: str, preprocessing: str) -> dict[str, Any]:
     """Build from scratch under the version's own name; a half-built leftover is replaced, so a retry is safe."""
     name, result = build_index(
         session.store,
-        session.workspace.prepared,
-        vectors,
+        rows,
         session.workspace.config.index,
         version=version,
         data_hash=session.workspace.data_hash,

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
+    from serving.client import SearchAnswer
 
 console = Console(file=sys.__stdout__)
 
@@ -88,6 +89,15 @@ def show_check(report: dict[str, Any]) -> None:
         console.print(f"{file['uri']}: {file['reason']}, {file['detail']}", highlight=False, markup=False)
     if max(len(report["bad_rows"]), len(report["bad_files"])) > MOST_ROWS:
         console.print("--json lists all", highlight=False)
+
+
+def show_index(built: dict[str, Any]) -> None:
+    """Print what a build measured, and what it changed."""
+    words = f"{built['index_type']}, recall@10 {built['recall_at_10']:.3f}" if built["built"] else "stood already"
+    place = "champion" if built["promoted"] else "built, not promoted"
+    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}", highlight=False)
+    changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
+    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:
@@ -171,14 +181,18 @@ def show_stages(stages: dict[str, float]) -> None:
     console.print(table)
 
 
-def show_hits(query: str, answer: dict[str, Any]) -> None:
+def show_hits(query: str, answer: SearchAnswer) -> None:
     """Print the hits of a search with the release that gave them and the time it took."""
     table = Table("", "track", "title", "labels", title=f'"{query}"')
     table.add_column("score", justify="right")
+    table.add_column("match", justify="right")
     for place, hit in enumerate(answer["hits"], start=1):
         labels = ", ".join(label.partition(":")[2] or label for label in hit["labels"])
-        table.add_row(str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}")
+        match = "" if hit["match"] is None else f"{hit['match']:.0%}"
+        table.add_row(str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match)
     console.print(table)
+    if answer["no_good_match"]:
+        console.print("no good match: the catalogue seems to have nothing of the kind", highlight=False)
     timing, release = answer["timing_ms"], answer["release"]
     console.print(
         f"release {release['model_version']} ({release['collection']}), {timing['total']:.0f} ms "

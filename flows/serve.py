@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow, task
@@ -9,33 +10,36 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
 from flows.steps.registry import media_root
-from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
-from serving.release import resolve_release
+from serving.release import Release, resolve_release
 
 
 @flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
 def serve(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Deploy the champion release; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
-        url = deploy_release(session)
-        answer = MulanClient(url).search_text("music", k=1)
-        if not answer["hits"]:
-            raise UserError(f"the endpoint at {url} is ready but finds no track; see `mulan release show`")
-        return {"url": url, "release": answer["release"]}
+        url = deploy_release(session, find_release(session, "champion"))
+        # Ready means that it has encoded a text and found a track; asking that needs no API key.
+        return {"url": url, "release": MulanClient(url).ready()["release"]}
+
+
+def find_release(session: Session, name: str) -> Release:
+    """The release of an alias or version, with its model on this machine."""
+    return resolve_release(name, mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
 
 
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
-def deploy_release(session: Session) -> str:
-    """Resolve, check and deploy; Serve replaces the old release only when the new one answers."""
-    config = session.workspace.config.serve
-    release = resolve_release(mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
+def deploy_release(session: Session, release: Release) -> str:
+    """Check and deploy; Serve replaces the old release only when the new one answers."""
+    config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
     app = build_app(
         release.to_dict(),
         config,
         milvus_uri=session.stack.milvus_uri,
         milvus_token=session.settings.milvus_token,
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
+        keys_file=session.settings.keys_file,
+        log_folder=session.settings.query_log,
     )
     return deploy(app, host=session.host, port=session.port)

@@ -18,6 +18,7 @@ from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
 from flows.workspace import Workspace, open_workspace
 from mulan_core.errors import UserError
+from serving.keys import KeyFile, check_exposed
 
 if TYPE_CHECKING:
     from flows.steps.embed import Vectors
@@ -39,6 +40,8 @@ class Session:
     """Address that the endpoint binds."""
     port: int
     """Port of the endpoint."""
+    allow_open: bool = False
+    """The endpoint needs no keys, wherever it listens."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds each stage took, in order."""
 
@@ -57,6 +60,14 @@ class Session:
         from serving.store import TrackStore
 
         return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+
+    def check_exposed(self) -> None:
+        """Refuse, before any work, an endpoint that others reach without keys.
+
+        Raises:
+            UserError: if ``host`` is wider than loopback and there is no key.
+        """
+        check_exposed(self.host, KeyFile(self.settings.keys_file), allow_open=self.allow_open)
 
     def trained(self) -> Trained:
         """The finished training run of the workspace's numbers and data.
@@ -85,10 +96,10 @@ class Session:
         return embed_prepared(
             model,
             placed.path if placed else self.workspace.prepared,
-            data_hash=placed.data_hash if placed else self.workspace.data_hash,
             cache=self.settings.home / "embeddings",
             batch_size=config.index.batch_size,
             num_actors=config.index.num_actors,
+            use_gpu=config.index.use_gpu,
             pooling=pooling,
             progress=progress,
         )
@@ -105,6 +116,7 @@ def open_session(
     allow_outside: bool = False,
     host: str | None = None,
     port: int | None = None,
+    allow_open: bool = False,
     join: bool = True,
     ahead: str | None = None,
 ) -> Iterator[Session]:
@@ -113,6 +125,7 @@ def open_session(
     Args:
         manifest, playlists, params, allow_overlap, allow_outside, size: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
+        allow_open: let the endpoint have no keys on an address that others reach.
         join: use the stack of another process of the same home; False makes that an error.
         ahead: a module to import while the services start.
 
@@ -138,9 +151,17 @@ def open_session(
     )
     _check_servers(settings)
     serve = workspace.config.serve
+    allow_open = allow_open or serve.allow_open
+    if not join:  # it is there to serve
+        check_exposed(host or serve.host, KeyFile(settings.keys_file), allow_open=allow_open)
     with open_stack(settings, join=join, ahead=ahead) as stack:
         session = Session(
-            settings=settings, workspace=workspace, stack=stack, host=host or serve.host, port=port or serve.port
+            settings=settings,
+            workspace=workspace,
+            stack=stack,
+            host=host or serve.host,
+            port=port or serve.port,
+            allow_open=allow_open,
         )
         token = _current.set(session)
         try:

@@ -8,6 +8,8 @@
 | MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | `.mulan/dvc/remote` of the workspace |
 | RAY_ADDRESS | Ray cluster | a private one on this machine |
 | MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
+| MULAN_KEY | the API key that it shows there | none |
+| MULAN_KEYS_FILE | the endpoint's file of API keys | `keys.json` in MULAN_HOME |
 | PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | one of our own, state in MULAN_HOME |
 """
 
@@ -58,6 +60,13 @@ class Settings:
     ray_address: str | None
     dvc_remote: str | None
     url: str | None
+    key: str | None
+    keys_file: Path
+
+    @property
+    def query_log(self) -> Path:
+        """Folder of the query log, where it is kept."""
+        return self.home / "queries"
 
     @property
     def stack_file(self) -> Path:
@@ -80,6 +89,8 @@ def read_settings() -> Settings:
         ray_address=os.environ.get("RAY_ADDRESS") or None,
         dvc_remote=os.environ.get("MULAN_DVC_REMOTE") or None,
         url=os.environ.get("MULAN_URL") or None,
+        key=os.environ.get("MULAN_KEY") or None,
+        keys_file=Path(os.environ.get("MULAN_KEYS_FILE") or home / "keys.json").resolve(),
     )
 
 

@@ -499,6 +499,8 @@ class IndexConfig:
     num_actors: int = 1
     """Ray actors that embed tracks, each with a CPU and the model in memory. On a small private Ray that flows share,
     more of them can take the last CPU that another flow waits for."""
+    use_gpu: bool = False
+    """Give each of these actors a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -513,6 +515,8 @@ class ServeConfig:
     """Ray Serve replicas."""
     max_body_mb: int = 20
     """Largest request body, megabytes; larger ones are refused before they are parsed."""
+    body_timeout_s: float = 30.0
+    """Longest time that a request's body may take to arrive, seconds."""
     max_audio_s: float = 600.0
     """Longest audio query, seconds."""
     max_ongoing_requests: int = 32
@@ -521,6 +525,17 @@ class ServeConfig:
     """Requests that wait; more get a 503."""
     text_tower: Literal["torch", "onnx", "onnx-int8"] = "torch"
     """What encodes texts; the exported programs need the ``[export]`` extra and are faster on a CPU."""
+    autoscaling: Mapping[str, float] = field(default_factory=dict)
+    """Ray Serve's AutoscalingConfig instead of ``num_replicas``, such as min_replicas, max_replicas and
+    target_ongoing_requests; empty for a fixed number."""
+    query_log: Literal["off", "hashed", "full"] = "off"
+    """What is kept of searches: nothing, hashes of the words with the hits, or the words too."""
+    rate_per_s: float = 50.0
+    """Requests a second that an API key may send to a replica, where the key has no rate of its own."""
+    allow_open: bool = False
+    """Serve without keys on an address that others reach, where something else keeps strangers out."""
+    cors_origins: tuple[str, ...] = ()
+    """Sites whose pages may ask the endpoint, such as ``https://radio.example``; none by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from serving.service import Service
 from serving.timing import Timing
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer} for status in (400, 404, 413, 415, 422, 500, 503)
+    status: {"model": schemas.ErrorAnswer} for status in (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503)
 }
 
 

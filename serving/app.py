@@ -10,15 +10,21 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
+from serving.access import Access
 from serving.answers import ERRORS, name_of
 from serving.catalogue import catalogue_routes
+from serving.choices import choice_routes
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
+from serving.keys import KeyFile
 from serving.limits import Guard
 from serving.queries import query_routes
+from serving.query_log import QueryLog
+from serving.records import Recorder, request_log
 from serving.service import Service
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -29,8 +35,23 @@ _PAGE_HEADERS = {
 }
 
 
-def create_api(service: Service, config: ServeConfig) -> FastAPI:
-    """The API over an open service."""
+def create_api(
+    service: Service,
+    config: ServeConfig,
+    keys: KeyFile | None = None,
+    *,
+    query_log: QueryLog | None = None,
+    traces: Recorder | None = None,
+) -> FastAPI:
+    """The API over an open service.
+
+    Args:
+        service: what it does.
+        config: limits, and who may ask.
+        keys: the file of API keys; where it exists, nobody gets in without one.
+        query_log: where searches and choices are kept; by default nowhere.
+        traces: told of every answer.
+    """
     api = FastAPI(
         title="MuLan",
         summary="Music search by meaning.",
@@ -38,14 +59,27 @@ def create_api(service: Service, config: ServeConfig) -> FastAPI:
         version="1",
     )
     install_handlers(api)
-    api.add_middleware(
-        Guard,
-        metrics=service.metrics,
-        max_body_bytes=config.max_body_mb * 2**20,
-        max_ongoing=config.max_ongoing_requests,
-        max_queued=config.max_queued_requests,
+    access = Access(
+        keys,
+        host=config.host,
+        allow_open=config.allow_open,
+        rate_per_s=config.rate_per_s,
+        origins=config.cors_origins,
     )
-    api.include_router(query_routes(service))
+    recorders = [request_log(service.release.model_version, service.release.collection)]
+    recorders += [traces] if traces else []
+    api.add_middleware(Guard, access=access, metrics=service.metrics, recorders=recorders, config=config)
+    if config.cors_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+        )
+    log = query_log or QueryLog(None, "off")
+    api.include_router(query_routes(service, log))
+    api.include_router(choice_routes(service, log))
     api.include_router(catalogue_routes(service))
     api.include_router(_probes(service))
     _add_page(api)

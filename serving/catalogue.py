@@ -1,4 +1,4 @@
-"""Routes of the catalogue: look a track up, play it, and the release that is served."""
+"""Routes of the catalogue: look a track up, play it, add and delete, and the release that is served."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from serving import schemas
-from serving.answers import ERRORS, answer, name_of, timing_of
+from serving.answers import ERRORS, answer, is_json, name_of, read_upload, timing_of
+from serving.errors import ApiError
 from serving.media import locate_media
+from serving.schemas import parse_values, upload_body, with_json
 from serving.service import Service
+
+_TEXT = {"type": "string"}
+_TRACK_FORM = {
+    "track_id": _TEXT,
+    "title": _TEXT,
+    "artist": _TEXT,
+    "dataset": {"type": "string", "default": "added"},
+    "labels": {"type": "string", "description": "A JSON list."},
+}
 
 
 def catalogue_routes(service: Service) -> APIRouter:
@@ -16,9 +27,8 @@ def catalogue_routes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["catalogue"])
 
     # Ids may hold slashes, hence the path converter, and the longer route first.
-    @routes.api_route(
-        "/v1/tracks/{track_id:path}/audio", methods=["GET", "HEAD"], summary="Play a track", responses=ERRORS
-    )
+    @routes.head("/v1/tracks/{track_id:path}/audio", include_in_schema=False)
+    @routes.get("/v1/tracks/{track_id:path}/audio", summary="Play a track", responses=ERRORS)
     async def play(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
         path, kind = locate_media(track, service.media_root)
@@ -33,13 +43,38 @@ def catalogue_routes(service: Service) -> APIRouter:
         found, _ = await service.track(track_id, timing_of(request))
         return answer(service, request, {"track": service.show(found)})
 
+    @routes.post(
+        "/v1/tracks",
+        summary="Add a track to the live collection, or replace one",
+        responses=ERRORS | {200: {"model": schemas.AddedAnswer}},
+        openapi_extra=upload_body(_TRACK_FORM, ["track_id"]),
+    )
+    async def add(request: Request) -> Response:
+        if is_json(request):
+            raise ApiError(415, "send multipart/form-data with audio")
+        timing = timing_of(request)
+        audio, fields = await read_upload(request)
+        asked = parse_values(schemas.NewTrack, with_json(fields, "labels"))
+        audio_D = await service.encode_audio(audio, timing)
+        track, replaced = await service.add(asked.model_dump(), audio_D, timing)
+        return answer(service, request, {"track": track, "replaced": replaced})
+
+    @routes.delete(
+        "/v1/tracks/{track_id:path}",
+        summary="Delete a track from the live collection",
+        responses=ERRORS | {200: {"model": schemas.DeletedAnswer}},
+    )
+    async def delete(request: Request, track_id: str) -> Response:
+        await service.delete(track_id, timing_of(request))
+        return answer(service, request, {"deleted": track_id})
+
     @routes.get("/v1/release", summary="Say what is served", responses={200: {"model": schemas.ReleaseAnswer}})
     async def release() -> Response:
         return JSONResponse(
             name_of(service)
             | {
                 "created_at": service.release.created_at,
-                "num_tracks": service.collection.count,
+                "num_tracks": await service.count_tracks(),
                 "labels": list(service.collection.labels),
             }
         )

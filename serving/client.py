@@ -3,43 +3,181 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NotRequired, TypedDict
 from urllib.parse import quote
 
 import httpx
 
 from mulan_core.errors import UserError
 
+_BUSY = (429, 503)
+_MOST_WAIT_S = 30.0
+
+
+class ReleaseName(TypedDict):
+    """What gave an answer."""
+
+    model_version: str
+    preprocessing_hash: str
+    collection: str
+    data_hash: str
+
+
+class Answer(TypedDict):
+    """What every answer names."""
+
+    request_id: str
+    release: ReleaseName
+    timing_ms: dict[str, float]
+
+
+class Track(TypedDict):
+    """A track of the catalogue."""
+
+    track_id: str
+    title: str
+    artist: str
+    dataset: str
+    labels: list[str]
+    audio_url: str | None
+
+
+class Hit(Track):
+    """A track found: its cosine to the query, and the chance that it fits."""
+
+    score: float
+    match: float | None
+
+
+class SearchAnswer(Answer):
+    """Tracks, best first."""
+
+    hits: list[Hit]
+    no_good_match: bool | None
+    next_offset: int | None
+
+
+class LabelScore(TypedDict):
+    """A label and its cosine to the audio."""
+
+    label: str
+    score: float
+
+
+class TagAnswer(Answer):
+    """Labels, best first."""
+
+    labels: list[LabelScore]
+
+
+class EmbedAnswer(Answer):
+    """Unit vectors, in the order of the request."""
+
+    dim: int
+    vectors: list[list[float]]
+
+
+class TrackAnswer(Answer):
+    """One track; ``replaced`` is said of one that was added."""
+
+    track: Track
+    replaced: NotRequired[bool]
+
+
+class ReleaseAnswer(ReleaseName):
+    """The release served."""
+
+    created_at: str
+    num_tracks: int
+    labels: list[str]
+
+
+class Query(TypedDict, total=False):
+    """One of several queries: ``text`` or ``track_id``, and a weight, 1 where none is given."""
+
+    text: str
+    track_id: str
+    weight: float
+
+
+Filter = Mapping[str, Any]
+"""``labels``, ``dataset`` and ``artist``; all that are given must hold."""
+
 
 class MulanClient:
-    """Ask an endpoint; answers are its JSON as dicts.
+    """Ask an endpoint; a context manager, and fit for several threads.
 
-    Every method raises ``UserError``, in one sentence, where the endpoint is down or refuses.
+    Every method raises ``UserError``, in one sentence, where the endpoint is down or refuses. An endpoint that is busy
+    (429, 503), or that hangs up, is asked again: nothing that is asked here does harm when it is done twice.
 
     Args:
         url: of the endpoint, such as ``http://127.0.0.1:8000``.
+        key: an API key, where the endpoint wants one.
         timeout_s: how long one answer may take.
+        retries: how often a busy endpoint is asked again, after the time that its ``Retry-After`` says.
     """
 
-    def __init__(self, url: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0, retries: int = 3) -> None:
         self.url = url.rstrip("/")
-        self._timeout_s = timeout_s
+        self._timeout_s, self._retries = timeout_s, retries
+        self._http = httpx.Client(timeout=timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+    def __enter__(self) -> MulanClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._http.close()
 
     def search_text(
-        self, text: str, *, k: int = 10, negative_text: str | None = None, filter: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+        self,
+        text: str,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        negative_text: str | None = None,
+        filter: Filter | None = None,
+    ) -> SearchAnswer:
         """Tracks that fit words; ``filter`` narrows by ``labels``, ``dataset`` and ``artist``."""
-        return self._post("/v1/search", {"text": text, "k": k, "negative_text": negative_text, "filter": filter})
+        asked = {"text": text, "k": k, "offset": offset, "negative_text": negative_text, "filter": filter}
+        return self._post("/v1/search", asked)
 
-    def search_track(self, track_id: str, *, k: int = 10, filter: dict[str, Any] | None = None) -> dict[str, Any]:
+    def search_track(
+        self, track_id: str, *, k: int = 10, offset: int = 0, filter: Filter | None = None
+    ) -> SearchAnswer:
         """Tracks like one of the catalogue, without itself."""
-        return self._post("/v1/search", {"track_id": track_id, "k": k, "filter": filter})
+        return self._post("/v1/search", {"track_id": track_id, "k": k, "offset": offset, "filter": filter})
 
-    def search_audio(self, audio: str | Path | bytes, *, k: int = 10) -> dict[str, Any]:
-        """Tracks like an audio file."""
-        return self._upload("/v1/search", audio, {"k": str(k)})
+    def search(
+        self, queries: Sequence[Query], *, k: int = 10, offset: int = 0, filter: Filter | None = None
+    ) -> SearchAnswer:
+        """Tracks that fit the weighted sum of several queries; a weight below 0 leads away from one."""
+        return self._post("/v1/search", {"queries": list(queries), "k": k, "offset": offset, "filter": filter})
+
+    def search_audio(
+        self,
+        audio: str | Path | bytes,
+        *,
+        k: int = 10,
+        offset: int = 0,
+        weight: float = 1.0,
+        queries: Sequence[Query] | None = None,
+        filter: Filter | None = None,
+    ) -> SearchAnswer:
+        """Tracks like an audio file, with more queries added to it if there are any."""
+        fields = {"k": str(k), "offset": str(offset), "weight": str(weight)}
+        fields |= {"queries": json.dumps(list(queries))} if queries else {}
+        fields |= {"filter": json.dumps(dict(filter))} if filter else {}
+        return self._upload("/v1/search", audio, fields)
 
     def tag(
         self,
@@ -47,49 +185,65 @@ class MulanClient:
         audio: str | Path | bytes | None = None,
         track_id: str | None = None,
         labels: Sequence[str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> TagAnswer:
         """Labels of an audio file or of a track, best first; the catalogue's labels if none are given."""
         if audio is not None:
             return self._upload("/v1/tag", audio, {"labels": json.dumps(list(labels))} if labels else {})
         return self._post("/v1/tag", {"track_id": track_id, "labels": list(labels) if labels else None})
 
-    def embed(self, *, texts: Sequence[str] | None = None, audio: str | Path | bytes | None = None) -> dict[str, Any]:
+    def embed(self, *, texts: Sequence[str] | None = None, audio: str | Path | bytes | None = None) -> EmbedAnswer:
         """Vectors of texts or of an audio file."""
         if audio is not None:
             return self._upload("/v1/embed", audio, {})
         return self._post("/v1/embed", {"texts": list(texts or ())})
 
-    def track(self, track_id: str) -> dict[str, Any]:
+    def track(self, track_id: str) -> TrackAnswer:
         """One track of the catalogue."""
         return self._ask("GET", f"/v1/tracks/{quote(track_id, safe='')}")
 
-    def release(self) -> dict[str, Any]:
+    def add_track(
+        self,
+        track_id: str,
+        audio: str | Path | bytes,
+        *,
+        title: str = "",
+        artist: str = "",
+        dataset: str = "added",
+        labels: Sequence[str] = (),
+    ) -> TrackAnswer:
+        """Add a track to the live collection, or replace the one of this id."""
+        fields = {"track_id": track_id, "title": title, "artist": artist, "dataset": dataset}
+        return self._upload("/v1/tracks", audio, fields | {"labels": json.dumps(list(labels))})
+
+    def delete_track(self, track_id: str) -> Answer:
+        """Delete a track from the live collection."""
+        return self._ask("DELETE", f"/v1/tracks/{quote(track_id, safe='')}")
+
+    def feedback(self, request_id: str, track_id: str) -> None:
+        """Say that a hit of a search was the one, such as by a click; see ``serve.query_log``."""
+        self._post("/v1/feedback", {"request_id": request_id, "track_id": track_id})
+
+    def release(self) -> ReleaseAnswer:
         """The release that is served."""
         return self._ask("GET", "/v1/release")
 
     def ready(self) -> dict[str, Any]:
         """That the endpoint is ready; the error says why it is not."""
-        return self._ask("GET", "/readyz")
+        answer: dict[str, Any] = self._ask("GET", "/readyz")
+        return answer
 
-    def _post(self, path: str, values: dict[str, Any]) -> dict[str, Any]:
+    def _post(self, path: str, values: dict[str, Any]) -> Any:
         return self._ask("POST", path, json={key: value for key, value in values.items() if value is not None})
 
-    def _upload(self, path: str, audio: str | Path | bytes, fields: dict[str, str]) -> dict[str, Any]:
+    def _upload(self, path: str, audio: str | Path | bytes, fields: dict[str, str]) -> Any:
         try:
             data = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {audio!s}: {error.strerror or error}") from error
         return self._ask("POST", path, data=fields, files={"audio": ("audio", data)})
 
-    def _ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
-        try:
-            response = httpx.request(method, self.url + path, timeout=self._timeout_s, **content)
-        except httpx.TimeoutException as error:
-            raise UserError(f"{self.url} did not answer within {self._timeout_s:g} s") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise UserError(
-                f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
-            ) from error
+    def _ask(self, method: str, path: str, **content: Any) -> Any:
+        response = self._send(method, self.url + path, content)
         try:
             answer = response.json()
         except ValueError:
@@ -101,3 +255,30 @@ class MulanClient:
         # Serve itself answers in plain text, for example while nothing is deployed.
         words = " ".join(response.text.split())[:200]
         raise UserError(f"{self.url} does not answer as a MuLan endpoint ({response.status_code}: {words})")
+
+    def _send(self, method: str, url: str, content: dict[str, Any]) -> httpx.Response:
+        for left in range(self._retries, -1, -1):
+            try:
+                response = self._http.request(method, url, **content)
+            except httpx.TimeoutException as error:
+                raise UserError(f"{self.url} did not answer within {self._timeout_s:g} s") from error
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:  # it hung up
+                if not left:
+                    raise UserError(f"the endpoint at {self.url} hangs up: {error or type(error).__name__}") from error
+                time.sleep(0.2)
+                continue
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                raise UserError(
+                    f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
+                ) from error
+            if response.status_code not in _BUSY or not left:
+                return response
+            time.sleep(_wait_s(response))
+        raise AssertionError("unreachable")
+
+
+def _wait_s(response: httpx.Response) -> float:
+    try:
+        return min(max(float(response.headers.get("retry-after", "")), 0.0), _MOST_WAIT_S)
+    except ValueError:  # none, or a date
+        return 1.0

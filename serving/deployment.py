@@ -11,17 +11,23 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
 from serving.app import create_api
+from serving.keys import KeyFile, check_exposed
 from serving.ports import check_port_free
+from serving.query_log import QueryLog
+from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
 from serving.store import TrackStore
 from serving.text_program import export_text_program
+from serving.tracing import traces_from_environment
 
 APP_NAME = "mulan"
 _SLACK = 64
@@ -43,8 +49,14 @@ class MulanApp:
         media_root: str | None,
         num_threads: int,
         text_program: str | None,
+        keys_file: str | None,
+        log_folder: str | None,
     ) -> None:
+        log_to()
         self._config = config
+        self._keys = KeyFile(keys_file) if keys_file else None
+        self._query_log = QueryLog(log_folder, config.query_log, model_version=release["model_version"])
+        self._traces = traces_from_environment(release["model_version"], release["collection"])
         self._service = Service(
             Release.from_dict(release),
             TrackStore(milvus_uri, milvus_token),
@@ -56,7 +68,7 @@ class MulanApp:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        return create_api(self._service, self._config)
+        return create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
 
 
 def build_app(
@@ -67,6 +79,8 @@ def build_app(
     milvus_token: str | None = None,
     media_root: str | Path | None = None,
     num_threads: int = 1,
+    keys_file: str | Path | None = None,
+    log_folder: str | Path | None = None,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -76,15 +90,20 @@ def build_app(
         milvus_uri, milvus_token: where the collection is.
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
+        keys_file: the file of API keys, which need not exist.
+        log_folder: where the query log goes, if ``serve_config.query_log`` is on.
 
     Raises:
-        UserError: if the release does not fit together or Milvus is away. Replicas look again, but by then
+        UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
+            release does not fit together, or Milvus is away. Replicas look again, but by then
             it is too late: Serve takes an application down whose new replicas fail, old release and all.
     """
+    keys = KeyFile(keys_file) if keys_file else None
+    check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
     check_release(Release.from_dict(release), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
-        num_replicas=serve_config.num_replicas,
+        **_replicas(serve_config),
         max_ongoing_requests=waiting + _SLACK,
         ray_actor_options={"num_cpus": num_threads},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -100,28 +119,52 @@ def build_app(
         media_root=root,
         num_threads=num_threads,
         text_program=str(program) if program else None,
+        keys_file=str(Path(keys_file).absolute()) if keys_file else None,
+        log_folder=str(Path(log_folder).absolute()) if log_folder else None,
     )
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    """A fixed number of replicas, or Ray Serve's autoscaling."""
+    if not config.autoscaling:
+        return {"num_replicas": config.num_replicas}
+    try:
+        return {"autoscaling_config": AutoscalingConfig.model_validate(dict(config.autoscaling))}
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
+        raise UserError(f"serve.autoscaling: {place}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
 
 
 def app_from_environment(args: dict[str, Any]) -> serve.Application:
     """The application of the champion release, for a Serve configuration file such as a RayService's.
 
     Args:
-        args: fields of ``ServeConfig`` that differ from their defaults.
+        args: fields of ``ServeConfig`` that differ from their defaults. The address is the file's own, not ours, so
+            others are taken to reach it: there must be keys, or ``allow_open``.
 
-    Reads MLFLOW_TRACKING_URI, MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN and MULAN_HOME (models are cached there).
+    Reads MLFLOW_TRACKING_URI, MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN, MULAN_KEYS_FILE and MULAN_HOME (models are cached
+    there).
 
     Raises:
-        UserError: if an address is missing or no champion can be served.
+        UserError: if an address is missing, there are no keys, or no champion can be served.
     """
-    config = from_mapping(ServeConfig, args)
+    config = from_mapping(ServeConfig, {"host": "0.0.0.0"} | args)  # noqa: S104 - said of Serve's proxy, not bound here
     try:
         mlflow_uri, milvus_uri = os.environ["MLFLOW_TRACKING_URI"], os.environ["MULAN_MILVUS_URI"]
     except KeyError as error:
         raise UserError(f"set {error.args[0]} to serve the champion release") from error
-    release = resolve_release(mlflow_uri=mlflow_uri, cache=Path(os.environ.get("MULAN_HOME", ".mulan")) / "models")
+    home = Path(os.environ.get("MULAN_HOME", ".mulan"))
+    keys_file = os.environ.get("MULAN_KEYS_FILE") or home / "keys.json"
+    check_exposed(config.host, KeyFile(keys_file), allow_open=config.allow_open)
+    release = resolve_release(mlflow_uri=mlflow_uri, cache=home / "models")
     return build_app(
-        release.to_dict(), config, milvus_uri=milvus_uri, milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None
+        release.to_dict(),
+        config,
+        milvus_uri=milvus_uri,
+        milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
+        keys_file=keys_file,
+        log_folder=home / "queries",
     )
 
 
@@ -148,9 +191,17 @@ def deploy(
         serve.run(app, name=name, route_prefix="/", blocking=False)
     except RuntimeError as error:
         raise UserError(_why_refused(name, error)) from error
+    # Where Serve ran already, it listens where its first application was deployed.
+    listens = serve.context._get_global_client().http_config  # type: ignore[union-attr]  # it runs
+    host, port = str(listens.host), int(listens.port)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
     _wait_ready(url, ready_timeout_s)
     return url
+
+
+def is_deployed(name: str = APP_NAME) -> bool:
+    """Whether the application runs on the Ray that this process is connected to."""
+    return name in serve.status().applications
 
 
 def undeploy() -> None:

@@ -18,11 +18,16 @@ from mulan_core.errors import UserError
 
 CODES = {
     400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "too_slow",
+    409: "conflict",
     413: "too_large",
     415: "unsupported_media_type",
     422: "invalid",
+    429: "too_many_requests",
     500: "internal",
     503: "unavailable",
 }
@@ -73,7 +78,9 @@ def install_handlers(api: FastAPI) -> None:
     """Answer everything that a request can raise in the one shape."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        return answer(_as_api_error(error), getattr(request.state, "request_id", "none"))
+        told = _as_api_error(error)
+        request.state.error_code = told.code
+        return answer(told, getattr(request.state, "request_id", "none"))
 
     for kind in (ApiError, HTTPException, RequestValidationError, UserError, Exception):
         api.add_exception_handler(kind, handle)

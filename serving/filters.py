@@ -13,13 +13,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 MAX_VALUE_CHARS = 512
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
+    """The value, if a filter can name it.
+
+    Raises:
+        ValueError: if it holds what no one can see.
+    """
     if not value.isprintable():
         raise ValueError("must not hold control characters or line breaks")
     return value
 
 
-Value = Annotated[str, Field(min_length=1, max_length=MAX_VALUE_CHARS), AfterValidator(_printable)]
+Value = Annotated[str, Field(min_length=1, max_length=MAX_VALUE_CHARS), AfterValidator(printable)]
 
 
 class TrackFilter(BaseModel):

@@ -144,6 +144,14 @@ def resolve_release(alias: str = "champion", *, mlflow_uri: str, cache: str | Pa
     )
 
 
+def fetch_version(version: str, *, mlflow_uri: str, cache: str | Path) -> Path:
+    """Bring a version's saved model to this machine; see ``fetch_model``."""
+    from mlflow import MlflowClient
+
+    run_id = MlflowClient(tracking_uri=mlflow_uri).get_model_version(MODEL_NAME, version).run_id
+    return fetch_model(version, str(run_id), mlflow_uri, Path(cache))
+
+
 def fetch_model(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path:
     """Download a version's saved model once; a download that was cut off is begun again.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from serving.errors import ApiError, invalid
-from serving.filters import TrackFilter
+from serving.filters import TrackFilter, printable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -27,6 +27,9 @@ Offset = Annotated[int, Field(ge=0, lt=MAX_DEPTH, description="How many of the b
 Weight = Annotated[
     float, Field(ge=-10, le=10, allow_inf_nan=False, description="Below 0 leads away from it; 0 leaves it out.")
 ]
+
+_Name = AfterValidator(printable)
+"""What can also be asked for in a filter."""
 
 
 class _Request(BaseModel):
@@ -106,17 +109,24 @@ class AudioTagForm(_Request):
 class NewTrack(_Request):
     """The fields beside the audio of a track that is added."""
 
-    track_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
-    title: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
-    artist: Annotated[str, StringConstraints(strip_whitespace=True, max_length=250)] = ""
-    dataset: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)] = "added"
-    labels: list[Label] = Field(default=[], max_length=MAX_TRACK_LABELS)
+    track_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), _Name]
+    title: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), _Name] = ""
+    artist: Annotated[str, StringConstraints(strip_whitespace=True, max_length=250), _Name] = ""
+    dataset: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60), _Name] = "added"
+    labels: list[Annotated[Label, _Name]] = Field(default=[], max_length=MAX_TRACK_LABELS)
 
 
 class EmbedRequest(_Request):
     """Texts to vectors."""
 
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
+
+
+class FeedbackRequest(_Request):
+    """Which hit of a search was the one."""
+
+    request_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    track_id: Text
 
 
 class ReleaseName(BaseModel):
@@ -151,7 +161,7 @@ class TrackHit(TrackInfo):
 class Answer(BaseModel):
     """What every answer names."""
 
-    request_id: str
+    request_id: str = Field(description="Also in the header X-Request-ID.")
     release: ReleaseName
     timing_ms: dict[str, float] = Field(examples=[{"encode": 9.1, "search": 6.3, "total": 16.0}])
 
@@ -184,6 +194,12 @@ class EmbedAnswer(Answer):
 
     dim: int
     vectors: list[list[float]]
+
+
+class FeedbackAnswer(BaseModel):
+    """That it was written down."""
+
+    status: str
 
 
 class TrackAnswer(Answer):
@@ -273,6 +289,13 @@ def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fie
     named = {name: {"value": value} for name, value in examples.items()}
     content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a route that takes JSON alone."""
+    body = request_body(model, examples, {})
+    del body["requestBody"]["content"]["multipart/form-data"]
+    return body
 
 
 def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:

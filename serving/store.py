@@ -223,9 +223,6 @@ class TrackStore:
             twice = [track_id for track_id, times in Counter(ids).items() if times > 1]
             if twice:
                 raise StoreError(f"track_id {twice[0]} occurs twice in the catalogue; {name} is not kept")
-            kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
-            kept[f"{_PREFIX}labels"] = json.dumps([label for label, _ in labels.most_common(MAX_CATALOGUE_LABELS)])
-            self._call(lambda client: client.alter_collection_properties(name, properties=kept))
             index_type = "HNSW" if len(ids) >= hnsw_from else "FLAT"
             self._index(name, index_type)
             count = self.count(name)
@@ -234,6 +231,10 @@ class TrackStore:
             recall = self._recall(name, vectors_ND, ids)
             if not recall >= recall_floor:
                 raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {recall_floor:g}; not kept")
+            # Last, so that a collection with properties is one that was proved.
+            kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
+            kept[f"{_PREFIX}labels"] = json.dumps([label for label, _ in labels.most_common(MAX_CATALOGUE_LABELS)])
+            self._call(lambda client: client.alter_collection_properties(name, properties=kept))
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
@@ -278,9 +279,11 @@ class TrackStore:
 
         Tracks that are written or deleted meanwhile may or may not be among them.
         """
+        found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
+        # Collections of earlier versions have no hashes.
+        fields = [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
 
         def start(client: MilvusClient) -> Any:
-            fields = ["track_id", "content_hash"]
             return client.query_iterator(
                 collection, batch_size=batch, filter="", output_fields=fields, consistency_level=_CONSISTENCY
             )
@@ -288,7 +291,7 @@ class TrackStore:
         iterator = self._loaded(collection, start)
         try:
             while rows := self._call(lambda _: iterator.next()):
-                yield [(row["track_id"], row["content_hash"]) for row in rows]
+                yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
         finally:
             iterator.close()
 

@@ -1,25 +1,28 @@
-"""Track vectors of a prepared folder, embedded once by Ray Data actors and shared by evaluation and index.
+"""Track vectors of a prepared folder, embedded by Ray Data actors and shared by evaluation and index.
 
-The result is a Parquet table a split, in a folder named by the model's weights and the data, so a second
-run with the same model and data reads what is there.
+A clip is embedded once by a model: vectors are kept by the clip's audio, so data that changed by 1 % cost 1 %, and a
+job that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 
+from flows.steps.vector_cache import VectorCache
 from mulan_core.data.shards import MANIFEST, decode_flac, sample_rate_hz
 from mulan_core.data.tracks import SPLITS
 from mulan_core.evaluation.encoders import TABLES, open_encoder, weights_hash
+
+SECONDS_A_PART = 15.0
+"""Of finished vectors, at most so many seconds' are lost when a job is killed."""
 
 Vectors = dict[str, tuple[list[str], np.ndarray]]
 """Split -> (track ids, unit vectors float32 (N, D))."""
@@ -29,39 +32,61 @@ def embed_prepared(
     model: str | Path,
     prepared: Path,
     *,
-    data_hash: str,
     cache: Path,
     batch_size: int,
     num_actors: int,
+    use_gpu: bool = False,
     pooling: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Vectors:
-    """Embed every clip of a prepared folder.
+    """Embed every clip of a prepared folder that this model has not embedded before.
 
     Args:
         model: what ``open_encoder`` opens; a folder by its absolute path, since actors run elsewhere.
         prepared: the prepared folder.
-        data_hash: DVC's hash of it.
-        cache: where finished embeddings are kept.
+        cache: where vectors are kept, for this and later versions of the data; see ``VectorCache``.
         batch_size: windows encoded at once.
         num_actors: Ray actors, each with the model in memory.
+        use_gpu: give each of them a GPU.
         pooling: see ``open_encoder``.
-        progress: called with the number of clips done.
+        progress: called with the number of clips done, those that were there included.
 
     Raises:
         UserError: if the model does not open, or a table of vectors lacks a track.
     """
     if Path(model).suffix in TABLES:
         return _look_up(model, prepared)
-    folder = cache / f"{weights_hash(model, pooling=pooling)}-{data_hash[:12]}"
-    if not folder.exists():
-        building = folder.with_name(f".{folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+    known = VectorCache(cache / weights_hash(model, pooling=pooling))
+    work = plan_work([path for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))], known)
+    rows = pq.read_table(prepared / MANIFEST, columns=["track_id", "split", "clip_key"]).to_pylist()
+    if work:
         encoder = (str(model), pooling, batch_size, num_actors)
-        _embed(encoder, prepared, building, num_actors=num_actors, progress=progress)
-        building.rename(folder)
-    return {split: _read(folder / f"{split}.parquet") for split in SPLITS if (folder / f"{split}.parquet").exists()}
+        done = len(rows) - sum(len(item["places"]) for item in work)
+        for count in _embed(encoder, work, known, num_actors=num_actors, use_gpu=use_gpu):
+            if progress:
+                progress(done + count)
+    # By id the table is the same every time, whatever order the actors finished in.
+    rows.sort(key=lambda row: row["track_id"])
+    vectors: Vectors = {}
+    for split in SPLITS:
+        of_split = [row for row in rows if row["split"] == split]
+        if of_split:
+            of = known.get([row["clip_key"] for row in of_split])
+            vectors[split] = ([row["track_id"] for row in of_split], of)
+    return vectors
+
+
+def plan_work(shards: Sequence[Path], known: Container[str] = ()) -> list[dict[str, Any]]:
+    """What is to be embedded: for each row group of the shards, the places of the clips whose vectors are not known."""
+    work = []
+    for path in shards:
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            keys = file.read_row_group(group, columns=["clip_key"])["clip_key"].to_pylist()
+            places = [place for place, key in enumerate(keys) if key not in known]
+            if places:
+                work.append({"shard": str(path), "group": group, "places": places})
+    return work
 
 
 def _look_up(table: str | Path, prepared: Path) -> Vectors:
@@ -73,34 +98,39 @@ def _look_up(table: str | Path, prepared: Path) -> Vectors:
 
 def _embed(
     encoder: tuple[str, str | None, int, int],
-    prepared: Path,
-    folder: Path,
+    work: list[dict[str, Any]],
+    known: VectorCache,
     *,
     num_actors: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    shards = [str(path) for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
+    use_gpu: bool,
+) -> Iterator[int]:
+    """Embed and keep; yields the number of clips done, again and again."""
     # Actors read the shards themselves: the audio passes no other process.
-    dataset = ray.data.from_items([{"shard": path} for path in shards], override_num_blocks=len(shards)).map_batches(
+    dataset = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         TrackEmbedder,
         fn_constructor_args=encoder,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=num_actors),
         num_cpus=1,
+        num_gpus=1 if use_gpu else 0,
     )
     rows: list[dict[str, Any]] = []
-    for row in dataset.iter_rows():
-        rows.append(row)
-        if progress:
-            progress(len(rows))
-    # Actors finish in any order; by id the table is the same every time.
-    rows.sort(key=lambda row: row["track_id"])
-    for split in SPLITS:
-        of_split = [row for row in rows if row["split"] == split]
-        if of_split:
-            vectors = pa.array([row["vector"] for row in of_split], pa.list_(pa.float32()))
-            ids = pa.array([row["track_id"] for row in of_split])
-            pq.write_table(pa.table({"track_id": ids, "vector": vectors}), folder / f"{split}.parquet")
+
+    def keep() -> None:
+        known.add([row["clip_key"] for row in rows], np.stack([row["vector"] for row in rows]))
+        rows.clear()
+
+    due = time.monotonic() + SECONDS_A_PART
+    try:
+        for count, row in enumerate(dataset.iter_rows(), start=1):
+            rows.append(row)
+            if time.monotonic() > due:
+                keep()
+                due = time.monotonic() + SECONDS_A_PART
+            yield count
+    finally:
+        if rows:
+            keep()
 
 
 class TrackEmbedder:
@@ -114,21 +144,14 @@ class TrackEmbedder:
         self._encoder = open_encoder(model, pooling=pooling, batch_size=batch_size)
         self._batch_size = batch_size
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-        """Embed the clips of some shards."""
-        for path in batch["shard"]:
-            shard = pq.ParquetFile(path)
-            for clips in shard.iter_batches(batch_size=self._batch_size, columns=["track_id", "split", "audio"]):
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Embed the clips of some work; see ``plan_work``."""
+        for path, group, places in zip(batch["shard"], batch["group"], batch["places"], strict=True):
+            columns = ["track_id", "clip_key", "audio"]
+            table = pq.ParquetFile(path).read_row_group(group, columns=columns).take(places)
+            for clips in table.to_batches(max_chunksize=self._batch_size):
                 ids, audio = clips["track_id"].to_pylist(), clips["audio"].to_pylist()
                 waves = (decode_flac(data) for data in audio)
                 vectors_ND = self._encoder.embed_tracks(ids, waves, sampling_rate=sample_rate_hz(audio[0]))
-                yield {
-                    "track_id": np.array(ids),
-                    "split": np.array(clips["split"].to_pylist()),
-                    "vector": vectors_ND,
-                }
-
-
-def _read(path: Path) -> tuple[list[str], np.ndarray]:
-    table = pq.read_table(path)
-    return table["track_id"].to_pylist(), np.stack(table["vector"].to_numpy(zero_copy_only=False)).astype(np.float32)
+                keys = np.array(clips["clip_key"].to_pylist())
+                yield {"track_id": np.array(ids), "clip_key": keys, "vector": vectors_ND}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,20 @@ ROWS_PER_INSERT = 500
 
 def build_index(
     store: TrackStore,
-    prepared: Path,
-    vectors: Vectors,
+    rows: list[dict[str, Any]],
     config: IndexConfig,
     *,
     version: str,
     data_hash: str,
     preprocessing_hash: str,
 ) -> tuple[str, BuildResult | None]:
-    """Build the collection of a model version over every usable track; one that stands is left as it is.
+    """Build the collection of a model version; one that stands is left as it is.
+
+    Args:
+        store: where.
+        rows: every usable track; see ``track_rows``.
+        config: kind of index and least recall.
+        version, data_hash, preprocessing_hash: the release's other parts, kept with the collection.
 
     Returns:
         The collection's name and what the build measured, or None where the collection stood already.
@@ -37,15 +44,13 @@ def build_index(
     """
     name = collection_name(version, data_hash)
     properties = {"model_version": version, "data_hash": data_hash, "preprocessing_hash": preprocessing_hash}
-    if store.has(name):
-        # A build that failed drops its collection, but one that was killed leaves it: its count tells.
-        info = store.describe(name)
-        if info.properties == properties and info.count == sum(len(ids) for ids, _ in vectors.values()):
-            return name, None
+    # Only a proved build has properties: one that was killed is built anew.
+    if store.has(name) and store.describe(name).properties == properties:
+        return name, None
     result = store.build(
         name,
-        _rows(prepared, vectors),
-        dim=next(iter(vectors.values()))[1].shape[1],
+        (rows[first : first + ROWS_PER_INSERT] for first in range(0, len(rows), ROWS_PER_INSERT)),
+        dim=len(rows[0]["vector"]) if rows else 1,
         properties=properties,
         hnsw_from=config.hnsw_from,
         recall_floor=config.recall_floor,
@@ -53,28 +58,46 @@ def build_index(
     return name, result
 
 
-def _rows(prepared: Path, vectors: Vectors) -> Iterator[list[dict[str, Any]]]:
+def track_rows(prepared: Path, vectors: Vectors, *, weights: str) -> list[dict[str, Any]]:
+    """The rows of a collection: a track's vector, what is shown of it, and a hash of all that.
+
+    Args:
+        prepared: the prepared folder.
+        vectors: of its tracks.
+        weights: identity of the model that made them.
+    """
     by_id = {track_id: v for ids, vs in vectors.values() for track_id, v in zip(ids, vs, strict=True)}
-    batch: list[dict[str, Any]] = []
+    rows = []
     for row in pq.read_table(prepared / shards.MANIFEST).to_pylist():
         if row["track_id"] not in by_id:
             continue
-        batch.append(
-            {
-                "track_id": row["track_id"],
-                "vector": by_id[row["track_id"]],
-                "title": row["title"] or row["track_id"],
-                "artist": row.get("artist") or "",
-                "dataset": row["dataset"],
-                "labels": row["labels"],
-                "media_path": row["media_path"],
-            }
-        )
-        if len(batch) == ROWS_PER_INSERT:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        shown = {
+            "title": row["title"] or row["track_id"],
+            "artist": row.get("artist") or "",
+            "dataset": row["dataset"],
+            "labels": row["labels"],
+            "media_path": row["media_path"],
+        }
+        made_of = json.dumps([weights, row["clip_key"], shown], sort_keys=True)
+        content_hash = hashlib.sha256(made_of.encode()).hexdigest()[:32]
+        key = {"track_id": row["track_id"], "vector": by_id[row["track_id"]], "content_hash": content_hash}
+        rows.append(key | shown)
+    return rows
+
+
+def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """What differs from the collection that is live: new, changed, removed and unchanged tracks."""
+    before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
+    counts = Counter(
+        "new"
+        if (known := before.get(row["track_id"])) is None
+        else "unchanged"
+        if known == row["content_hash"]
+        else "changed"
+        for row in rows
+    )
+    counts["removed"] = len(before.keys() - {row["track_id"] for row in rows})
+    return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}
 
 
 def find_media_root(prepared: Path) -> str:

@@ -32,6 +32,8 @@ def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str,
         "flow run": tags.get("mulan.flow_run_id"),
         "data": run.data.tags["mulan.data_hash"],
     }
+    if "mulan.trained_on" in tags:  # the same weights over a later catalogue
+        found["indexed data"] = tags["mulan.data_hash"]
     try:
         tracks = read_version(workspace, found["data"])
     except UserError as error:

@@ -80,7 +80,7 @@ def find_subject(
             batch_size=batch_size,
             run_id=version["run_id"],
             version=version["version"],
-            data_hash=version["tags"].get("mulan.data_hash"),
+            data_hash=version["tags"].get("mulan.trained_on", version["tags"].get("mulan.data_hash")),
         )
     try:
         kind_of(name)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows.steps.reports import read_evidence, read_report
@@ -28,6 +29,9 @@ GATE_FILE = "gate.json"
 """The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
 LONGEST_TAG = 4_500
 """MLflow refuses tags that are much longer."""
+CHAMPIONS = "mulan.champions"
+"""Tag of the registered model: its champions in order, the last one being the present one."""
+MOST_CHAMPIONS = 100
 
 
 def champion_version(*, mlflow_uri: str) -> str | None:
@@ -115,7 +119,8 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
     weights = weights_hash(trained.model)
     with tracking(mlflow_uri) as client:
         known = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-        version = next((v.version for v in known if v.tags.get("mulan.weights") == weights), None)
+        own = [v for v in known if v.tags.get("mulan.weights") == weights and "mulan.trained_on" not in v.tags]
+        version = own[0].version if own else None
         if version is None:
             with mlflow.start_run(run_id=trained.run_id):
                 info = mlflow.pyfunc.log_model(
@@ -135,16 +140,33 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
 
 
 def version_of(trained: Trained, *, mlflow_uri: str) -> str:
-    """The registered version of a finished run.
+    """The registered version of a finished run and its own data.
 
     Raises:
         UserError: if the run was never registered.
     """
     with tracking(mlflow_uri) as client:
         found = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-    if not found:
+    own = [int(version.version) for version in found if "mulan.trained_on" not in version.tags]
+    if not own:
         raise UserError("the trained model is not registered; run `mulan evaluate` first")
-    return str(max(int(version.version) for version in found))
+    return str(max(own))
+
+
+def find_version(client: mlflow.MlflowClient, name: str) -> ModelVersion:
+    """A version of the registered model by alias or number.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        if name.isdecimal():
+            return client.get_model_version(MODEL_NAME, name)
+        return client.get_model_version_by_alias(MODEL_NAME, name)
+    except MlflowException as error:
+        raise UserError(
+            f"{name!r} is no alias or version of the model `{MODEL_NAME}`; see `mulan release list`"
+        ) from error
 
 
 def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
@@ -160,17 +182,49 @@ def media_root(version: str, *, mlflow_uri: str) -> str | None:
         return client.get_model_version(MODEL_NAME, version).tags.get("mulan.media_root") or None
 
 
-def promote(version: str, *, mlflow_uri: str) -> None:
-    """Make a version the champion.
+def check_gate(version: str, *, mlflow_uri: str) -> None:
+    """Refuse a version that the gate has not passed. There is no way round the gate.
 
     Raises:
-        UserError: if the gate has not passed it. There is no way round the gate.
+        UserError: if it has not.
     """
     with tracking(mlflow_uri) as client:
-        found = client.get_model_version(MODEL_NAME, version)
-        if found.tags.get("mulan.gate") != "passed":
+        if find_version(client, version).tags.get("mulan.gate") != "passed":
             raise UserError(f"version {version} of {MODEL_NAME} was not passed by the gate; it stays candidate")
-        client.set_registered_model_alias(MODEL_NAME, "champion", version)
+
+
+def promote(version: str, *, mlflow_uri: str) -> None:
+    """Make a version the champion, and remember the champion before it.
+
+    Raises:
+        UserError: if the gate has not passed it.
+    """
+    check_gate(version, mlflow_uri=mlflow_uri)
+    champions = list_champions(mlflow_uri=mlflow_uri)
+    if champions[-1:] != [version]:
+        _set_champion([*champions, version], mlflow_uri=mlflow_uri)
+
+
+def demote(*, mlflow_uri: str) -> None:
+    """Make the champion before this one the champion again; ``list_champions`` says which one that is."""
+    _set_champion(list_champions(mlflow_uri=mlflow_uri)[:-1], mlflow_uri=mlflow_uri)
+
+
+def list_champions(*, mlflow_uri: str) -> list[str]:
+    """Versions that were champion and not rolled back, in that order; the last one is champion now."""
+    now = champion_version(mlflow_uri=mlflow_uri)
+    if now is None:
+        return []
+    with tracking(mlflow_uri) as client:
+        kept = client.get_registered_model(MODEL_NAME).tags.get(CHAMPIONS, "").split()
+    # Whoever moved the alias by hand, in the MLflow UI, promoted too.
+    return kept if kept[-1:] == [now] else [*kept, now]
+
+
+def _set_champion(champions: list[str], *, mlflow_uri: str) -> None:
+    with tracking(mlflow_uri) as client:
+        client.set_registered_model_alias(MODEL_NAME, "champion", champions[-1])
+        client.set_registered_model_tag(MODEL_NAME, CHAMPIONS, " ".join(champions[-MOST_CHAMPIONS:]))
 
 
 def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:

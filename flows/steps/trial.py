@@ -14,7 +14,7 @@ import ray.tune
 from numpy.typing import NDArray
 
 from flows.stack import quiet_ray_data
-from flows.steps.embed import TrackEmbedder, embed_prepared
+from flows.steps.embed import TrackEmbedder, embed_prepared, plan_work
 from flows.steps.evaluate import evaluate_model
 from flows.steps.models import Subject
 from flows.steps.sets import own_set
@@ -67,10 +67,10 @@ def _on_test(config: Config, workspace: Workspace, trained: Trained, *, home: Pa
     vectors = embed_prepared(
         trained.model,
         workspace.prepared,
-        data_hash=workspace.data_hash,
         cache=home / "embeddings",
         batch_size=config.index.batch_size,
         num_actors=config.index.num_actors,
+        use_gpu=config.index.use_gpu,
     )
     subject = Subject(name="a trial", path=str(trained.model), run_id=trained.run_id, data_hash=workspace.data_hash)
     return evaluate_model(subject, own_set(workspace), vectors, config.evaluate, mlflow_uri=mlflow_uri)
@@ -82,8 +82,9 @@ def on_valid(config: Config, workspace: Workspace, model: Path) -> dict[str, Any
     Returns:
         A report as of the suite; without the linear probe, whose regularisation that split chooses.
     """
-    shards = [str(path) for path in shard_paths(workspace.prepared, "valid")]
-    clips = list(TrackEmbedder(str(model), None, config.index.batch_size, 1)({"shard": np.array(shards)}))
+    embedder = TrackEmbedder(str(model), None, config.index.batch_size, 1)
+    work = plan_work(shard_paths(workspace.prepared, "valid"))
+    clips = list(embedder({name: [item[name] for item in work] for name in ("shard", "group", "places")}))
     ids = [track_id for clip in clips for track_id in clip["track_id"].tolist()]
     vectors_ND = np.concatenate([clip["vector"] for clip in clips])
     return _measure_valid(workspace, ids, vectors_ND, open_encoder(model).embed_texts)

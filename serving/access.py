@@ -1,0 +1,129 @@
+"""Who may ask for what, and how often; decided by the head of a request, before its body is read.
+
+With a file of keys every request but probes and pages needs one. Without, the endpoint is for this machine alone: it
+answers to loopback names only, and not to pages of other sites, so that no web page that someone here looks at can use
+or change the catalogue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers
+
+from serving.errors import ApiError
+from serving.keys import Key, KeyFile, Scope, is_loopback
+
+OPEN_PATHS = ("/", "/livez", "/readyz", "/docs", "/openapi.json", "/docs/oauth2-redirect")
+_MAX_BUCKETS = 10_000
+
+
+def scope_needed(method: str, path: str) -> Scope | None:
+    """What a request needs; None where anyone may ask."""
+    if path in OPEN_PATHS or path.startswith("/page/"):
+        return None
+    if path == "/metrics":
+        return "admin"
+    if method == "DELETE" or (method == "POST" and path.rstrip("/") == "/v1/tracks"):
+        return "write"
+    return "read"
+
+
+@dataclass
+class Bucket:
+    """A token bucket: so many requests at once, refilled at a steady rate."""
+
+    rate_per_s: float
+    burst: float
+    tokens: float = field(init=False)
+    filled: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.burst
+
+    def take(self, now: float) -> float:
+        """Take a token; returns the seconds until there is one, 0 if there was."""
+        self.tokens = min(self.burst, self.tokens + (now - self.filled) * self.rate_per_s)
+        self.filled = now
+        if self.tokens >= 1:
+            self.tokens -= 1
+            return 0.0
+        return (1 - self.tokens) / self.rate_per_s
+
+
+class Access:
+    """The door.
+
+    Args:
+        keys: the file of keys; None knows none.
+        host: address that the endpoint is bound to.
+        allow_open: let everybody in where there are no keys, from wherever they come.
+        rate_per_s: requests a second of a key without a rate of its own, on each replica.
+        origins: sites whose pages may ask.
+    """
+
+    def __init__(
+        self,
+        keys: KeyFile | None = None,
+        *,
+        host: str = "127.0.0.1",
+        allow_open: bool = False,
+        rate_per_s: float = 50.0,
+        origins: Collection[str] = (),
+    ) -> None:
+        self._keys, self._allow_open, self._rate_per_s = keys, allow_open, rate_per_s
+        self._origins = frozenset(origins)
+        self._is_local = is_loopback(host)
+        self._buckets: dict[str, Bucket] = {}
+
+    def admit(self, method: str, path: str, headers: Headers) -> Key | None:
+        """Let a request in, by its key if it needs one.
+
+        Raises:
+            ApiError: 401 without a good key, 403 for a scope it lacks or a foreign page, 429 above its rate.
+        """
+        needed = scope_needed(method, path)
+        self._check_origin(headers)
+        if self._keys is None or not self._keys.exists:
+            if self._is_local and not self._allow_open:
+                self._check_host(headers)
+            elif not self._allow_open:
+                raise ApiError(401, "the endpoint has no keys and lets nobody in; see `mulan keys create`")
+            return None
+        if needed is None:
+            return None
+        scheme, _, presented = headers.get("authorization", "").partition(" ")
+        key = self._keys.find(presented.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            message = "give an API key in the header Authorization: Bearer KEY"
+            raise ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})
+        if not key.allows(needed):
+            raise ApiError(403, f"this needs a key of scope {needed}; yours is for {key.scope}")
+        self._check_rate(key)
+        return key
+
+    def _check_rate(self, key: Key) -> None:
+        rate = key.rate_per_s or self._rate_per_s
+        bucket = self._buckets.get(key.key_id)
+        if bucket is None or bucket.rate_per_s != rate:
+            if len(self._buckets) >= _MAX_BUCKETS:
+                self._buckets.clear()
+            bucket = self._buckets[key.key_id] = Bucket(rate, burst=max(1.0, 2 * rate))
+        wait_s = bucket.take(time.monotonic())
+        if wait_s:
+            raise ApiError(
+                429, f"this key may ask {rate:g} times a second", headers={"Retry-After": str(int(wait_s) + 1)}
+            )
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
+            return
+        raise ApiError(403, "pages of other sites may not ask; see serve.cors_origins")
+
+    def _check_host(self, headers: Headers) -> None:
+        name, _, port = headers.get("host", "").rpartition(":")
+        if not is_loopback(name if port.isdigit() and name else headers.get("host", "")):
+            raise ApiError(403, "without keys the endpoint answers to 127.0.0.1 and localhost alone")

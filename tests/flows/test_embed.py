@@ -1,0 +1,71 @@
+"""Vectors are made once for a clip and a model: what is new costs, and what was finished before a kill is kept."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from model_fixtures import processor, tiny_model
+from prepared_fixtures import write_prepared
+
+from flows.steps.embed import TrackEmbedder, plan_work
+from flows.steps.vector_cache import VectorCache
+from mulan_core.data import shards
+from mulan_core.embedding import embed_tracks
+from mulan_core.model import MuLanModel
+from mulan_core.processor import MuLanProcessor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    processor().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """Ten clips in row groups of four."""
+    prepared = write_prepared(tmp_path / "prepared", train=10)
+    path = prepared / "train" / "shard-00000.parquet"
+    table = pq.read_table(path)
+    keys = pa.array([f"key {i}" for i in range(len(table))])
+    pq.write_table(table.append_column("clip_key", keys), path, row_group_size=4)
+    return path
+
+
+def test_vectors_come_back_whoever_wrote_them(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    VectorCache(tmp_path).add(["a", "b"], vectors[:2])
+    VectorCache(tmp_path).add(["c", "d", "e"], vectors[2:])
+    (tmp_path / ".x.building").write_bytes(b"cut off")
+    cache = VectorCache(tmp_path)
+    np.testing.assert_array_equal(cache.get(["e", "a", "c"]), vectors[[4, 0, 2]])
+    assert "d" in cache and "f" not in cache
+    with pytest.raises(KeyError):
+        cache.get(["f"])
+
+
+def test_only_unknown_clips_are_work(shard, tmp_path):
+    assert [(item["group"], item["places"]) for item in plan_work([shard])] == [
+        (0, [0, 1, 2, 3]),
+        (1, [0, 1, 2, 3]),
+        (2, [0, 1]),
+    ]
+    cache = VectorCache(tmp_path / "cache")
+    cache.add([f"key {i}" for i in (0, 1, 2, 3, 5, 8)], np.zeros((6, 2)))
+    work = plan_work([shard], cache)
+    assert [(item["group"], item["places"]) for item in work] == [(1, [0, 2, 3]), (2, [1])]
+    cache.add([f"key {i}" for i in (4, 6, 7, 9)], np.zeros((4, 2)))
+    assert plan_work([shard], VectorCache(tmp_path / "cache")) == []
+
+
+def test_the_clips_of_the_work_are_embedded_and_no_others(shard, model):
+    work = [{"shard": str(shard), "group": 0, "places": [3, 1]}, {"shard": str(shard), "group": 2, "places": [0]}]
+    batch = {name: [item[name] for item in work] for name in ("shard", "group", "places")}
+    made = list(TrackEmbedder(str(model), None, 8, 1)(batch))
+    assert np.concatenate([clips["clip_key"] for clips in made]).tolist() == ["key 3", "key 1", "key 8"]
+    waves = [shards.decode_flac(row["audio"]) for row in pq.read_table(shard).to_pylist()]
+    opened = MuLanModel.from_pretrained(model), MuLanProcessor.from_pretrained(model)
+    expected = embed_tracks(*opened, [waves[i] for i in (3, 1, 8)], batch_size=1)
+    np.testing.assert_allclose(np.concatenate([clips["vector"] for clips in made]), expected, atol=1e-5)
