@@ -17,6 +17,7 @@ from ray.serve.schema import LoggingConfig
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
 from serving.app import create_api
+from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
 from serving.ports import check_port_free
 from serving.records import log_to
@@ -46,6 +47,9 @@ class MulanApp:
         num_threads: int,
         text_program: str | None,
         keys_file: str | None,
+        canary: dict[str, Any] | None,
+        canary_program: str | None,
+        canary_share: float,
     ) -> None:
         log_to()
         self._config = config
@@ -58,10 +62,26 @@ class MulanApp:
             num_threads=num_threads,
             text_program=text_program,
         )
+        self._canary, self._canary_share = None, canary_share
+        if canary:
+            self._canary = Service(
+                Release.from_dict(canary),
+                TrackStore(milvus_uri, milvus_token),
+                media_root=media_root,
+                max_audio_s=config.max_audio_s,
+                num_threads=num_threads,
+                text_program=canary_program,
+            )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        return create_api(self._service, self._config, self._keys)
+        api = create_api(self._service, self._config, self._keys)
+        if self._canary:
+            metrics = self._service.metrics
+            metrics.name_canary(self._canary.release, self._canary_share)
+            candidate = create_api(self._canary, self._config)
+            api.add_middleware(Canary, candidate=candidate, share=self._canary_share, metrics=metrics)
+        return api
 
 
 def build_app(
@@ -73,6 +93,8 @@ def build_app(
     media_root: str | Path | None = None,
     num_threads: int = 1,
     keys_file: str | Path | None = None,
+    canary: dict[str, Any] | None = None,
+    canary_share: float = 0.0,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -83,6 +105,8 @@ def build_app(
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist.
+        canary: another release, which each replica keeps in memory too; see ``Canary``.
+        canary_share: the share of the searches that it is put to.
 
     Raises:
         UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
@@ -91,7 +115,9 @@ def build_app(
     """
     keys = KeyFile(keys_file) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
-    check_release(Release.from_dict(release), TrackStore(milvus_uri, milvus_token))
+    for one in (release, canary):
+        if one:
+            check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
         num_replicas=serve_config.num_replicas,
@@ -101,7 +127,9 @@ def build_app(
         graceful_shutdown_timeout_s=10,
     )
     root = str(Path(media_root).absolute()) if media_root else None
-    program = export_text_program(release["model_path"], serve_config.text_tower)
+    program, canary_program = (
+        export_text_program(one["model_path"], serve_config.text_tower) if one else None for one in (release, canary)
+    )
     return deployment.bind(
         release,
         serve_config,
@@ -111,6 +139,9 @@ def build_app(
         num_threads=num_threads,
         text_program=str(program) if program else None,
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
+        canary=canary,
+        canary_program=str(canary_program) if canary_program else None,
+        canary_share=canary_share,
     )
 
 

@@ -19,6 +19,7 @@ from prometheus_client import (
 from serving.release import Release
 
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10)
+_BUCKETS_SHARE = tuple(i / 10 for i in range(11))
 _BUCKETS_BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -57,6 +58,35 @@ class Metrics:
             "How far the mean of the last text queries lies from that of the catalogue's labels: 1 - cosine.",
             registry=registry,
         )
+        self._canary = Gauge(
+            "mulan_canary_share",
+            "Share of the searches that a candidate release answers too.",
+            ["model_version", "collection"],
+            registry=registry,
+        )
+        self.canary_searches = Counter(
+            "mulan_canary_searches",
+            "Searches put to the candidate: compared, failed, or skipped while it worked.",
+            ["result"],
+            registry=registry,
+        )
+        self.canary_overlap = Histogram(
+            "mulan_canary_overlap",
+            "Share of the first ten hits that both releases have.",
+            registry=registry,
+            buckets=_BUCKETS_SHARE,
+        )
+        self.canary_seconds = Histogram(
+            "mulan_canary_seconds",
+            "Time that each of the two took for the same search.",
+            ["release"],
+            registry=registry,
+            buckets=_BUCKETS_S,
+        )
+
+    def name_canary(self, release: Release, share: float) -> None:
+        """Say which release answers a share of the searches too."""
+        self._canary.labels(release.model_version, release.collection).set(share)
 
     def name_release(self, release: Release) -> None:
         """Say what is served."""
