@@ -2,8 +2,8 @@
 
     python benchmarks/index_increment.py [--tracks 20000] [--uri PATH.db|http://host:port]
 
-Encoding is timed on some clips of noise, 30 s each, with the demo's audio tower untrained, and taken times the number of
-tracks; the store's part is done in full. *new collection* is what `mulan index` does: only what is new is encoded,
+Encoding is timed on some clips of noise, 30 s each, with the demo's audio tower untrained, and taken times the number
+of tracks; the store's part is done in full. *new collection* is what `mulan index` does: only what is new is encoded,
 all vectors are inserted beside the live collection, indexed and probed. *in place* upserts the new ones into the
 collection that is served. Claim in docs/performance.md: a new collection costs under 2 % of everything.
 """
