@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_compare, cli_data, cli_keys, cli_release, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_release, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
@@ -41,6 +41,7 @@ app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_feedback.app, name="feedback")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
 app.command()(cli_versions.lineage)

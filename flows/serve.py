@@ -40,6 +40,7 @@ def deploy_release(session: Session, release: Release, canary: Release | None = 
         milvus_token=session.settings.milvus_token,
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
         keys_file=session.settings.keys_file,
+        log_folder=session.settings.query_log,
         canary=canary.to_dict() if canary else None,
         canary_share=canary_share,
     )

@@ -64,6 +64,11 @@ class Settings:
     keys_file: Path
 
     @property
+    def query_log(self) -> Path:
+        """Folder of the query log, where it is kept."""
+        return self.home / "queries"
+
+    @property
     def stack_file(self) -> Path:
         """Describes the local services of this home while they run."""
         return self.home / "stack.json"

@@ -525,6 +525,11 @@ class ServeConfig:
     """Requests that wait; more get a 503."""
     text_tower: Literal["torch", "onnx", "onnx-int8"] = "torch"
     """What encodes texts; the exported programs need the ``[export]`` extra and are faster on a CPU."""
+    autoscaling: Mapping[str, float] = field(default_factory=dict)
+    """Ray Serve's AutoscalingConfig instead of ``num_replicas``, such as min_replicas, max_replicas and
+    target_ongoing_requests; empty for a fixed number."""
+    query_log: Literal["off", "hashed", "full"] = "off"
+    """What is kept of searches: nothing, hashes of the words with the hits, or the words too."""
     rate_per_s: float = 50.0
     """Requests a second that an API key may send to a replica, where the key has no rate of its own."""
     allow_open: bool = False

@@ -18,11 +18,13 @@ from mulan_core.errors import UserError
 from serving.access import Access
 from serving.answers import ERRORS, name_of
 from serving.catalogue import catalogue_routes
+from serving.choices import choice_routes
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
 from serving.keys import KeyFile
 from serving.limits import Guard
 from serving.queries import query_routes
-from serving.records import request_log
+from serving.query_log import QueryLog
+from serving.records import Recorder, request_log
 from serving.service import Service
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -33,13 +35,22 @@ _PAGE_HEADERS = {
 }
 
 
-def create_api(service: Service, config: ServeConfig, keys: KeyFile | None = None) -> FastAPI:
+def create_api(
+    service: Service,
+    config: ServeConfig,
+    keys: KeyFile | None = None,
+    *,
+    query_log: QueryLog | None = None,
+    traces: Recorder | None = None,
+) -> FastAPI:
     """The API over an open service.
 
     Args:
         service: what it does.
         config: limits, and who may ask.
         keys: the file of API keys; where it exists, nobody gets in without one.
+        query_log: where searches and choices are kept; by default nowhere.
+        traces: told of every answer.
     """
     api = FastAPI(
         title="MuLan",
@@ -56,6 +67,7 @@ def create_api(service: Service, config: ServeConfig, keys: KeyFile | None = Non
         origins=config.cors_origins,
     )
     recorders = [request_log(service.release.model_version, service.release.collection)]
+    recorders += [traces] if traces else []
     api.add_middleware(Guard, access=access, metrics=service.metrics, recorders=recorders, config=config)
     if config.cors_origins:
         api.add_middleware(
@@ -65,7 +77,9 @@ def create_api(service: Service, config: ServeConfig, keys: KeyFile | None = Non
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
-    api.include_router(query_routes(service))
+    log = query_log or QueryLog(None, "off")
+    api.include_router(query_routes(service, log))
+    api.include_router(choice_routes(service, log))
     api.include_router(catalogue_routes(service))
     api.include_router(_probes(service))
     _add_page(api)

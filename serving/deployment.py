@@ -6,12 +6,15 @@ import logging
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from mulan_core.config import ServeConfig, from_mapping
@@ -20,11 +23,13 @@ from serving.app import create_api
 from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
 from serving.ports import check_port_free
+from serving.query_log import QueryLog
 from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
 from serving.store import TrackStore
 from serving.text_program import export_text_program
+from serving.tracing import traces_from_environment
 
 APP_NAME = "mulan"
 _SLACK = 64
@@ -47,6 +52,7 @@ class MulanApp:
         num_threads: int,
         text_program: str | None,
         keys_file: str | None,
+        log_folder: str | None,
         canary: dict[str, Any] | None,
         canary_program: str | None,
         canary_share: float,
@@ -54,6 +60,8 @@ class MulanApp:
         log_to()
         self._config = config
         self._keys = KeyFile(keys_file) if keys_file else None
+        self._query_log = QueryLog(log_folder, config.query_log, model_version=release["model_version"])
+        self._traces = traces_from_environment(release["model_version"], release["collection"])
         self._service = Service(
             Release.from_dict(release),
             TrackStore(milvus_uri, milvus_token),
@@ -75,11 +83,12 @@ class MulanApp:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        api = create_api(self._service, self._config, self._keys)
+        api = create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
         if self._canary:
             metrics = self._service.metrics
             metrics.name_canary(self._canary.release, self._canary_share)
-            candidate = create_api(self._canary, self._config)
+            # Whoever got an answer from the live release may be answered here; nobody else reaches it.
+            candidate = create_api(self._canary, replace(self._config, allow_open=True))
             api.add_middleware(Canary, candidate=candidate, share=self._canary_share, metrics=metrics)
         return api
 
@@ -93,6 +102,7 @@ def build_app(
     media_root: str | Path | None = None,
     num_threads: int = 1,
     keys_file: str | Path | None = None,
+    log_folder: str | Path | None = None,
     canary: dict[str, Any] | None = None,
     canary_share: float = 0.0,
 ) -> serve.Application:
@@ -105,6 +115,7 @@ def build_app(
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist.
+        log_folder: where the query log goes, if ``serve_config.query_log`` is on.
         canary: another release, which each replica keeps in memory too; see ``Canary``.
         canary_share: the share of the searches that it is put to.
 
@@ -120,7 +131,7 @@ def build_app(
             check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
-        num_replicas=serve_config.num_replicas,
+        **_replicas(serve_config),
         max_ongoing_requests=waiting + _SLACK,
         ray_actor_options={"num_cpus": num_threads},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
@@ -139,10 +150,23 @@ def build_app(
         num_threads=num_threads,
         text_program=str(program) if program else None,
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
+        log_folder=str(Path(log_folder).absolute()) if log_folder else None,
         canary=canary,
         canary_program=str(canary_program) if canary_program else None,
         canary_share=canary_share,
     )
+
+
+def _replicas(config: ServeConfig) -> dict[str, Any]:
+    """A fixed number of replicas, or Ray Serve's autoscaling."""
+    if not config.autoscaling:
+        return {"num_replicas": config.num_replicas}
+    try:
+        return {"autoscaling_config": AutoscalingConfig.model_validate(dict(config.autoscaling))}
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
+        raise UserError(f"serve.autoscaling: {place}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
 
 
 def app_from_environment(args: dict[str, Any]) -> serve.Application:
@@ -173,6 +197,7 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         milvus_uri=milvus_uri,
         milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
         keys_file=keys_file,
+        log_folder=home / "queries",
     )
 
 

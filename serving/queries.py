@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from serving import schemas
 from serving.answers import ERRORS, answer, is_json, read_upload, timing_of
 from serving.errors import ApiError
+from serving.query_log import QueryLog
 from serving.schemas import parse_json, parse_values, request_body, with_json
 from serving.service import Part, Service
 
@@ -40,7 +43,7 @@ _TAGS = {
 }
 
 
-def query_routes(service: Service) -> APIRouter:
+def query_routes(service: Service, log: QueryLog) -> APIRouter:
     """The routes over an open service."""
     routes = APIRouter(tags=["search"])
 
@@ -68,6 +71,9 @@ def query_routes(service: Service) -> APIRouter:
         query = await service.combine(parts, timing)
         found = await service.search(query, timing, k=asked.k, offset=asked.offset, narrow=asked.filter)
         next_offset = found.next_offset if (found.next_offset or 0) < schemas.MAX_DEPTH else None
+        if log.is_on:
+            hits = [hit["track_id"] for hit in found.hits]
+            service.aside(log.search, request.state.request_id, [_kept(part) for part in parts], hits, asked.offset)
         content = {"hits": found.hits, "no_good_match": found.no_good_match, "next_offset": next_offset}
         return answer(service, request, content)
 
@@ -109,3 +115,9 @@ def query_routes(service: Service) -> APIRouter:
         return answer(service, request, {"dim": len(vectors[0]), "vectors": vectors})
 
     return routes
+
+
+def _kept(part: Part) -> dict[str, Any]:
+    """What the query log keeps of a part: never audio."""
+    words = {"text": part.text} if part.text is not None else {"track_id": part.track_id} if part.track_id else {}
+    return words | {"weight": part.weight}

@@ -122,6 +122,13 @@ class EmbedRequest(_Request):
     texts: list[Text] = Field(min_length=1, max_length=MAX_TEXTS)
 
 
+class FeedbackRequest(_Request):
+    """Which hit of a search was the one."""
+
+    request_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    track_id: Text
+
+
 class ReleaseName(BaseModel):
     """What gave an answer."""
 
@@ -187,6 +194,12 @@ class EmbedAnswer(Answer):
 
     dim: int
     vectors: list[list[float]]
+
+
+class FeedbackAnswer(BaseModel):
+    """That it was written down."""
+
+    status: str
 
 
 class TrackAnswer(Answer):
@@ -276,6 +289,13 @@ def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fie
     named = {name: {"value": value} for name, value in examples.items()}
     content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a route that takes JSON alone."""
+    body = request_body(model, examples, {})
+    del body["requestBody"]["content"]["multipart/form-data"]
+    return body
 
 
 def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:

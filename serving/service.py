@@ -9,6 +9,7 @@ Shape letters: L labels, Q queries, D embedding size.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ CACHED_TEXTS = 4_096
 CALIBRATION_LABELS = 200
 """The most frequent ones; encoding them is what a replica's start waits for."""
 CALIBRATION_TRACKS = 1_000
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,12 @@ class Service:
         return (await self._tracks([track_id], timing))[track_id]
 
     async def _tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
-        with timing.stage("search"):
-            found = await self._in(self._pool, lambda: self._store.get(track_ids, collection=self.release.collection))
+        # An id of control characters is nobody's, and Milvus cannot be asked for it.
+        askable = [track_id for track_id in track_ids if not _CONTROL.search(track_id)]
+        found = {}
+        if askable:
+            with timing.stage("search"):
+                found = await self._in(self._pool, lambda: self._store.get(askable, collection=self.release.collection))
         missing = [track_id for track_id in track_ids if track_id not in found]
         if missing:
             raise ApiError(404, f"there is no track {missing[0]}")
@@ -287,6 +294,7 @@ class Service:
         Raises:
             ApiError: 404 if there is none of that id.
         """
+        await self.track(track_id, timing)
         with timing.stage("store"):
             deleted = await self._in(self._pool, lambda: self._store.delete(self.release.collection, [track_id]))
             await self.count_tracks()
@@ -298,6 +306,10 @@ class Service:
         count = await self._in(self._pool, lambda: self._store.count(self.release.collection))
         self.metrics.index_tracks.set(count)
         return count
+
+    def aside(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Do something small in the pool, such as writing a line; nobody needs to wait for it."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""

@@ -253,7 +253,7 @@ def test_unknown_addresses_and_methods(client):
     for path in ("/v2/search", "/v1", "/page/nothing.js", "/favicon.ico"):
         check_error(client.get(path), 404, "not_found")
     check_error(client.get("/v1/search"), 405, "method_not_allowed")
-    check_error(client.delete("/v1/tracks/song-1"), 405, "method_not_allowed")
+    check_error(client.put("/v1/tracks/song-1"), 405, "method_not_allowed")
     check_error(client.get("/v1/tracks/nobody"), 404, "not_found", "no track nobody")
     assert client.get("/v1/search").headers["allow"] == "POST"
 
