@@ -86,7 +86,7 @@ class MulanApp:
         api = create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
         if self._canary:
             metrics = self._service.metrics
-            metrics.name_canary(self._canary.release, self._canary_share)
+            metrics.canary_share.set(self._canary_share)
             # Whoever got an answer from the live release may be answered here; nobody else reaches it.
             candidate = create_api(self._canary, replace(self._config, allow_open=True))
             api.add_middleware(Canary, candidate=candidate, share=self._canary_share, metrics=metrics)

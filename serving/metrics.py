@@ -58,10 +58,9 @@ class Metrics:
             "How far the mean of the last text queries lies from that of the catalogue's labels: 1 - cosine.",
             registry=registry,
         )
-        self._canary = Gauge(
+        self.canary_share = Gauge(
             "mulan_canary_share",
-            "Share of the searches that a candidate release answers too.",
-            ["model_version", "collection"],
+            "Share of the searches that a candidate answers too; 0 without one.",
             registry=registry,
         )
         self.canary_searches = Counter(
@@ -83,10 +82,10 @@ class Metrics:
             registry=registry,
             buckets=_BUCKETS_S,
         )
-
-    def name_canary(self, release: Release, share: float) -> None:
-        """Say which release answers a share of the searches too."""
-        self._canary.labels(release.model_version, release.collection).set(share)
+        for result in ("compared", "failed", "skipped"):
+            self.canary_searches.labels(result)
+        for which in ("live", "canary"):
+            self.canary_seconds.labels(which)
 
     def name_release(self, release: Release) -> None:
         """Say what is served."""
