@@ -156,7 +156,7 @@ def infinity(python: str | None) -> Iterator[str | None]:
         "DO_NOT_TRACK": "1",
         "INFINITY_ANONYMOUS_USAGE_STATS": "0",
     }
-    log = tempfile.TemporaryFile()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
     process = subprocess.Popen(command, env=os.environ | threads, stdout=log, stderr=log)
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120

@@ -3,8 +3,8 @@
     python tests/load/closed_loop.py http://127.0.0.1:8000 --callers 32 --seconds 20
     python tests/load/closed_loop.py http://127.0.0.1:7997 --infinity minilm --callers 32
 
-Every text is new, so no vector comes from a cache. Written on plain sockets: httpx takes more time for a request than the
-endpoint does, and would be what is measured.
+Every text is new, so no vector comes from a cache. Written on plain sockets: httpx takes more time for a request than
+the endpoint does, and would be what is measured.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def main() -> None:
     body_of = infinity_body(given.infinity) if given.infinity else search_body
     asyncio.run(drive(given.url, body_of, callers=given.callers, seconds=2.0))  # warm up
     run = asyncio.run(drive(given.url, body_of, callers=given.callers, seconds=given.seconds, key=given.key))
-    print(json.dumps(run.summary()))
+    print(json.dumps(run.summary()))  # noqa: T201 - a program
 
 
 if __name__ == "__main__":
