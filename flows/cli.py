@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_text, cli_versions
+from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_release, cli_text, cli_versions
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
@@ -36,9 +36,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 stage = typer.Typer(no_args_is_help=True)
-release = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 app.add_typer(stage, name="stage", hidden=True)
-app.add_typer(release, name="release")
+app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
 app.add_typer(cli_keys.app, name="keys")
@@ -494,38 +493,6 @@ def export(
     for program in written:
         difference, cosine = f"{program.max_difference:.1e}", f"{program.min_cosine:.4f}"
         table.add_row(program.file, f"{program.megabytes:.1f}", difference, cosine)
-    console.print(table)
-
-
-@release.command("show")
-def release_show(url: Annotated[str | None, typer.Option(help="The endpoint.")] = None) -> None:
-    """Show the release that the endpoint serves.
-
-    Example: mulan release show
-    """
-    print_json(_client(url).release())
-
-
-@release.command("list")
-def release_list(as_json: AsJson = False) -> None:
-    """List the registered versions with the gate's word and their collections.
-
-    Example: mulan release list
-    """
-    from flows.steps.registry import list_versions
-
-    versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
-    if as_json:
-        print_json(versions)
-        return
-    table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
-    for version in versions:
-        table.add_row(
-            *(
-                str(version[key])
-                for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit", "created")
-            )
-        )
     console.print(table)
 
 

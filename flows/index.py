@@ -13,6 +13,7 @@ from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.index import build_index, count_changes, find_media_root, track_rows
+from flows.steps.releases import version_for_data
 from mulan_core.evaluation.encoders import weights_hash
 from serving.release import fetch_version, preprocessing_hash
 
@@ -43,7 +44,7 @@ def index(
             trained = session.trained()
             version, folder = registry.version_of(trained, mlflow_uri=uri), trained.model
         else:
-            version = registry.version_for_data(model, workspace.data_hash, mlflow_uri=uri)
+            version = version_for_data(model, workspace.data_hash, mlflow_uri=uri)
             folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
         with bar("embed") as update:
             vectors = session.vectors(folder, progress=update)

@@ -12,23 +12,27 @@ from flows.session import Session, open_session
 from flows.steps.registry import media_root
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
-from serving.release import resolve_release
+from serving.release import Release, resolve_release
 
 
 @flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
 def serve(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Deploy the champion release; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
-        url = deploy_release(session)
+        url = deploy_release(session, find_release(session, "champion"))
         # Ready means that it has encoded a text and found a track; asking that needs no API key.
         return {"url": url, "release": MulanClient(url).ready()["release"]}
 
 
+def find_release(session: Session, name: str) -> Release:
+    """The release of an alias or version, with its model on this machine."""
+    return resolve_release(name, mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
+
+
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
-def deploy_release(session: Session) -> str:
-    """Resolve, check and deploy; Serve replaces the old release only when the new one answers."""
+def deploy_release(session: Session, release: Release) -> str:
+    """Check and deploy; Serve replaces the old release only when the new one answers."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
-    release = resolve_release(mlflow_uri=session.settings.mlflow_uri, cache=session.settings.home / "models")
     app = build_app(
         release.to_dict(),
         config,

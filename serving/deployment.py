@@ -191,9 +191,17 @@ def deploy(
         serve.run(app, name=name, route_prefix="/", blocking=False)
     except RuntimeError as error:
         raise UserError(_why_refused(name, error)) from error
+    # Where Serve ran already, it listens where its first application was deployed.
+    listens = serve.context._get_global_client().http_config  # type: ignore[union-attr]  # it runs
+    host, port = str(listens.host), int(listens.port)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
     _wait_ready(url, ready_timeout_s)
     return url
+
+
+def is_deployed(name: str = APP_NAME) -> bool:
+    """Whether the application runs on the Ray that this process is connected to."""
+    return name in serve.status().applications
 
 
 def undeploy() -> None:

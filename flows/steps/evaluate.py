@@ -83,7 +83,8 @@ def evaluate_model(
         with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
             _write(report, evidence, Path(folder))
             mlflow.log_artifacts(folder, artifacts_of(placed.name))
-            mlflow.log_metrics({prefix + name: value for name, value in report["metrics"].items()})
+            numbers = report["metrics"] | _conduct(report)
+            mlflow.log_metrics({prefix + name: value for name, value in numbers.items()})
             mlflow.set_tag(_key_tag(placed), key)
     if out is not None:
         _write(report, evidence, out / (placed.name if is_whole else f"{placed.name}-{'-'.join(chosen)}"))
@@ -147,6 +148,19 @@ def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
     if not definition.is_text_only:
         info["audio_hash"] = shards.hash_split(placed.path, "test")
     return info | {"data_hash": placed.data_hash, "model": subject.describe()}
+
+
+def _conduct(report: dict[str, Any]) -> dict[str, float]:
+    """Behaviour and cost as flat numbers, ``behaviour/silence/share`` and the like."""
+    told = ("share", "below", "roc_auc")
+    behaviour = {
+        f"behaviour/{name}/{key}": of_name[key]
+        for name, of_name in report["behaviour"].items()
+        for key in told
+        if key in of_name
+    }
+    cost = {f"cost/{key}": value for key, value in report["cost"].items() if isinstance(value, (int, float))}
+    return behaviour | cost
 
 
 def _write(report: dict[str, Any], evidence: Evidence, folder: Path) -> None:

@@ -29,8 +29,9 @@ GATE_FILE = "gate.json"
 """The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
 LONGEST_TAG = 4_500
 """MLflow refuses tags that are much longer."""
-OF_THE_INDEX = ("mulan.collection", "mulan.media_root", "mulan.index")
-"""Tags that say what was built for a version, rather than what it is."""
+CHAMPIONS = "mulan.champions"
+"""Tag of the registered model: its champions in order, the last one being the present one."""
+MOST_CHAMPIONS = 100
 
 
 def champion_version(*, mlflow_uri: str) -> str | None:
@@ -152,34 +153,6 @@ def version_of(trained: Trained, *, mlflow_uri: str) -> str:
     return str(max(own))
 
 
-def version_for_data(name: str, data_hash: str, *, mlflow_uri: str) -> str:
-    """The version of a registered model for other data than it was trained on; registered if there is none yet.
-
-    A version stands for a release, so the same weights over new data are a new version. The gate's word is about the
-    weights, and is carried along.
-
-    Args:
-        name: an alias or version.
-        data_hash: DVC's hash of the prepared data.
-        mlflow_uri: the registry.
-
-    Raises:
-        UserError: if no version has that name.
-    """
-    with tracking(mlflow_uri) as client:
-        version = find_version(client, name)
-        if version.tags.get("mulan.data_hash") == data_hash:
-            return str(version.version)
-        weights = version.tags.get("mulan.weights")
-        for known in client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{version.run_id}'"):
-            if known.tags.get("mulan.weights") == weights and known.tags.get("mulan.data_hash") == data_hash:
-                return str(known.version)
-        tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
-        tags = {"mulan.trained_on": version.tags["mulan.data_hash"]} | tags | {"mulan.data_hash": data_hash}
-        made = client.create_model_version(MODEL_NAME, str(version.source), version.run_id, tags=tags)
-        return str(made.version)
-
-
 def find_version(client: mlflow.MlflowClient, name: str) -> ModelVersion:
     """A version of the registered model by alias or number.
 
@@ -209,17 +182,49 @@ def media_root(version: str, *, mlflow_uri: str) -> str | None:
         return client.get_model_version(MODEL_NAME, version).tags.get("mulan.media_root") or None
 
 
-def promote(version: str, *, mlflow_uri: str) -> None:
-    """Make a version the champion.
+def check_gate(version: str, *, mlflow_uri: str) -> None:
+    """Refuse a version that the gate has not passed. There is no way round the gate.
 
     Raises:
-        UserError: if the gate has not passed it. There is no way round the gate.
+        UserError: if it has not.
     """
     with tracking(mlflow_uri) as client:
-        found = client.get_model_version(MODEL_NAME, version)
-        if found.tags.get("mulan.gate") != "passed":
+        if find_version(client, version).tags.get("mulan.gate") != "passed":
             raise UserError(f"version {version} of {MODEL_NAME} was not passed by the gate; it stays candidate")
-        client.set_registered_model_alias(MODEL_NAME, "champion", version)
+
+
+def promote(version: str, *, mlflow_uri: str) -> None:
+    """Make a version the champion, and remember the champion before it.
+
+    Raises:
+        UserError: if the gate has not passed it.
+    """
+    check_gate(version, mlflow_uri=mlflow_uri)
+    champions = list_champions(mlflow_uri=mlflow_uri)
+    if champions[-1:] != [version]:
+        _set_champion([*champions, version], mlflow_uri=mlflow_uri)
+
+
+def demote(*, mlflow_uri: str) -> None:
+    """Make the champion before this one the champion again; ``list_champions`` says which one that is."""
+    _set_champion(list_champions(mlflow_uri=mlflow_uri)[:-1], mlflow_uri=mlflow_uri)
+
+
+def list_champions(*, mlflow_uri: str) -> list[str]:
+    """Versions that were champion and not rolled back, in that order; the last one is champion now."""
+    now = champion_version(mlflow_uri=mlflow_uri)
+    if now is None:
+        return []
+    with tracking(mlflow_uri) as client:
+        kept = client.get_registered_model(MODEL_NAME).tags.get(CHAMPIONS, "").split()
+    # Whoever moved the alias by hand, in the MLflow UI, promoted too.
+    return kept if kept[-1:] == [now] else [*kept, now]
+
+
+def _set_champion(champions: list[str], *, mlflow_uri: str) -> None:
+    with tracking(mlflow_uri) as client:
+        client.set_registered_model_alias(MODEL_NAME, "champion", champions[-1])
+        client.set_registered_model_tag(MODEL_NAME, CHAMPIONS, " ".join(champions[-MOST_CHAMPIONS:]))
 
 
 def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:

@@ -114,12 +114,17 @@ class _Pair:
         self.found: dict[str, Difference] = {}
         self.notes: list[str] = []
         place = {track_id: n for n, track_id in enumerate(b.track_ids)}
-        if place.keys() != set(a.track_ids):
+        self.has_tracks = bool(a.track_ids and b.track_ids)  # a model without an audio side has none
+        if self.has_tracks and place.keys() != set(a.track_ids):
             raise UserError("the two evidences are of other tracks, though the sets' hashes are equal; evaluate again")
-        self.rows_b = np.array([place[track_id] for track_id in a.track_ids], dtype=np.int64)
+        self.rows_b = np.array([place[track_id] for track_id in a.track_ids if self.has_tracks], dtype=np.int64)
 
     def measure(self) -> tuple[list[OfClass], list[OfQuery]]:
         """Everything; gives what was found for single classes and single queries."""
+        for name in dict.fromkeys(self.a.pair_sets):
+            self._triplets(name)
+        if not self.has_tracks:
+            return [], []
         of_tagging = self._classes("tagging", self.a.class_scores(), self.b.class_scores()[self.rows_b])
         apart_N = self.a.held_out_N
         if apart_N.any():
@@ -129,8 +134,6 @@ class _Pair:
         if self.a.probe_NC.shape[1] and self.b.probe_NC.shape[1]:
             of_probe = self._classes("probe", self.a.probe_NC, self.b.probe_NC[self.rows_b])
         queries = [one for name in dict.fromkeys(self.a.query_sets) for one in self._queries(name)]
-        for name in dict.fromkeys(self.a.pair_sets):
-            self._triplets(name)
         return of_tagging or of_probe, queries
 
     def _add(self, name: str, values_aB: Floats, values_bB: Floats, *, centred: bool = False) -> None:

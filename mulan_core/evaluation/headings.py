@@ -38,3 +38,39 @@ def grouped_metrics(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
         if start is not None:
             grouped[start].append((metric_label(name.removeprefix(start)), name))
     return [(heading, grouped[start]) for start, heading in SECTIONS if grouped[start]]
+
+
+def conduct_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Behaviour, cost and parts of the set as (what, sentence); those that were measured."""
+    behaviour, cost, lines = report.get("behaviour") or {}, report.get("cost") or {}, []
+    for clip in ("silence", "noise"):
+        if found := behaviour.get(clip):
+            lines.append(
+                (
+                    f"{clip} among the hits",
+                    f"in {100 * found['share']:.1f} % of {found['queries']:,} queries among the first "
+                    f"{found['first_hits']}; any clip by chance {100 * found['chance']:.1f} %",
+                )
+            )
+    if found := behaviour.get("negation"):
+        lines.append(
+            (
+                "negation",
+                f"\u201cno X\u201d scores below \u201cX\u201d on {100 * found['below']:.0f} % of the tracks of X; as a "
+                f"query for tracks without X its ROC-AUC is {found['roc_auc']:.3f} (chance 0.5)",
+            )
+        )
+    for side, what in (("text", "one query"), ("clip", "10 s of audio")):
+        if (took := cost.get(f"encode_ms_{side}")) is not None:
+            lines.append((f"encoding {what}", f"{took:.1f} ms, the median of {cost['runs']} on {cost['machine']}"))
+    if cost.get("parameters"):
+        lines.append(("parameters", f"{cost['parameters']:,}"))
+    for row in report.get("slices") or ():
+        if row["kind"] in ("source", "dataset"):
+            lines.append(
+                (
+                    f"{row['kind']} {row['name']}",
+                    f"{row['metric'].replace('_', ' ')} {row['value']:.3f} ({row['items']:,})",
+                )
+            )
+    return lines

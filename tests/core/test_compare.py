@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_page import Page
 from test_suite import CONFIG as SUITE_CONFIG
-from test_suite import catalogue, embed_texts, evaluate_both
+from test_suite import catalogue, content_of, embed_texts, evaluate_both
 
 from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
@@ -19,11 +19,13 @@ from mulan_core.evaluation.compare_report import to_markdown, write_comparison
 from mulan_core.evaluation.comparison import Comparison, Difference
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import average_precision, bootstrap_weights, roc_auc
+from mulan_core.evaluation.suite import evaluate
 from mulan_core.evaluation.triplets import triplet_accuracy
 from mulan_core.gate import decide_promotion
 
 Made = tuple[dict[str, Any], Evidence]
 RANKS = ("retrieval/title/median_rank", "retrieval/description/median_rank")
+APART = set(catalogue()["audio"]["test"][0][::4])
 CONFIG = replace(SUITE_CONFIG, bootstrap=20)
 
 
@@ -40,8 +42,7 @@ def made() -> tuple[Made, Made]:
     models = []
     for noise, tower in ((4.0, vague), (2.5, embed_texts)):
         arguments = catalogue(noise=noise) | {"embed_texts": tower}
-        apart = set(arguments["audio"]["test"][0][::4])
-        models.append(evaluate_both(**arguments, held_out=apart, config=CONFIG, set_info={"name": "made up"}))
+        models.append(evaluate_both(**arguments, held_out=APART, config=CONFIG, set_info={"name": "made up"}))
     return models[0], models[1]
 
 
@@ -224,6 +225,17 @@ def test_what_only_one_model_has_is_left_out_and_said(made: tuple[Made, Made]) -
     assert "tagging: 1 classes have a number of one model alone; the means leave them out." in less.notes
     kept = [row["roc_auc"] for row in made[0][0]["per_class"] if row["facet"] == "mood" and row["tracks"] == "test"]
     assert by_name(less)["tagging/mood/roc_auc"].a == pytest.approx(np.mean(kept[1:]), abs=1e-6)
+
+
+def test_a_model_of_texts_alone_is_compared_on_texts(made: tuple[Made, Made]) -> None:
+    arguments = catalogue()
+    content = content_of(**{name: arguments[name] for name in ("audio", "labels", "playlists")}, held_out=APART)
+    report, evidence = evaluate(content, {}, embed_texts=embed_texts, config=CONFIG)
+    assert not evidence.track_ids
+    for pair in ((made[0], (report, evidence)), ((report, evidence), made[0])):
+        less = compare(*pair)
+        assert [one.name for one in less.metrics] == ["triplets/playlist/accuracy"]
+        assert any("not compared: tagging/genre/roc_auc" in note for note in less.notes)
 
 
 def test_other_sets_and_evidence_of_others_are_refused(made: tuple[Made, Made]) -> None:

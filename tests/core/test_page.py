@@ -23,7 +23,7 @@ from mulan_core.evaluation.page.numbers import (
     query_histogram,
 )
 from mulan_core.evaluation.paper import TABLE_4, TABLE_5, TABLE_6, paper_tables, paper_value
-from mulan_core.evaluation.report import write_evaluation, write_report
+from mulan_core.evaluation.report import to_markdown, write_evaluation, write_report
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "docs" / "PAPER.md"
 VOID = {"meta", "br"}
@@ -231,3 +231,24 @@ def test_the_paper_s_numbers_are_those_of_the_notes() -> None:
     expected = sorted(number for line in lines for number in re.findall(r"(?<!\d)\.\d{3}", line))
     values = [value for table in (TABLE_4, TABLE_5, TABLE_6) for row in table.rows.values() for value in row]
     assert sorted(f"{value:.3f}"[1:] for value in values if value is not None) == expected
+
+
+def test_behaviour_and_cost_are_shown_where_they_were_measured() -> None:
+    report = make_report() | {
+        "behaviour": {
+            "silence": {"share": 0.0142, "chance": 0.036, "queries": 573, "clips": 1, "first_hits": 10},
+            "negation": {"below": 0.66, "roc_auc": 0.123, "chance": 0.5, "classes": 33},
+        },
+        "cost": {"encode_ms_text": 33.51, "runs": 9, "parameters": 22_939_057, "machine": "a <desk>"},
+        "slices": [
+            {"kind": "source", "name": "lf", "metric": "text auc", "value": 0.9671, "items": 217},
+            {"kind": "class", "name": "genre:Jazz", "metric": "roc_auc", "value": 0.9, "items": 9},
+        ],
+    }
+    page = Page(to_html(report, make_evidence()))
+    assert "Behaviour and cost" in page.headings
+    for text in (" ".join(page.text.split()), to_markdown(report)):
+        for said in ("in 1.4 % of 573 queries", "3.6 %", "on 66 % of the tracks", "0.123", "33.5 ms", "22,939,057"):
+            assert said in text
+        assert "a <desk>" in text and "text auc 0.967 (217)" in text and "noise among" not in text
+    assert "Behaviour" not in to_markdown(make_report())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mulan_core.evaluation.evidence import Evidence
-from mulan_core.evaluation.headings import grouped_metrics
+from mulan_core.evaluation.headings import conduct_lines, grouped_metrics
 from mulan_core.evaluation.page import charts, numbers
 from mulan_core.evaluation.paper import Cell, Row, Table, paper_tables
 from mulan_core.evaluation.tagging import split_label
@@ -186,6 +186,12 @@ def metrics(report: Report) -> str:
         table = f"<table><thead>{head}</thead><tbody>{''.join(body)}</tbody></table>"
         blocks.append(f'<div class="panel"><h3>{escape(heading)}</h3><div class="wide">{table}</div></div>')
     return section("All metrics", f'<div class="columns two">{"".join(blocks)}</div>' if blocks else "")
+
+
+def conduct(report: Report) -> str:
+    """How it behaves where nothing is to be found, what it costs, and how parts of the set fare."""
+    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in conduct_lines(report))
+    return section("Behaviour and cost", f'<div class="panel"><dl>{rows}</dl></div>' if rows else "")
 
 
 def protocol(report: Report) -> str:

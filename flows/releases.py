@@ -1,0 +1,88 @@
+"""The flows that change what is served: ``promote``, ``rollback``, ``canary`` and ``prune``.
+
+The order of a promotion: everything is checked, the endpoint is switched, then the registry and Milvus follow. What
+fails before that leaves all three as they were.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.serve import deploy_release, find_release
+from flows.session import Session, open_session
+from flows.steps import registry
+from flows.steps.releases import collections_to_drop
+from mulan_core.errors import UserError
+from serving.deployment import is_deployed
+from serving.release import Release, check_release
+
+
+@flow(name="promote", description="Make a release champion, and serve it where an endpoint runs.")
+def promote(manifest: str | None = None, params: str | None = None, *, version: str) -> dict[str, Any]:
+    """Promote a release that the gate passed. A canary ends by it.
+
+    Args:
+        manifest, params: which workspace; see ``prepare``.
+        version: an alias or version.
+
+    Returns:
+        ``release``, and ``url`` of the endpoint that serves it now; null where none runs.
+    """
+    with open_session(manifest, None, params) as session, session.stage("promote"):
+        uri = session.settings.mlflow_uri
+        registry.check_gate(version, mlflow_uri=uri)
+        release = find_release(session, version)
+        url = _switch(session, release)
+        registry.promote(release.model_version, mlflow_uri=uri)
+        session.store.switch_alias(release.collection)
+        return {"release": release.to_dict(), "url": url}
+
+
+@flow(name="rollback", description="Make the champion before this one champion again, and serve it.")
+def rollback(manifest: str | None = None, params: str | None = None) -> dict[str, Any]:
+    """Go back to the champion before this one; see ``promote``.
+
+    Raises:
+        UserError: if there was none, or its collection is gone.
+    """
+    with open_session(manifest, None, params) as session, session.stage("rollback"):
+        uri = session.settings.mlflow_uri
+        champions = registry.list_champions(mlflow_uri=uri)
+        if len(champions) < 2:
+            raise UserError("there is no champion before this one to go back to; see `mulan release list`")
+        release = find_release(session, champions[-2])
+        url = _switch(session, release)
+        registry.demote(mlflow_uri=uri)
+        session.store.switch_alias(release.collection)
+        return {"release": release.to_dict(), "url": url}
+
+
+@flow(name="prune", description="Drop the collections of releases that nobody goes back to.")
+def prune(manifest: str | None = None, params: str | None = None, *, keep: int) -> dict[str, Any]:
+    """Drop collections of old releases; models and reports stay in the registry.
+
+    Args:
+        manifest, params: which workspace; see ``prepare``.
+        keep: champions before this one whose collections stay, for a rollback.
+
+    Returns:
+        ``dropped`` and ``kept``: names of collections.
+    """
+    with open_session(manifest, None, params) as session, session.stage("prune"):
+        old, kept = collections_to_drop(keep, mlflow_uri=session.settings.mlflow_uri)
+        dropped = [name for name in old if session.store.has(name)]
+        for name in dropped:
+            session.store.drop(name)
+        return {"dropped": dropped, "kept": [name for name in kept if session.store.has(name)]}
+
+
+def _switch(session: Session, release: Release) -> str | None:
+    if not session.store.has(release.collection):
+        raise UserError(
+            f"the collection {release.collection} of version {release.model_version} is gone; `mulan index --model "
+            f"{release.model_version}` builds it anew where the workspace has its data"
+        )
+    check_release(release, session.store)
+    return deploy_release(session, release) if is_deployed() else None
