@@ -58,7 +58,7 @@ def show(
     from serving.client import MulanClient
 
     if version is None:
-        print_json(MulanClient(url or endpoint_url()).release())
+        print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
         return
     from flows.steps.releases import show_release
 
