@@ -80,7 +80,7 @@ def create_api(
     log = query_log or QueryLog(None, "off")
     api.include_router(query_routes(service, log))
     api.include_router(choice_routes(service, log))
-    api.include_router(catalogue_routes(service))
+    api.include_router(catalogue_routes(service, log))
     api.include_router(_probes(service))
     _add_page(api)
     return api

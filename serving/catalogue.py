@@ -1,4 +1,4 @@
-"""Routes of the catalogue: look a track up, play it, add and delete, and the release that is served."""
+"""Routes of the catalogue: look a track up, play it, add and delete, the map, and the release that is served."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from serving import schemas
 from serving.answers import ERRORS, answer, is_json, name_of, read_upload, timing_of
 from serving.errors import ApiError
 from serving.media import locate_media
+from serving.query_log import QueryLog
 from serving.schemas import parse_values, upload_body, with_json
 from serving.service import Service
 
@@ -22,8 +23,8 @@ _TRACK_FORM = {
 }
 
 
-def catalogue_routes(service: Service) -> APIRouter:
-    """The routes over an open service."""
+def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
+    """The routes over an open service; whether ``log`` is on is said with the release."""
     routes = APIRouter(tags=["catalogue"])
 
     # Ids may hold slashes, hence the path converter, and the longer route first.
@@ -68,6 +69,16 @@ def catalogue_routes(service: Service) -> APIRouter:
         await service.delete(track_id, timing_of(request))
         return answer(service, request, {"deleted": track_id})
 
+    @routes.get(
+        "/v1/map",
+        summary="The catalogue as points of a plane",
+        responses=ERRORS | {200: {"model": schemas.MapAnswer}},
+    )
+    async def draw_map(request: Request) -> Response:
+        with timing_of(request).stage("map"):
+            drawn = await service.map()
+        return answer(service, request, drawn)
+
     @routes.get("/v1/release", summary="Say what is served", responses={200: {"model": schemas.ReleaseAnswer}})
     async def release() -> Response:
         return JSONResponse(
@@ -76,6 +87,7 @@ def catalogue_routes(service: Service) -> APIRouter:
                 "created_at": service.release.created_at,
                 "num_tracks": await service.count_tracks(),
                 "labels": list(service.collection.labels),
+                "takes_feedback": log.is_on,
             }
         )
 

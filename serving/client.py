@@ -94,6 +94,7 @@ class ReleaseAnswer(ReleaseName):
     created_at: str
     num_tracks: int
     labels: list[str]
+    takes_feedback: bool
 
 
 class Query(TypedDict, total=False):

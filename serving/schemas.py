@@ -226,6 +226,26 @@ class ReleaseAnswer(ReleaseName):
     created_at: str
     num_tracks: int
     labels: list[str] = Field(description="The catalogue's labels, most frequent first.")
+    takes_feedback: bool = Field(description="The query log is on, so choices are worth sending.")
+
+
+class MapPoint(BaseModel):
+    """A track on the map."""
+
+    track_id: str
+    title: str
+    artist: str
+    audio_url: str | None
+    label: str | None = Field(description="Its label of the facet.")
+    x: float
+    y: float
+
+
+class MapAnswer(Answer):
+    """The catalogue, or a sample of it, as points within 1 of the middle; near ones tend to sound alike."""
+
+    facet: str | None = Field(description="What the labels are of, such as genre; null where tracks have none.")
+    points: list[MapPoint]
 
 
 class ErrorDetail(BaseModel):

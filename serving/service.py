@@ -26,6 +26,7 @@ from serving.drift import QueryDrift
 from serving.encoder import Encoder
 from serving.errors import ApiError
 from serving.filters import TrackFilter
+from serving.map import CatalogueMap
 from serving.media import is_playable
 from serving.metrics import Metrics
 from serving.release import Release, check_release
@@ -119,6 +120,9 @@ class Service:
             self._encoder.encode_texts, self._model_thread, size=CACHED_TEXTS, metrics=self.metrics
         )
         self._find = Searches(store, release.collection, self._pool, metrics=self.metrics)
+        self._map = CatalogueMap(store, release.collection, self.show)
+        # Of its own: who comes while it is drawn waits here, and takes no thread from searches.
+        self._map_thread = ThreadPoolExecutor(1, thread_name_prefix="map")
         self._label_vectors_LD: np.ndarray | None = None
         self.calibration = Calibration()
         self._drift: QueryDrift | None = None
@@ -306,6 +310,10 @@ class Service:
         count = await self._in(self._pool, lambda: self._store.count(self.release.collection))
         self.metrics.index_tracks.set(count)
         return count
+
+    async def map(self) -> dict[str, Any]:
+        """The catalogue as points of a plane; see ``CatalogueMap.draw``."""
+        return await self._in(self._map_thread, self._map.draw)
 
     def aside(self, work: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Do something small in the pool, such as writing a line; nobody needs to wait for it."""

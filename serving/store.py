@@ -25,7 +25,7 @@ import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from serving.errors import StoreError, StoreUnavailableError
-from serving.filters import TrackFilter
+from serving.filters import TrackFilter, one_of
 from serving.recall import PROBE_K, pick_queries, share_found
 from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES, METADATA, Track, clean_row, track_of
 
@@ -262,7 +262,7 @@ class TrackStore:
         """Remove tracks; returns how many were there. Ids that are not are no error."""
         found = list(self.get(track_ids, collection=collection))
         if found:
-            self._call(lambda client: client.delete(collection, ids=found))
+            self._call(lambda client: client.delete(collection, filter=one_of(found)))
             self._settle(collection)
         return len(found)
 
@@ -355,10 +355,18 @@ class TrackStore:
 
     def get(self, track_ids: Sequence[str], *, collection: str) -> dict[str, tuple[Track, np.ndarray]]:
         """Tracks and their vectors by id; ids that are not there are left out."""
+        if not track_ids:
+            return {}
 
         def ask(client: MilvusClient) -> Any:
             fields = ["track_id", "vector", *METADATA]
-            return client.get(collection, ids=list(track_ids), output_fields=fields, timeout=self._timeout_s)
+            return client.query(
+                collection,
+                filter=one_of(track_ids),
+                output_fields=fields,
+                consistency_level=_CONSISTENCY,
+                timeout=self._timeout_s,
+            )
 
         rows = self._loaded(collection, ask)
         return {row["track_id"]: (track_of(row), np.asarray(row["vector"], np.float32)) for row in rows}

@@ -1,113 +1,82 @@
-/* The search page. Everything that came over the network is put on the page as text, never as markup. */
-"use strict";
+/* The search page: what is asked for, its address, and what keys, files and the microphone do. */
 
-const $ = (id) => document.getElementById(id);
-const PLAY = "M8 5v14l11-7z";
-const PAUSE = "M6 5h4v14H6zm8 0h4v14h-4z";
+import { EndpointError, getRelease, getTrack, search, sendChoice, tagFile } from "./api.js";
+import { RECORD_S, record } from "./audio.js";
+import { $, button, element, facet, nameOf, short } from "./dom.js";
+import { markFound, openMap, watchMap } from "./map.js";
+import { close, play, toggle, watchPlayer } from "./player.js";
+import { closeTags, markPlaying, row, step, tagBars, toggleTags } from "./results.js";
+
 const K = 20;
-const state = { asked: 0, filters: [], again: null, playing: null, recording: null };
-
-function element(tag, options = {}, ...children) {
-  const made = document.createElement(tag);
-  const { dataset, ...rest } = options;
-  Object.assign(made, rest);
-  Object.assign(made.dataset, dataset);
-  made.append(...children);
-  return made;
-}
-
-function icon(path) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS(svg.namespaceURI, "path"));
-  svg.firstChild.setAttribute("d", path);
-  return svg;
-}
+const OFFERED = 12; // labels of a facet before "all"
+const BLANK = { text: "", track: null, file: null, not: "", labels: [] };
+let query = BLANK;
+let answer = null; // of the search on the page
+let address = null; // the part of it that was last shown; a change of view alone asks nothing
+let turn = 0;
+let takesFeedback = false;
+let recording = null;
 
 /* ---- asking ---- */
 
-class EndpointError extends Error {
-  constructor(code, message) {
-    super(message);
-    this.code = code;
-  }
+/** Search for something else, keeping what is not named; the address says what, so that Back works. */
+function ask(change) {
+  query = { ...query, ...change };
+  const parameters = new URLSearchParams();
+  if (query.text) parameters.set("q", query.text);
+  if (query.track) parameters.set("like", query.track.track_id);
+  if (query.not) parameters.set("not", query.not);
+  for (const label of query.labels) parameters.append("label", label);
+  history.pushState(null, "", parameters.size ? `/?${parameters}` : "/");
+  address = location.search;
+  showQuery();
+  run();
 }
 
-async function ask(path, options) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new EndpointError("down", "The endpoint does not answer. Is it still running?");
-  }
-  const answer = await response.json().catch(() => null);
-  if (response.ok && answer) return answer;
-  throw new EndpointError(answer?.error?.code, answer?.error?.message ?? `The endpoint answered ${response.status}.`);
-}
+const askText = (text) => text.trim() && ask({ text: text.trim(), track: null, file: null, not: $("not").value.trim() });
 
-function postJson(query) {
-  const filter = state.filters.length ? { labels: state.filters } : undefined;
-  const body = JSON.stringify({ ...query, k: K, filter });
-  return ask("/v1/search", { method: "POST", headers: { "Content-Type": "application/json" }, body });
-}
-
-async function postAudio(file) {
-  const send = (audio) => {
-    const form = new FormData();
-    form.append("audio", audio, "audio");
-    form.append("k", K);
-    if (state.filters.length) form.append("filter", JSON.stringify({ labels: state.filters }));
-    return ask("/v1/search", { method: "POST", body: form });
-  };
-  try {
-    return await send(file);
-  } catch (error) {
-    if (error.code !== "audio_undecodable") throw error;
-    const wav = await toWav(file).catch(() => null); // the browser may know the format
-    if (!wav) throw error;
-    return send(wav);
-  }
-}
-
-/** Run a search and show it; an older answer that comes late is dropped. */
-async function search(what, request) {
-  const turn = ++state.asked;
-  state.again = () => search(what, request);
+/** Run the search and show it; an older answer that comes late is dropped. */
+async function run(offset = 0) {
+  const mine = ++turn;
+  showView();
+  closeTags();
+  if (!query.text && !query.track && !query.file) return;
   $("results").classList.add("busy");
   setStatus("Searching…");
   try {
-    const answer = await request();
-    if (turn === state.asked) show(what, answer);
+    const came = await search({ ...query, k: K, offset });
+    if (mine === turn) show(came, offset);
   } catch (error) {
-    if (turn !== state.asked) return;
-    $("results").replaceChildren();
+    if (!(error instanceof EndpointError)) throw error;
+    if (mine !== turn) return;
+    if (!offset) clear();
     setStatus(error.message, true);
   } finally {
-    if (turn === state.asked) $("results").classList.remove("busy");
+    if (mine === turn) $("results").classList.remove("busy");
   }
 }
 
-function searchText(text) {
-  text = text.trim();
-  if (!text) return;
-  $("query").value = text;
-  history.replaceState(null, "", `?q=${encodeURIComponent(text)}`);
-  search(`“${text}”`, () => postJson({ text }));
+/** Tell the query log which hit was the one, where there is one. */
+function choose(track) {
+  if (takesFeedback && answer?.hits.some((hit) => hit.track_id === track.track_id)) {
+    sendChoice(answer.request_id, track.track_id).catch(() => {}); // nobody waits for it
+  }
 }
 
-function searchTrack(hit) {
-  history.replaceState(null, "", "/");
-  $("query").value = "";
-  scrollTo({ top: 0, behavior: "smooth" });
-  search(`tracks like “${hit.title || hit.track_id}”`, () => postJson({ track_id: hit.track_id }));
-}
-
-function searchAudio(file, name) {
-  history.replaceState(null, "", "/");
-  $("query").value = "";
-  search(`tracks like ${name}`, () => postAudio(file));
-}
+const acts = {
+  play(track) {
+    choose(track);
+    play(track);
+  },
+  more(track) {
+    choose(track);
+    $("query").value = "";
+    ask({ text: "", track, file: null });
+    scrollTo({ top: 0 });
+  },
+  search: (text) => askText(text),
+  filter: (label) => query.labels.includes(label) || ask({ labels: [...query.labels, label] }),
+};
 
 /* ---- showing ---- */
 
@@ -116,154 +85,155 @@ function setStatus(text, isError = false) {
   $("status").className = isError ? "error" : "";
 }
 
-function show(what, answer) {
-  const { hits, timing_ms: timing } = answer;
+function clear() {
+  answer = null;
+  $("results").replaceChildren();
+  $("verdict").hidden = $("next").hidden = true;
+  markFound([]);
+}
+
+function show(came, offset) {
+  const { hits, timing_ms: timing, no_good_match: isBad, next_offset: next } = came;
   const stages = Object.entries(timing).filter(([name, ms]) => name !== "total" && ms > 0);
-  const parts = stages.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", ");
-  setStatus(`${what}: ${hits.length} tracks in ${timing.total.toFixed(0)} ms (${parts})`);
-  const best = Math.max(...hits.map((hit) => hit.score), 1e-6);
-  $("results").replaceChildren(...hits.map((hit) => row(hit, best)));
-  if (!hits.length) {
-    const words = state.filters.length ? "No track carries these labels. Remove a filter above." : "No tracks found.";
+  const times = stages.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", ");
+  const all = offset ? [...answer.hits, ...hits] : hits;
+  answer = { ...came, hits: all };
+  setStatus(`${all.length} ${all.length === 1 ? "track" : "tracks"} in ${timing.total.toFixed(0)} ms (${times})`);
+  const rows = hits.map((hit) => row(hit, acts, isBad));
+  if (offset) $("results").append(...rows);
+  else $("results").replaceChildren(...rows);
+  $("verdict").hidden = !isBad || !all.length;
+  if (!all.length) {
+    const words = query.labels.length ? "No track carries all of these labels. Remove one above." : "No tracks found.";
     $("results").append(element("li", { className: "empty", textContent: words }));
   }
-  showRelease(answer.release);
+  $("next").hidden = next === null;
+  $("next").onclick = () => run(next);
+  markFound(all.map((hit) => hit.track_id));
+  showRelease(came.release);
   markPlaying();
+  if (offset) rows[0]?.focus();
 }
 
-function row(hit, best) {
-  const title = hit.title || hit.track_id;
-  const play = element("button", { type: "button", className: "play", disabled: !hit.audio_url }, icon(PLAY));
-  play.setAttribute("aria-label", hit.audio_url ? `Play ${title}` : `${title} has no audio here`);
-  let hue = 7;
-  for (const char of hit.track_id) hue = (hue * 31 + char.codePointAt(0)) % 360;
-  play.style.setProperty("--hue", hue);
-  play.addEventListener("click", () => playHit(hit));
-
-  const name = element("div", { className: "name" }, element("strong", { textContent: title, title }));
-  const under = [hit.artist, hit.dataset].filter(Boolean).join(" · ");
-  name.append(element("span", { textContent: under || hit.track_id }));
-
-  const fill = element("i");
-  fill.style.width = `${Math.max(0, (100 * hit.score) / best)}%`;
-  const score = element("div", { className: "score", title: "Cosine between the query and the track" });
-  score.append(element("div", { className: "bar" }, fill), hit.score.toFixed(3));
-
-  const tags = element("div", { className: "tags" }, ...hit.labels.slice(0, 8).map(labelChip));
-  const more = element("button", { type: "button", className: "more", textContent: "More like this" });
-  more.setAttribute("aria-label", `More like ${title}`);
-  more.addEventListener("click", () => searchTrack(hit));
-  return element("li", { className: "hit", dataset: { id: hit.track_id } }, play, name, score, tags, more);
-}
-
-const short = (label) => label.slice(label.indexOf(":") + 1) || label;
-
-function labelChip(label) {
-  const chip = element("button", { type: "button", className: "chip", textContent: short(label) });
-  chip.title = `Only tracks with ${label}`;
-  chip.addEventListener("click", () => {
-    if (!state.filters.includes(label)) state.filters.push(label);
-    filtersChanged();
-  });
-  return chip;
-}
-
-function filtersChanged() {
-  $("filters").replaceChildren(
-    ...state.filters.map((label) => {
-      const chip = element("button", { type: "button", className: "chip on", textContent: `${short(label)} ×` });
-      chip.setAttribute("aria-label", `Remove the filter ${label}`);
-      chip.addEventListener("click", () => {
-        state.filters = state.filters.filter((other) => other !== label);
-        filtersChanged();
-      });
-      return chip;
+/** What is asked for beside the words: a track or a file, and filters; each a chip that takes it away. */
+function showQuery() {
+  const chips = query.labels.map((label) =>
+    button("chip on", `${short(label)} ×`, () => ask({ labels: query.labels.filter((other) => other !== label) }), {
+      label: `Remove the filter ${label}`,
     }),
   );
-  state.again?.();
+  const like = query.track ? nameOf(query.track) : query.file?.name;
+  if (like) {
+    const drop = () => {
+      clear();
+      setStatus("");
+      ask({ track: null, file: null });
+    };
+    chips.unshift(button("chip on", `Like “${like}” ×`, drop, { label: `No longer like ${like}` }));
+  }
+  if (query.not && query.not !== $("not").value.trim()) $("not").value = query.not;
+  if (query.file) chips.push(button("chip", "Tags of this file", showFileTags));
+  $("query").value = query.text;
+  $("asked").replaceChildren(...chips);
+  for (const chip of document.querySelectorAll("#labels .chip[data-label]")) {
+    chip.setAttribute("aria-pressed", String(query.labels.includes(chip.dataset.label)));
+  }
+}
+
+async function showFileTags() {
+  closeTags();
+  try {
+    const { labels } = await tagFile(query.file);
+    const view = element("ul", { className: "tagview", aria: { label: "What the model hears in the file" } }, ...tagBars(labels, acts));
+    $("asked").after(view);
+  } catch (error) {
+    setStatus(error.message, true);
+  }
 }
 
 function showRelease(release, count) {
-  const tracks = count ?? $("release").dataset.count;
   if (count !== undefined) $("release").dataset.count = count;
-  $("release").textContent = `Release ${release.model_version} · ${release.collection} · ${tracks} tracks`;
+  $("release").textContent = `Release ${release.model_version} · ${release.collection} · ${$("release").dataset.count ?? "…"} tracks`;
 }
 
-/* ---- playing: one track at a time ---- */
-
-function playHit(hit) {
-  const audio = $("audio");
-  if (state.playing === hit.track_id) {
-    if (audio.paused) audio.play();
-    else audio.pause();
-    return;
+/** The catalogue's labels by facet, the most frequent first. */
+function offerLabels(labels) {
+  const facets = Map.groupBy?.(labels, facet) ?? new Map([["", labels]]);
+  for (const [name, of] of facets) {
+    const chips = of.map((label) => {
+      const flip = () => ask({ labels: query.labels.includes(label) ? query.labels.filter((other) => other !== label) : [...query.labels, label] });
+      const chip = button("chip", short(label), flip);
+      chip.dataset.label = label;
+      return chip;
+    });
+    const group = element("div", { className: "row", role: "group", ariaLabel: name || "label" }, element("span", { className: "facet", textContent: name || "label" }));
+    group.append(...chips.slice(0, OFFERED));
+    if (chips.length > OFFERED) {
+      const all = button("link", `${chips.length - OFFERED} more`, () => all.replaceWith(...chips.slice(OFFERED)));
+      group.append(all);
+    }
+    $("labels").append(group);
   }
-  state.playing = hit.track_id;
-  $("now-title").textContent = hit.title || hit.track_id;
-  $("now-artist").textContent = hit.artist;
-  $("player").hidden = false;
-  audio.src = hit.audio_url;
-  audio.play().catch(() => {}); // the error event says why
+  $("labels").hidden = !labels.length;
+  showQuery();
 }
 
-function markPlaying() {
-  const running = !$("audio").paused;
-  for (const item of document.querySelectorAll(".hit")) {
-    const mine = item.dataset.id === state.playing;
-    item.classList.toggle("playing", mine);
-    item.querySelector(".play path").setAttribute("d", mine && running ? PAUSE : PLAY);
+function showView() {
+  const isMap = location.hash === "#map";
+  $("search-view").hidden = isMap;
+  $("map-view").hidden = !isMap;
+  for (const [id, isHere] of [["to-search", !isMap], ["to-map", isMap]]) {
+    if (isHere) $(id).setAttribute("aria-current", "page");
+    else $(id).removeAttribute("aria-current");
   }
-  $("toggle").querySelector("path").setAttribute("d", running ? PAUSE : PLAY);
-  $("toggle").querySelector("span").textContent = running ? "Pause" : "Play";
+  if (isMap) openMap();
 }
 
-const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;
-
-function watchPlayer() {
-  const audio = $("audio");
-  for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, markPlaying);
-  audio.addEventListener("timeupdate", () => {
-    if (!audio.duration) return;
-    $("seek").value = (1000 * audio.currentTime) / audio.duration;
-    $("time").textContent = `${clock(audio.currentTime)} / ${clock(audio.duration)}`;
-  });
-  audio.addEventListener("error", () => setStatus("This track cannot be played here.", true));
-  $("seek").addEventListener("input", () => {
-    if (audio.duration) audio.currentTime = ($("seek").value / 1000) * audio.duration;
-  });
-  $("toggle").addEventListener("click", () => (audio.paused ? audio.play() : audio.pause()));
+/** Do what the address says: at the start, and when someone goes back. */
+async function readAddress() {
+  showView();
+  if (location.search === address) return;
+  address = location.search;
+  const parameters = new URLSearchParams(location.search);
+  const like = parameters.get("like");
+  const next = { ...BLANK, text: parameters.get("q") ?? "", not: parameters.get("not") ?? "", labels: parameters.getAll("label") };
+  if (like) next.track = await getTrack(like).then((found) => found.track, () => ({ track_id: like }));
+  query = next;
+  $("not").value = query.not;
+  showQuery();
+  run();
 }
 
 /* ---- audio queries ---- */
 
+const askFile = (file) => ask({ text: "", track: null, file });
+
 async function toggleRecording() {
-  if (state.recording) {
-    state.recording.stop();
-    return;
-  }
+  if (recording) return recording.stop();
   try {
-    state.recording = await record();
+    recording = await record();
   } catch {
-    setStatus("The microphone is not available: the browser gives it to https and localhost only, and asks you first.", true);
-    return;
+    return setStatus("The microphone is not available: the browser gives it to https and localhost only, and asks you first.", true);
   }
   $("record").setAttribute("aria-pressed", "true");
   setStatus(`Listening… press again to search (at most ${RECORD_S} s)`);
   try {
-    searchAudio(await state.recording.done, "your recording");
+    askFile(new File([await recording.done], "your recording"));
   } catch {
     setStatus("The recording could not be read.", true);
   } finally {
-    state.recording = null;
+    recording = null;
     $("record").setAttribute("aria-pressed", "false");
   }
+  return undefined;
 }
 
 function watchFiles() {
+  $("record").addEventListener("click", toggleRecording);
   $("choose").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
-    if (file) searchAudio(file, `“${file.name}”`);
+    if (file) askFile(file);
     $("file").value = "";
   });
   addEventListener("dragover", (event) => {
@@ -275,22 +245,53 @@ function watchFiles() {
     event.preventDefault();
     $("box").classList.remove("drop");
     const [file] = event.dataTransfer.files;
-    if (file) searchAudio(file, `“${file.name}”`);
+    if (file) askFile(file);
   });
+}
+
+/* ---- keys ---- */
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("key").open) return;
+  const { target } = event;
+  const isTyping = target.matches("input:not([type=range])");
+  const hit = target.closest(".hit")?.hit;
+  const onRow = target.matches(".hit") ? target : null;
+  if (event.key === "/" && !isTyping) {
+    if (location.hash) location.hash = "";
+    $("query").focus();
+    $("query").select();
+  } else if (event.key === "Escape") {
+    if (!closeTags() && !close()) $("query").focus();
+  } else if (event.key === "ArrowDown" && (hit || target === $("query"))) step(1);
+  else if (event.key === "ArrowUp" && hit) step(-1);
+  else if (event.key === "Enter" && onRow) acts.more(hit);
+  else if (event.key === "t" && onRow) toggleTags(onRow, hit, acts);
+  else if (event.key === " " && onRow) acts.play(hit);
+  else if (event.key === " " && target === document.body) toggle();
+  else return;
+  event.preventDefault();
 }
 
 /* ---- start ---- */
 
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  searchText($("query").value);
+  const not = $("not").value.trim();
+  if ($("query").value.trim()) askText($("query").value);
+  else if (query.track || query.file) ask({ not });
 });
-for (const chip of $("examples").children) chip.addEventListener("click", () => searchText(chip.textContent));
-$("record").addEventListener("click", toggleRecording);
+for (const chip of $("examples").children) chip.addEventListener("click", () => askText(chip.textContent));
+addEventListener("keydown", onKey);
+addEventListener("popstate", readAddress);
 watchFiles();
-watchPlayer();
-ask("/v1/release")
-  .then((release) => showRelease(release, release.num_tracks))
+watchPlayer(markPlaying, (words) => setStatus(words, true));
+watchMap(acts);
+getRelease()
+  .then((release) => {
+    takesFeedback = release.takes_feedback;
+    showRelease(release, release.num_tracks);
+    offerLabels(release.labels);
+  })
   .catch((error) => setStatus(error.message, true));
-const asked = new URLSearchParams(location.search).get("q");
-if (asked) searchText(asked);
+readAddress();

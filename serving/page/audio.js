@@ -1,14 +1,29 @@
-/* Sound from the microphone, or in a container that the endpoint does not read, as 16 kHz mono WAV. */
-"use strict";
-
+/* Sound: from the microphone or in a container that the endpoint does not read, as 16 kHz mono WAV; its outline to draw. */
 const RATE_HZ = 16000;
-const RECORD_S = 15;
+export const RECORD_S = 15;
 
-/** Decode what the browser can decode, and encode it as WAV. */
-async function toWav(blob) {
+/** Decode what the browser can decode. */
+async function decode(blob) {
   // A context of this rate resamples while it decodes.
   const context = new OfflineAudioContext(1, 1, RATE_HZ);
-  const buffer = await context.decodeAudioData(await blob.arrayBuffer());
+  return context.decodeAudioData(await blob.arrayBuffer());
+}
+
+/** The loudest sample of each of `count` equal parts, 0 to 1: the outline of a waveform. */
+export async function outline(blob, count) {
+  const samples = (await decode(blob)).getChannelData(0);
+  const peaks = new Float32Array(count);
+  for (let i = 0; i < samples.length; i++) {
+    const at = Math.floor((i * count) / samples.length);
+    peaks[at] = Math.max(peaks[at], Math.abs(samples[i]));
+  }
+  const loudest = peaks.reduce((a, b) => Math.max(a, b), 1e-6);
+  return peaks.map((peak) => peak / loudest);
+}
+
+/** Decode what the browser can decode, and encode it as WAV. */
+export async function toWav(blob) {
+  const buffer = await decode(blob);
   const mono = new Float32Array(buffer.length);
   for (let c = 0; c < buffer.numberOfChannels; c++) {
     const channel = buffer.getChannelData(c);
@@ -33,7 +48,7 @@ async function toWav(blob) {
 }
 
 /** Record until `stop` is called on the result, at most RECORD_S; `done` resolves to a WAV. */
-async function record() {
+export async function record() {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
   const recorder = new MediaRecorder(stream);
   const pieces = [];

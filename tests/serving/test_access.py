@@ -111,6 +111,7 @@ def test_an_address_that_others_reach_needs_a_key(keys, host, own):
         ("GET", "/metrics", "admin"),
         ("POST", "/v1/search", "read"),
         ("GET", "/v1/tracks/x/audio", "read"),
+        ("GET", "/v1/map", "read"),
         ("POST", "/v1/tracks", "write"),
         ("POST", "/v1/tracks/", "write"),
         ("DELETE", "/v1/tracks/x", "write"),

@@ -98,8 +98,19 @@ def test_track_comes_back_as_it_was(store, name):
     assert store.get(["nobody"], collection=name) == {}
 
 
+STRANGE = ('t1" or track_id != "', "t1'] or track_id in ['t2", "it's", "both \" and '", "back\\slash", '\\"')
+
+
 def test_a_strange_id_is_only_a_string(store, name):
-    assert store.get(['t1" or track_id != "'], collection=name) == {}
+    for strange in STRANGE:
+        assert store.get([strange], collection=name) == {}
+    vectors, count = unit_vectors(len(STRANGE), seed=9), store.count(name)
+    store.upsert(name, [row(0, vector, track_id=strange) for vector, strange in zip(vectors, STRANGE, strict=True)])
+    try:
+        assert set(store.get([*STRANGE, "nobody"], collection=name)) == set(STRANGE)
+    finally:
+        assert store.delete(name, STRANGE) == len(STRANGE)
+    assert store.count(name) == count
 
 
 def test_properties_count_and_labels_round_trip(store, name):

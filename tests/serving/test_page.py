@@ -1,0 +1,208 @@
+"""The search page as people use it: in a real browser, against the real endpoint."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+from chromium import CHROMIUM, run_chromium
+from serving_fixtures import NUM_TRACKS, SERVE, run_bare, tone, wav
+
+from serving.app import create_api
+from serving.keys import KeyFile
+from serving.query_log import QueryLog, read_query_log
+from serving.service import Service
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")]
+
+HITS = "document.querySelectorAll('.hit').length"
+MARKUP = '<img src=/nothing onerror="document.title=\'broken\'"><script>document.title="broken"</script>'
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with run_chromium(tmp_path_factory.mktemp("chromium")) as page:
+        page.resize(1100, 860)
+        yield page
+
+
+@pytest.fixture
+def page(browser, bare):
+    """The page, freshly opened, which must leave no error and ask nobody else."""
+    home = str(bare.base_url)
+    browser.requests.clear()
+    browser.errors.clear()
+    browser.home = home
+    browser.open(f"{home}/")
+    browser.wait("document.querySelectorAll('#labels .chip').length == 3")
+    yield browser
+    assert browser.errors == []
+    assert [url for _, url in browser.requests if not url.startswith((home, f"blob:{home}"))] == []
+
+
+def ask(page, text):
+    """Type a query and press Enter; waits for its hits."""
+    page.value("document.querySelector('#query').value = ''")
+    page.click("#query")
+    page.type(text)
+    page.press("Enter")
+    page.wait("document.querySelector('#status').textContent.includes(' ms (')")
+
+
+def first(page, part=""):
+    """The text of the first hit, or of a part of it."""
+    return page.value(f"document.querySelector('.hit {part}').textContent")
+
+
+def like(page, title):
+    """Wait until the tracks like one are shown."""
+    page.wait(f"[...document.querySelectorAll('#asked .chip')].some(c => c.textContent.includes({json.dumps(title)}))")
+    page.wait(f"{HITS} == {NUM_TRACKS - 1} && !document.querySelector('#results.busy')")
+
+
+def test_type_play_more_like_this_and_tags(page, release):
+    ask(page, "calm piano")
+    assert page.value(HITS) == NUM_TRACKS
+    assert release.collection in page.value("document.querySelector('#release').textContent")
+    assert page.value("location.search") == "?q=calm+piano"
+
+    playable = ".hit:has(.play:enabled)"
+    title = page.value(f"document.querySelector('{playable} strong').textContent")
+    page.click(f"{playable} .play")
+    page.wait("document.querySelector('#audio').currentTime > 0.1")
+    assert page.value("document.querySelector('#now-title').textContent") == title
+    painted = "new Set(document.querySelector('#wave').getContext('2d').getImageData(0, 10, 300, 1).data).size > 4"
+    page.wait(painted)
+    page.click(f"{playable} .play")
+    assert page.value("document.querySelector('#audio').paused")
+
+    page.click(f"{playable} .tagger")
+    page.wait("document.querySelectorAll('.tagview li').length == 3")
+
+    page.click(f"{playable} .more")
+    like(page, title)
+    page.value("history.back()")
+    page.wait(f"{HITS} == {NUM_TRACKS} && document.querySelector('#query').value == 'calm piano'")
+
+
+def test_filters_and_words_to_be_away_from(page):
+    ask(page, "music")
+    page.click("#labels summary")
+    page.click("#labels .chip[data-label='genre:Reggae']")
+    page.wait(f"{HITS} == 4")
+    page.click("#not")
+    page.type("loud")
+    page.press("Enter")
+    page.wait("location.search.includes('not=loud') && !document.querySelector('#results.busy')")
+    page.click("#asked .chip")
+    page.wait(f"{HITS} == {NUM_TRACKS}")
+    sent = [url for method, url in page.requests if method == "POST"]
+    assert len(sent) == 4, "one search for each change"
+
+
+def test_a_dropped_file_is_searched(page, catalogue):
+    page.upload("#file", catalogue.folder / "5.ogg")
+    page.wait(f"{HITS} == {NUM_TRACKS}")
+    assert first(page, "strong") == catalogue.rows["song-5"]["title"]
+    assert "5.ogg" in page.value("document.querySelector('#asked').textContent")
+
+
+def test_keys_alone_are_enough(page):
+    page.value("document.activeElement.blur()")
+    page.press("/")
+    page.type("drums")
+    page.press("Enter")
+    page.wait(f"{HITS} == {NUM_TRACKS}")
+    title = first(page, "strong")
+    page.press("ArrowDown", "t")
+    page.wait("document.querySelectorAll('.tagview li').length == 3")
+    page.press("Escape")
+    assert page.value("document.querySelectorAll('.tagview').length") == 0
+    page.press("Enter")
+    like(page, title)
+    page.press("/")
+    assert page.value("document.activeElement.id") == "query"
+    page.press("ArrowDown", "ArrowDown", "ArrowUp", "ArrowUp")
+    assert page.value("document.activeElement.id") == "query"
+
+
+def test_a_title_with_markup_stays_text(page, bare):
+    audio = wav(tone(99))
+    fields = {"track_id": MARKUP, "title": MARKUP, "artist": MARKUP, "labels": json.dumps([f"genre:{MARKUP}"])}
+    assert bare.post("/v1/tracks", files={"audio": audio}, data=fields).status_code == 200
+    try:
+        ask(page, "anything")
+        shown = f"[...document.querySelectorAll('.hit strong')].filter(e => e.textContent == {json.dumps(MARKUP)})"
+        assert page.value(f"{shown}.length") == 1
+        page.value(f"{shown}[0].closest('.hit').querySelector('.more').click()")
+        page.wait(f"document.querySelector('#asked').textContent.includes({json.dumps(MARKUP)})")
+        assert page.value("document.querySelectorAll('main img, main script').length") == 0
+        assert page.value("document.title") != "broken"
+    finally:
+        assert bare.delete(f"/v1/tracks/{quote(MARKUP, safe='')}").status_code == 200
+
+
+def test_the_map_plays_what_is_clicked(page, bare):
+    points = bare.get("/v1/map").json()
+    assert len(points["points"]) == NUM_TRACKS and points["facet"] == "genre"
+    assert max(point["x"] ** 2 + point["y"] ** 2 for point in points["points"]) == pytest.approx(1, abs=1e-3)
+    page.click("#to-map")
+    page.wait("document.querySelectorAll('#legend .chip').length == 2")
+    # The farthest one that plays lies alone.
+    point = max((p for p in points["points"] if p["audio_url"]), key=lambda p: p["x"] ** 2 + p["y"] ** 2)
+    left, top, width, height = page.value(
+        "(b => [b.x, b.y, b.width, b.height])(document.querySelector('#chart').getBoundingClientRect())"
+    )
+    unit = min(width, height) / 2.15
+    page.click_at(left + width / 2 + point["x"] * unit, top + height / 2 - point["y"] * unit)
+    page.wait("!document.querySelector('#player').hidden")
+    assert page.value("document.querySelector('#now-title').textContent") == point["title"]
+    page.value("document.querySelector('#chart').focus()")
+    page.press("ArrowLeft", "ArrowRight")
+    page.click("#map-card .link")
+    page.wait(f"{HITS} == {NUM_TRACKS - 1} && !location.hash")
+
+
+def test_a_phone_needs_no_sideways_scrolling(page):
+    page.resize(390, 844, is_phone=True)
+    try:
+        ask(page, "calm piano")
+        page.click("#labels summary")
+        for view in ("#to-map", "#to-search"):
+            page.click(view)
+            assert page.value("document.documentElement.scrollWidth") == 390
+    finally:
+        page.resize(1100, 860)
+
+
+def test_no_good_match_is_said(browser, told_apart, store):
+    service = Service(told_apart, store, media_root=None, max_audio_s=SERVE.max_audio_s)
+    with run_bare(create_api(service, SERVE)) as url:
+        for text, is_bad in (("income tax return form", True), ("jazz piano", False)):
+            browser.open(f"{url}/?q={text.replace(' ', '+')}")
+            browser.wait(f"{HITS} == 20")
+            assert browser.value("!document.querySelector('#verdict').hidden") is is_bad
+            assert ("match" in first(browser, ".fit")) is not is_bad
+        browser.click("#next")
+        browser.wait(f"{HITS} == 40")
+
+
+def test_a_key_is_asked_for_and_clicks_reach_the_query_log(browser, service, tmp_path):
+    keys = KeyFile(tmp_path / "keys.json")
+    key, _ = keys.create("page", "read")
+    log = QueryLog(tmp_path / "queries", "full")
+    with run_bare(create_api(service, SERVE, keys, query_log=log)) as url:
+        browser.open(f"{url}/")
+        for given, asked in (("wrong", "asks for an API key"), (key, "not in use")):
+            browser.wait(f"document.querySelector('#key').open && "
+                         f"document.querySelector('#key-words').textContent.includes('{asked}')")  # fmt: skip
+            browser.click("#key-value")
+            browser.type(given)
+            browser.press("Enter")
+        browser.wait("document.querySelectorAll('#labels .chip').length == 3")
+        ask(browser, "calm piano")
+        browser.click(".hit:has(.play:enabled) .play")
+        browser.wait("document.querySelector('#audio').currentTime > 0.1")
+        assert browser.value("document.querySelector('#audio').src").startswith("blob:")
+        browser.wait("performance.getEntriesByName(location.origin + '/v1/feedback').length == 1")
+        chosen = browser.value("document.querySelector('.hit.playing').dataset.id")
+    assert [line["track_id"] for line in read_query_log(tmp_path / "queries") if line["kind"] == "feedback"] == [chosen]
