@@ -4,7 +4,7 @@ import { EndpointError, getRelease, getTrack, search, sendChoice, tagFile } from
 import { RECORD_S, record } from "./audio.js";
 import { $, button, element, facet, nameOf, short } from "./dom.js";
 import { markFound, openMap, watchMap } from "./map.js";
-import { close, play, toggle, watchPlayer } from "./player.js";
+import { close, play, playing, toggle, watchPlayer } from "./player.js";
 import { closeTags, markPlaying, row, step, tagBars, toggleTags } from "./results.js";
 
 const K = 20;
@@ -27,7 +27,7 @@ function ask(change) {
   if (query.track) parameters.set("like", query.track.track_id);
   if (query.not) parameters.set("not", query.not);
   for (const label of query.labels) parameters.append("label", label);
-  history.pushState(null, "", parameters.size ? `/?${parameters}` : "/");
+  history.pushState(null, "", `${parameters}` ? `/?${parameters}` : "/");
   address = location.search;
   showQuery();
   run();
@@ -56,23 +56,28 @@ async function run(offset = 0) {
   }
 }
 
-/** Tell the query log which hit was the one, where there is one. */
+/** Tell the query log, where there is one, which hit was the one. */
 function choose(track) {
   if (takesFeedback && answer?.hits.some((hit) => hit.track_id === track.track_id)) {
     sendChoice(answer.request_id, track.track_id).catch(() => {}); // nobody waits for it
   }
 }
 
+function askLike(track) {
+  ask({ text: "", track, file: null });
+  scrollTo({ top: 0 });
+  $("results").focus({ preventScroll: true }); // what had the focus is gone
+}
+
+/** What a row can do. */
 const acts = {
-  play(track) {
-    choose(track);
-    play(track);
+  play(hit) {
+    if (playing().id !== hit.track_id) choose(hit);
+    play(hit);
   },
-  more(track) {
-    choose(track);
-    $("query").value = "";
-    ask({ text: "", track, file: null });
-    scrollTo({ top: 0 });
+  more(hit) {
+    choose(hit);
+    askLike(hit);
   },
   search: (text) => askText(text),
   filter: (label) => query.labels.includes(label) || ask({ labels: [...query.labels, label] }),
@@ -166,7 +171,7 @@ function offerLabels(labels) {
       chip.dataset.label = label;
       return chip;
     });
-    const group = element("div", { className: "row", role: "group", ariaLabel: name || "label" }, element("span", { className: "facet", textContent: name || "label" }));
+    const group = element("div", { className: "row", role: "group", aria: { label: name || "label" } }, element("span", { className: "facet", textContent: name || "label" }));
     group.append(...chips.slice(0, OFFERED));
     if (chips.length > OFFERED) {
       const all = button("link", `${chips.length - OFFERED} more`, () => all.replaceWith(...chips.slice(OFFERED)));
@@ -263,7 +268,7 @@ function onKey(event) {
     $("query").select();
   } else if (event.key === "Escape") {
     if (!closeTags() && !close()) $("query").focus();
-  } else if (event.key === "ArrowDown" && (hit || target === $("query"))) step(1);
+  } else if (event.key === "ArrowDown" && (hit || target === $("query") || target === $("results"))) step(1);
   else if (event.key === "ArrowUp" && hit) step(-1);
   else if (event.key === "Enter" && onRow) acts.more(hit);
   else if (event.key === "t" && onRow) toggleTags(onRow, hit, acts);
@@ -286,7 +291,7 @@ addEventListener("keydown", onKey);
 addEventListener("popstate", readAddress);
 watchFiles();
 watchPlayer(markPlaying, (words) => setStatus(words, true));
-watchMap(acts);
+watchMap({ play, more: askLike });
 getRelease()
   .then((release) => {
     takesFeedback = release.takes_feedback;
