@@ -6,28 +6,33 @@ the user or a server that is away, told in one sentence without a traceback.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import cli_compare, cli_data, cli_feedback, cli_keys, cli_release, cli_text, cli_versions
+from flows import (
+    cli_compare,
+    cli_data,
+    cli_feedback,
+    cli_keys,
+    cli_query,
+    cli_release,
+    cli_stage,
+    cli_text,
+    cli_versions,
+)
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
-from serving.child import die_with_parent
-
-if TYPE_CHECKING:
-    from serving.client import MulanClient
 
 app = typer.Typer(
     help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
@@ -35,8 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-stage = typer.Typer(no_args_is_help=True)
-app.add_typer(stage, name="stage", hidden=True)
+app.add_typer(cli_stage.app, name="stage", hidden=True)
 app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
@@ -44,8 +48,6 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_feedback.app, name="feedback")
 cli_data.app.command()(cli_versions.diff)
 cli_data.app.command()(cli_versions.pull)
-app.command()(cli_versions.lineage)
-app.command()(cli_compare.compare)
 
 Manifest = Annotated[
     str | None,
@@ -408,66 +410,6 @@ def serve(
 
 
 @app.command()
-def search(
-    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
-    k: Annotated[int, typer.Option(help="How many tracks.")] = 10,
-    away_from: Annotated[str | None, typer.Option("--not", help="What they should be away from, in words.")] = None,
-    offset: Annotated[int, typer.Option(help="How many of the best to skip, for the next page.")] = 0,
-    *,
-    url: Annotated[
-        str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask the endpoint for tracks; MULAN_KEY is the API key, where it wants one.
-
-    Example: mulan search "piano" --not "sad" --k 5
-    """
-    from flows.reporting import show_hits
-
-    answer = _client(url).search_text(text, k=k, offset=offset, negative_text=away_from)
-    if as_json:
-        print_json(answer)
-    else:
-        show_hits(text, answer)
-
-
-@app.command()
-def tag(
-    file: Annotated[Path, typer.Argument(help="An audio file.")],
-    labels: Annotated[str | None, typer.Option(help="Labels to choose from, separated by commas.")] = None,
-    url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask the endpoint which labels fit an audio file.
-
-    Example: mulan tag song.mp3 --labels "jazz,techno,piano"
-    """
-    _must_exist(file)
-    answer = _client(url).tag(audio=file, labels=labels.split(",") if labels else None)
-    if as_json:
-        print_json(answer)
-        return
-    table = Table("label", "score", title=str(file))
-    for item in answer["labels"][:15]:
-        table.add_row(item["label"], f"{item['score']:.3f}")
-    console.print(table)
-
-
-@app.command()
-def embed(
-    what: Annotated[str, typer.Argument(help="An audio file, or a text.")],
-    url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
-) -> None:
-    """Print the vector of an audio file or a text as JSON.
-
-    Example: mulan embed "calm piano"
-    """
-    path = Path(what)
-    print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
-
-
-@app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
     out: Annotated[Path, typer.Argument(help="Folder to write into.")],
@@ -516,84 +458,9 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
     subprocess.run([*command, "--workers", "1", "--uvicorn-opts", "--log-level=warning"], check=False)
 
 
-@stage.callback()
-def stages() -> None:
-    """Stages as DVC calls them."""
-    die_with_parent()
-
-
-@stage.command("corpus")
-def stage_corpus() -> None:
-    """Build the demo corpus that params.yaml describes."""
-    from flows.progress import bar
-    from mulan_core.config import load_config
-    from mulan_core.data.demo.corpus import build_corpus
-
-    config = load_config("params.yaml")
-    with bar("corpus", total=config.corpus.size) as update:
-        build_corpus(config.corpus, Path(config.catalogue), progress=update)
-
-
-@stage.command("judge")
-def stage_judge() -> None:
-    """Note what judges the texts, by hash: DVC sees a changed rule or classifier by this file."""
-    from mulan_core.config import load_config
-    from mulan_core.text.fingerprint import fingerprint
-
-    classifier = load_config("params.yaml").text.lf_classifier
-    judge = fingerprint(Path(classifier) if classifier else None)
-    Path(".mulan/data").mkdir(parents=True, exist_ok=True)
-    Path(".mulan/data/judge.json").write_text(json.dumps(judge), encoding="utf-8")
-
-
-@stage.command("text")
-def stage_text() -> None:
-    """Judge the texts of the catalogue that params.yaml names."""
-    from flows.progress import bar
-    from flows.stack import ray_for_stage
-    from flows.steps.text import judge_texts as step
-    from flows.workspace import Workspace
-
-    here = Workspace(Path.cwd())
-    catalogue, tokenizer = Path(here.config.catalogue).resolve(), here.config.model.text.pretrained
-    with ray_for_stage(), bar("text") as update:
-        step(catalogue, here.texts, here.config.text, tokenizer=tokenizer, progress=update)
-
-
-@stage.command("prepare")
-def stage_prepare() -> None:
-    """Prepare the catalogue that params.yaml names."""
-    from flows import progress
-    from flows.stack import ray_for_stage
-    from flows.steps.prepare import prepare as step
-    from flows.workspace import Workspace
-    from mulan_core.data.shards import TEXTS
-
-    here = Workspace(Path.cwd())
-    catalogue, texts = Path(here.config.catalogue).resolve(), here.texts / TEXTS
-    with ray_for_stage(), progress.bar("prepare") as update:
-        counts = step(catalogue, here.prepared, here.config.prepare, texts=texts, progress=update)
-    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
-    progress.console.print(f"prepare: {changes}", highlight=False)
-
-
-@stage.command("set")
-def stage_set(name: str) -> None:
-    """Prepare an evaluation set that params.yaml names."""
-    from dataclasses import replace
-
-    from flows import progress
-    from flows.stack import ray_for_stage
-    from flows.steps.prepare import prepare as step
-    from flows.workspace import SET_CATALOGUES, Workspace
-
-    here = Workspace(Path.cwd())
-    clip_s = here.config.evaluate.sets[name].clip_s
-    config = replace(here.config.prepare, clip_s=clip_s or here.config.prepare.clip_s)
-    with ray_for_stage(), progress.bar(f"prepare {name}") as update:
-        counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
-    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
-    progress.console.print(f"prepare {name}: {changes}", highlight=False)
+# The help lists commands in this order: the path first, then what asks and looks back.
+for command in (cli_query.search, cli_query.tag, cli_query.embed, cli_compare.compare, cli_versions.lineage):
+    app.command()(command)
 
 
 def _check_model(model: str, pooling: str | None) -> None:
@@ -603,18 +470,6 @@ def _check_model(model: str, pooling: str | None) -> None:
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
     find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
-
-
-def _client(url: str | None) -> MulanClient:
-    from flows.settings import endpoint_url
-    from serving.client import MulanClient
-
-    return MulanClient(url or endpoint_url(), key=read_settings().key)
-
-
-def _must_exist(file: Path) -> None:
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
 
 
 def _exit_by_gate(gate: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from flows.reporting import AsJson, console, print_json
+from mulan_core.errors import UserError
 
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 
@@ -57,7 +58,7 @@ def show(
     from serving.client import MulanClient
 
     if version is None:
-        print_json(MulanClient(url or endpoint_url()).release())
+        print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
         return
     from flows.steps.releases import show_release
 
@@ -131,6 +132,32 @@ def rollback(manifest: Manifest = None, params: Params = None, as_json: AsJson =
     Example: mulan release rollback
     """
     _show_switch(_run("rollback", manifest, params), as_json=as_json)
+
+
+@app.command()
+def canary(
+    version: Annotated[str | None, typer.Argument(help="A version whose collection is built.")] = None,
+    *,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the searches.")] = 0.1,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop it.")] = False,
+    manifest: Manifest = None,
+    params: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a candidate answer a share of the searches too, unseen; /metrics compares answers and times.
+
+    Example: mulan release canary 4 --share 0.1
+    """
+    if (version is None) != stop:
+        raise UserError("give either a version to try, or --stop")
+    done = _run("canary", manifest, params, version=version, share=share)
+    if as_json:
+        print_json(done)
+    elif done["canary"]:
+        which = f"version {done['canary']['model_version']} answers {share:.0%} of the searches too"
+        console.print(f"{which}; see mulan_canary_* at {done['url']}/metrics", highlight=False)
+    else:
+        console.print(f"version {done['release']['model_version']} answers alone", highlight=False)
 
 
 @app.command()

@@ -59,6 +59,32 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
         return {"release": release.to_dict(), "url": url}
 
 
+@flow(name="canary", description="Have a candidate release answer a share of the searches too, unseen.")
+def canary(
+    manifest: str | None = None, params: str | None = None, *, version: str | None, share: float = 0.0
+) -> dict[str, Any]:
+    """Start a canary beside the champion, or stop it; it ends by a promotion or rollback too.
+
+    Args:
+        manifest, params: which workspace; see ``prepare``.
+        version: an alias or version, built already; null stops the canary.
+        share: of the searches.
+
+    Returns:
+        ``url``, the champion as ``release``, and ``canary``, null where it was stopped.
+
+    Raises:
+        UserError: if no endpoint runs.
+    """
+    with open_session(manifest, None, params) as session, session.stage("canary"):
+        if not is_deployed():
+            raise UserError("no endpoint runs here that could ask a candidate too; start one with `mulan serve`")
+        release = find_release(session, "champion")
+        candidate = find_release(session, version) if version else None
+        url = deploy_release(session, release, candidate, share)
+        return {"url": url, "release": release.to_dict(), "canary": candidate.to_dict() if candidate else None}
+
+
 @flow(name="prune", description="Drop the collections of releases that nobody goes back to.")
 def prune(manifest: str | None = None, params: str | None = None, *, keep: int) -> dict[str, Any]:
     """Drop collections of old releases; models and reports stay in the registry.

@@ -30,7 +30,7 @@ def find_release(session: Session, name: str) -> Release:
 
 
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
-def deploy_release(session: Session, release: Release) -> str:
+def deploy_release(session: Session, release: Release, canary: Release | None = None, canary_share: float = 0.0) -> str:
     """Check and deploy; Serve replaces the old release only when the new one answers."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
     app = build_app(
@@ -41,5 +41,7 @@ def deploy_release(session: Session, release: Release) -> str:
         media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
         keys_file=session.settings.keys_file,
         log_folder=session.settings.query_log,
+        canary=canary.to_dict() if canary else None,
+        canary_share=canary_share,
     )
     return deploy(app, host=session.host, port=session.port)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ray.serve.schema import LoggingConfig
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
 from serving.app import create_api
+from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
 from serving.ports import check_port_free
 from serving.query_log import QueryLog
@@ -51,6 +53,9 @@ class MulanApp:
         text_program: str | None,
         keys_file: str | None,
         log_folder: str | None,
+        canary: dict[str, Any] | None,
+        canary_program: str | None,
+        canary_share: float,
     ) -> None:
         log_to()
         self._config = config
@@ -65,10 +70,27 @@ class MulanApp:
             num_threads=num_threads,
             text_program=text_program,
         )
+        self._canary, self._canary_share = None, canary_share
+        if canary:
+            self._canary = Service(
+                Release.from_dict(canary),
+                TrackStore(milvus_uri, milvus_token),
+                media_root=media_root,
+                max_audio_s=config.max_audio_s,
+                num_threads=num_threads,
+                text_program=canary_program,
+            )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        return create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
+        api = create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
+        if self._canary:
+            metrics = self._service.metrics
+            metrics.canary_share.set(self._canary_share)
+            # Whoever got an answer from the live release may be answered here; nobody else reaches it.
+            candidate = create_api(self._canary, replace(self._config, allow_open=True))
+            api.add_middleware(Canary, candidate=candidate, share=self._canary_share, metrics=metrics)
+        return api
 
 
 def build_app(
@@ -81,6 +103,8 @@ def build_app(
     num_threads: int = 1,
     keys_file: str | Path | None = None,
     log_folder: str | Path | None = None,
+    canary: dict[str, Any] | None = None,
+    canary_share: float = 0.0,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -92,6 +116,8 @@ def build_app(
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist.
         log_folder: where the query log goes, if ``serve_config.query_log`` is on.
+        canary: another release, which each replica keeps in memory too; see ``Canary``.
+        canary_share: the share of the searches that it is put to.
 
     Raises:
         UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
@@ -100,7 +126,9 @@ def build_app(
     """
     keys = KeyFile(keys_file) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
-    check_release(Release.from_dict(release), TrackStore(milvus_uri, milvus_token))
+    for one in (release, canary):
+        if one:
+            check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
         **_replicas(serve_config),
@@ -110,7 +138,9 @@ def build_app(
         graceful_shutdown_timeout_s=10,
     )
     root = str(Path(media_root).absolute()) if media_root else None
-    program = export_text_program(release["model_path"], serve_config.text_tower)
+    program, canary_program = (
+        export_text_program(one["model_path"], serve_config.text_tower) if one else None for one in (release, canary)
+    )
     return deployment.bind(
         release,
         serve_config,
@@ -121,6 +151,9 @@ def build_app(
         text_program=str(program) if program else None,
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
         log_folder=str(Path(log_folder).absolute()) if log_folder else None,
+        canary=canary,
+        canary_program=str(canary_program) if canary_program else None,
+        canary_share=canary_share,
     )
 
 

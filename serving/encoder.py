@@ -38,14 +38,11 @@ class Encoder:
         if torch.cuda.is_available():
             self._model = self._model.to("cuda")
         self._processor = MuLanProcessor.from_pretrained(model_path)
+        self.dim = self._model.config.model.embedding_dim
+        """D; noted here, since the model reads its whole configuration each time it is asked."""
         self._text_program = None
         if text_program is not None:
             self._text_program = TextProgram(text_program, self._processor, num_threads=num_threads)
-
-    @property
-    def dim(self) -> int:
-        """D."""
-        return self._model.config.model.embedding_dim
 
     def warm_up(self) -> None:
         """Run both towers once: the first run is many times slower than the rest."""

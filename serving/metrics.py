@@ -19,6 +19,7 @@ from prometheus_client import (
 from serving.release import Release
 
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10)
+_BUCKETS_SHARE = tuple(i / 10 for i in range(11))
 _BUCKETS_BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -57,6 +58,34 @@ class Metrics:
             "How far the mean of the last text queries lies from that of the catalogue's labels: 1 - cosine.",
             registry=registry,
         )
+        self.canary_share = Gauge(
+            "mulan_canary_share",
+            "Share of the searches that a candidate answers too; 0 without one.",
+            registry=registry,
+        )
+        self.canary_searches = Counter(
+            "mulan_canary_searches",
+            "Searches put to the candidate: compared, failed, or skipped while it worked.",
+            ["result"],
+            registry=registry,
+        )
+        self.canary_overlap = Histogram(
+            "mulan_canary_overlap",
+            "Share of the first ten hits that both releases have.",
+            registry=registry,
+            buckets=_BUCKETS_SHARE,
+        )
+        self.canary_seconds = Histogram(
+            "mulan_canary_seconds",
+            "Time that each of the two took for the same search.",
+            ["release"],
+            registry=registry,
+            buckets=_BUCKETS_S,
+        )
+        for result in ("compared", "failed", "skipped"):
+            self.canary_searches.labels(result)
+        for which in ("live", "canary"):
+            self.canary_seconds.labels(which)
 
     def name_release(self, release: Release) -> None:
         """Say what is served."""

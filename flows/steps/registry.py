@@ -55,7 +55,7 @@ def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri:
         except MlflowException:
             version = None
         if version is not None:
-            champion = read_report(str(version.run_id), mlflow_uri=mlflow_uri)
+            champion = _report_of_champion(str(version.run_id), mlflow_uri=mlflow_uri)
             comparison = _compared(champion, str(version.run_id), report, run_id, rules, mlflow_uri=mlflow_uri)
         decision = decide_promotion(report, champion, rules, comparison)
         tags = gate_tags(decision)
@@ -81,6 +81,14 @@ def gate_tags(decision: Decision) -> dict[str, str]:
     return {"mulan.gate": word, "mulan.gate_reasons": reasons}
 
 
+def _report_of_champion(run_id: str, *, mlflow_uri: str) -> dict[str, Any]:
+    """An empty one where it is lost: the gate refuses, and says how to get it."""
+    try:
+        return read_report(run_id, mlflow_uri=mlflow_uri)
+    except (MlflowException, OSError):
+        return {}
+
+
 def _compared(
     champion: dict[str, Any],
     champion_run: str,
@@ -91,7 +99,7 @@ def _compared(
     mlflow_uri: str,
 ) -> dict[str, Any] | None:
     """The differences on the metrics that the gate compares; None where there are none, for which the gate refuses."""
-    if not rules.paired or not rules.compare:
+    if not champion or not rules.paired or not rules.compare:
         return None
     measured = []
     try:

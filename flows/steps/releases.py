@@ -44,7 +44,7 @@ def version_for_data(name: str, data_hash: str, *, mlflow_uri: str) -> str:
         if version.tags.get("mulan.data_hash") == data_hash:
             return str(version.version)
         weights = version.tags.get("mulan.weights")
-        for known in client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{version.run_id}'"):
+        for known in client.search_model_versions(f"name = '{MODEL_NAME}'"):
             if known.tags.get("mulan.weights") == weights and known.tags.get("mulan.data_hash") == data_hash:
                 return str(known.version)
         tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}

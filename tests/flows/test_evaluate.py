@@ -65,7 +65,7 @@ def test_a_registered_model_on_its_own_and_another_set(home, first, sets):
     result = result_of(done)
     assert result["model"]["version"] == first["register"]["version"] and result["out"] is None
     own, new = result["sets"]["own"], result["sets"]["new-tones"]
-    assert own["metrics"] == first["evaluate"]["metrics"]
+    assert own["metrics"] == first["metrics"]
     assert (
         new["set"]["counts"]["test_tracks"] == 12 and new["set"]["model"]["trained_on"] == first["prepare"]["data_hash"]
     )

@@ -10,6 +10,7 @@ import pytest
 import ray
 from serving_fixtures import SERVE
 
+from serving.canary import overlap_at_k
 from serving.deployment import build_app, deploy, undeploy
 from serving.ports import free_port
 from serving.release import Release
@@ -95,3 +96,36 @@ def test_a_switch_under_load_loses_and_mixes_nothing(switch, releases):
         assert answer["hits"] and all(hit["track_id"].startswith(f"{version}/") for hit in answer["hits"])
     assert set(served) == {"20", "21"}
     assert clients.answers[-1]["release"]["model_version"] == "21"
+
+
+def number(url, series):
+    """The value of a series at /metrics."""
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
+
+
+def test_a_canary_answers_unseen_and_a_promotion_ends_it(switch, releases):
+    url = switch(releases["20"], canary=releases["21"].to_dict(), canary_share=1.0)
+    for _ in range(10):
+        answer = httpx.post(f"{url}/v1/search", json={"text": "calm piano", "k": 5}).raise_for_status().json()
+        assert answer["release"]["model_version"] == "20"
+        assert all(hit["track_id"].startswith("20/") for hit in answer["hits"])
+        time.sleep(0.1)
+    httpx.post(f"{url}/v1/search", json={"k": 5})  # refused by the live release, so nothing to compare
+    assert number(url, "mulan_canary_share ") == 1
+    compared = number(url, 'mulan_canary_searches_total{result="compared"}')
+    assert 3 <= compared <= 10
+    assert number(url, "mulan_canary_overlap_count") == compared
+    assert number(url, "mulan_canary_overlap_sum") == 0, "the two have no track in common"
+    for which in ("live", "canary"):
+        assert number(url, f'mulan_canary_seconds_count{{release="{which}"}}') == compared
+    switch(releases["21"])
+    assert number(url, "mulan_canary_share ") == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [("abcd", "daxy", 0.5), ("", "", 1.0), ("ab", "", 0.0), ("abcdefghijK", "abcdefghijL", 1.0)],
+)
+def test_overlap(one, other, overlap):
+    assert overlap_at_k(list(one), list(other)) == overlap

@@ -1,0 +1,147 @@
+"""Releases: the same model over changed data, promoted, compared, rolled back, and which collections are old."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from flow_fixtures import environment, mulan, result_of
+from prepared_fixtures import tone
+
+from flows.steps import registry
+from flows.steps.releases import collections_to_drop, version_for_data
+from mulan_core.errors import UserError
+
+CHANGED = ("changed.jsonl", None, "params.yaml")
+SWITCHES = f"""
+import json, sys
+from flows.session import open_session
+
+with open_session{CHANGED} as session:
+    from flows.index import index
+    from flows.prepare import prepare
+    from flows.releases import promote, prune, rollback
+
+    done = {{"prepare": prepare(), "index": index(model="champion", promote=False)}}
+    done["stands"] = index(model="champion", promote=False)["built"]
+    done["promote"] = promote(version=done["index"]["version"])
+    done["live"] = session.store.live_collection()
+    done["prune"] = prune(keep=1)
+    done["rollback"] = rollback()
+    done["live again"] = session.store.live_collection()
+sys.__stdout__.write(json.dumps(done, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def done(home, first):
+    """One track more, one less, one of another title and one of other audio, under the first run's model."""
+    rows = [json.loads(line) for line in (home / "tones.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row.get("track_id") not in ("t3", None)]
+    rows[0]["title"] = "Another title"
+    soundfile.write(home / "new.wav", tone("low", "smooth", seed=99), 16_000)
+    soundfile.write(home / "other.wav", tone("high", "smooth", seed=98), 16_000)
+    rows[1]["uri"] = "other.wav"
+    rows.append(rows[2] | {"track_id": "new", "uri": "new.wav", "title": "New", "split": "train"})
+    (home / "changed.jsonl").write_text("\n".join(json.dumps(row | {"dataset": "tones"}) for row in rows))
+    command = [sys.executable, "-c", SWITCHES]
+    return result_of(subprocess.run(command, cwd=home, env=environment(home), capture_output=True, text=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_same_model_over_changed_data_is_a_release_of_its_own(home, first, done):
+    built = done["index"]
+    assert built["version"] != first["register"]["version"] and built["collection"] != first["index"]["collection"]
+    assert built["changes"] == {"new": 1, "changed": 2, "removed": 1, "unchanged": 57}
+    assert (built["count"], built["built"], built["promoted"], done["stands"]) == (60, True, False, False)
+    parts = [pq.read_metadata(path).num_rows for path in (home / "embeddings").glob("*/part-*.parquet")]
+    assert sum(parts) == 60 + 2, "only the new and the changed audio was embedded"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_it_is_promoted_and_rolled_back(home, first, done):
+    old, new = first["index"]["collection"], done["index"]["collection"]
+    assert (done["promote"]["release"]["collection"], done["live"], done["promote"]["url"]) == (new, new, None)
+    assert done["prune"]["dropped"] == [] and {old, new} <= set(done["prune"]["kept"])
+    assert (done["rollback"]["release"]["collection"], done["live again"]) == (old, old)
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    assert registry.list_champions(mlflow_uri=uri)[-1] == first["register"]["version"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_it_is_shown_and_compared(home, first, done):
+    shown = result_of(mulan("release", "show", done["index"]["version"], "--json", home=home))
+    assert (shown["gate"], shown["trained_on"]) == ("passed", first["prepare"]["data_hash"])
+    assert (shown["index"]["count"], shown["index"]["recall_at_10"]) == (60, 1.0)
+    assert "retrieval/text/auc" in shown["metrics"]
+    names = (first["register"]["version"], done["index"]["version"], "--manifest", "changed.jsonl", "--params")
+    found = result_of(mulan("release", "diff", *names, "params.yaml", "--json", home=home))
+    assert set(found["parts"]) == {"data_hash", "collection"}
+    assert "neither DVC's cache" in found["tracks"]["unknown"], "the first data are another workspace's"
+    assert found["metrics"]["tagging/pitch/roc_auc"] == [shown["metrics"]["tagging/pitch/roc_auc"]] * 2
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A registry with five versions, of which the gate passed all but the third."""
+    folder = tmp_path_factory.mktemp("registry")
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client.create_registered_model("mulan")
+    for number in range(1, 6):
+        tags = {"gate": "refused" if number == 3 else "passed", "collection": f"tracks_{number}", "weights": "w"}
+        tags |= {"data_hash": f"{number}" * 32}
+        client.create_model_version("mulan", str(folder), tags={f"mulan.{k}": v for k, v in tags.items()})
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def versions(database, tmp_path):
+    """Address of a copy of it."""
+    return f"sqlite:///{shutil.copy(database, tmp_path)}"
+
+
+def test_champions_are_remembered(versions):
+    assert registry.list_champions(mlflow_uri=versions) == []
+    with pytest.raises(UserError, match="no champion yet"):
+        collections_to_drop(1, mlflow_uri=versions)
+    for version in ("1", "2", "2", "4"):
+        registry.promote(version, mlflow_uri=versions)
+    with pytest.raises(UserError, match="version 3 of mulan was not passed by the gate"):
+        registry.promote("3", mlflow_uri=versions)
+    assert registry.list_champions(mlflow_uri=versions) == ["1", "2", "4"]
+    registry.demote(mlflow_uri=versions)
+    assert registry.champion_version(mlflow_uri=versions) == "2"
+    mlflow.MlflowClient(versions).set_registered_model_alias("mulan", "champion", "4")  # by hand
+    assert registry.list_champions(mlflow_uri=versions) == ["1", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "old"), [(0, ["tracks_3", "tracks_1"]), (1, ["tracks_3", "tracks_1"]), (2, ["tracks_3"])]
+)
+def test_old_collections_are_those_that_nobody_goes_back_to(versions, keep, old):
+    for version in ("1", "2", "4"):
+        registry.promote(version, mlflow_uri=versions)
+    mlflow.MlflowClient(versions).set_registered_model_alias("mulan", "candidate", "2")
+    dropped, kept = collections_to_drop(keep, mlflow_uri=versions)
+    assert dropped == old
+    assert sorted(dropped + kept) == [f"tracks_{number}" for number in range(1, 6)]
+
+
+def test_a_model_over_other_data_is_one_version_for_each(versions):
+    assert version_for_data("1", "1" * 32, mlflow_uri=versions) == "1"
+    made = version_for_data("1", "a" * 32, mlflow_uri=versions)
+    assert made == version_for_data("1", "a" * 32, mlflow_uri=versions) == "6"
+    tags = mlflow.MlflowClient(versions).get_model_version("mulan", made).tags
+    assert "mulan.collection" not in tags and tags["mulan.gate"] == "passed"
+    assert (tags["mulan.data_hash"], tags["mulan.trained_on"]) == ("a" * 32, "1" * 32)
+    again = version_for_data(made, "b" * 32, mlflow_uri=versions)
+    assert mlflow.MlflowClient(versions).get_model_version("mulan", again).tags["mulan.trained_on"] == "1" * 32
+    with pytest.raises(UserError, match="no alias or version"):
+        version_for_data("nobody", "a" * 32, mlflow_uri=versions)
