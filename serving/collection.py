@@ -20,6 +20,8 @@ from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES
 T = TypeVar("T")
 
 LIVE_ALIAS = "tracks_live"
+WINDOWS = "_windows"
+"""After the name of a collection of tracks: that of their windows."""
 CONSISTENCY = "Bounded"
 """Of reads: what is there now. Writes wait until that is what they wrote, so that no search has to."""
 
@@ -76,7 +78,7 @@ class Collections:
     def list_collections(self) -> list[str]:
         """Names of all collections of tracks."""
         names = self._call(lambda client: client.list_collections(timeout=self._timeout_s))
-        return sorted(name for name in names if name.startswith("tracks_"))
+        return sorted(name for name in names if name.startswith("tracks_") and not name.endswith(WINDOWS))
 
     def describe(self, name: str) -> CollectionInfo:
         """What a collection, or the target of an alias, is.
@@ -123,14 +125,16 @@ class Collections:
             return None
 
     def drop(self, name: str) -> None:
-        """Delete a collection.
+        """Delete a collection, and the windows of its tracks.
 
         Raises:
             StoreError: if it is the live one.
         """
         if self.live_collection() == name:
             raise StoreError(f"{name} is live; switch {LIVE_ALIAS} to another collection before it is dropped")
-        self._call(lambda client: client.drop_collection(name))
+        for one in (name + WINDOWS, name):
+            if self.has(one):
+                self._call(lambda client, one=one: client.drop_collection(one))  # type: ignore[misc]
 
     def load(self, name: str) -> None:
         """Bring a collection into memory; after a restart of Milvus nothing is."""
@@ -162,6 +166,20 @@ class Collections:
         schema.add_field("labels", DataType.ARRAY, **labels)
         schema.add_field("content_hash", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["content_hash"])
         self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+
+    def _create_windows(self, name: str, *, dim: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        id_bytes = MAX_TEXT_BYTES["track_id"]
+        schema.add_field("window_id", DataType.VARCHAR, max_length=id_bytes + 16, is_primary=True)
+        schema.add_field("track_id", DataType.VARCHAR, max_length=id_bytes)
+        schema.add_field("start_s", DataType.FLOAT)
+        schema.add_field("end_s", DataType.FLOAT)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+
+    def _settle(self, collection: str) -> None:
+        """Wait until reads see the last write: a strong read does, and all that come after it are as new."""
+        self._loaded(collection, lambda _: self._count_rows(collection, "Strong"))
 
     def _index(self, name: str, index_type: str) -> None:
         params = MilvusClient.prepare_index_params()

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection import CONSISTENCY, LIVE_ALIAS, CollectionInfo, Collections, collection_name
+from serving.collection import CONSISTENCY, LIVE_ALIAS, CollectionInfo, collection_name
 from serving.errors import StoreError
 from serving.filters import TrackFilter, one_of
 from serving.recall import PROBE_K, pick_queries, share_found
+from serving.stretches import Stretch, Windows
 from serving.tracks import METADATA, Track, clean_row, track_of
 
-__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "TrackStore", "collection_name"]
+__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Stretch", "TrackStore", "collection_name"]
 
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
@@ -46,7 +47,7 @@ class Hit:
     score: float
 
 
-class TrackStore(Collections):
+class TrackStore(Windows):
     """The tracks in the collections at one Milvus address; see ``Collections``."""
 
     def build(
@@ -103,8 +104,15 @@ class TrackStore(Collections):
             raise
         return BuildResult(len(ids), recall, index_type, time.perf_counter() - started)
 
-    def upsert(self, collection: str, rows: Sequence[Mapping[str, Any]]) -> int:
-        """Add rows, replacing those of the same track_id; returns how many.
+    def upsert(
+        self, collection: str, rows: Sequence[Mapping[str, Any]], *, windows: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
+        """Add rows, replacing those of the same track_id and their windows; returns how many.
+
+        Args:
+            collection: its name.
+            rows: see ``build``.
+            windows: of these tracks, see ``build_windows``; left out where the collection has none.
 
         Searches find them once this returns. ``flush`` after many: until then Lite searches them one by one.
 
@@ -117,20 +125,18 @@ class TrackStore(Collections):
         by_id = {row["track_id"]: row for row in clean}
         if by_id:
             self._call(lambda client: client.upsert(collection, list(by_id.values())))
+            self._replace_windows(collection, list(by_id), windows)
             self._settle(collection)
         return len(by_id)
 
     def delete(self, collection: str, track_ids: Sequence[str]) -> int:
-        """Remove tracks; returns how many were there. Ids that are not are no error."""
+        """Remove tracks and their windows; returns how many were there. Ids that are not are no error."""
         found = list(self.get(track_ids, collection=collection))
         if found:
+            self._replace_windows(collection, found)
             self._call(lambda client: client.delete(collection, filter=one_of(found)))
             self._settle(collection)
         return len(found)
-
-    def _settle(self, collection: str) -> None:
-        """Wait until reads see the last write: a strong read does, and all that come after it are as new."""
-        self._loaded(collection, lambda _: self._count_rows(collection, "Strong"))
 
     def scroll(self, collection: str, *, batch: int = 5_000) -> Iterator[list[tuple[str, str]]]:
         """All tracks as (track_id, content_hash), in batches; the hash is empty where none was given.
