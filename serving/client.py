@@ -115,7 +115,8 @@ class MulanClient:
     """Ask an endpoint; a context manager, and fit for several threads.
 
     Every method raises ``UserError``, in one sentence, where the endpoint is down or refuses. An endpoint that is busy
-    (429, 503), or that hangs up, is asked again: nothing that is asked here does harm when it is done twice.
+    (429, 503), that hangs up, or that lost the replica at work, is asked again: nothing that is asked here does harm
+    when it is done twice.
 
     Args:
         url: of the endpoint, such as ``http://127.0.0.1:8000``.
@@ -274,7 +275,9 @@ class MulanClient:
                 raise UserError(
                     f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
                 ) from error
-            if response.status_code not in _BUSY or not left:
+            # Ray Serve's own word, in plain text, where a replica died over a request; the API's errors are JSON.
+            lost = response.status_code == 500 and "json" not in response.headers.get("content-type", "")
+            if not left or not (lost or response.status_code in _BUSY):
                 return response
             time.sleep(_wait_s(response))
         raise AssertionError("unreachable")

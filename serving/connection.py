@@ -16,6 +16,7 @@ from serving.errors import StoreError, StoreUnavailableError
 T = TypeVar("T")
 
 _AWAY = ("illegal connection params or server unavailable", "No channel in handler", "closed channel", "retry timeout")
+_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 _CHANNEL = {
     # A new client dials at once; from the shared pool it would wait out the back-off of the one that broke.
     "grpc.use_local_subchannel_pool": 1,
@@ -84,4 +85,6 @@ def _sentences(uri: str) -> Iterator[list[Callable[[], None]]]:
             for clean_up in clean_ups:
                 clean_up()
             raise StoreUnavailableError(f"Milvus does not answer at {uri}; start it, or correct its address") from error
+        if any(words in message for words in _FULL):
+            raise StoreError(f"the disk of Milvus at {uri} is full; free some of it and run this again") from error
         raise StoreError(f"Milvus at {uri} refuses: {message.splitlines()[0] if message else error}") from error

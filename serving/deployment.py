@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import LoggingConfig
+from ray.serve.schema import LoggingConfig, ReplicaState
 
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
@@ -121,8 +121,7 @@ def build_app(
 
     Raises:
         UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
-            release does not fit together, or Milvus is away. Replicas look again, but by then
-            it is too late: Serve takes an application down whose new replicas fail, old release and all.
+            release does not fit together, or Milvus is away. Replicas look again.
     """
     keys = KeyFile(keys_file) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
@@ -136,6 +135,10 @@ def build_app(
         ray_actor_options={"num_cpus": num_threads},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
         graceful_shutdown_timeout_s=10,
+        # New replicas start beside the old ones, which stay where the new do not come up; by default Serve stops first.
+        max_surge_percent=100,
+        max_constructor_retry_count=2,  # once more, for what passes; a broken release breaks each time
+        health_check_period_s=2,  # a replica that was killed is missed within that time; Serve's own 10 s are long
     )
     root = str(Path(media_root).absolute()) if media_root else None
     program, canary_program = (
@@ -206,7 +209,8 @@ def deploy(
 ) -> str:
     """Start Serve if need be, run the application, and wait until a search would work.
 
-    Deploying over a running application replaces it without a gap: the old replicas answer until the new are up.
+    Deploying over a running application replaces it without a gap: the old replicas answer until the new are up, and
+    stay where those do not come up.
 
     Returns:
         The endpoint's URL.
@@ -260,11 +264,15 @@ def _wait_ready(url: str, timeout_s: float) -> None:
 def _why_refused(name: str, error: RuntimeError) -> str:
     """The sentence behind a failed deployment: Serve keeps the replica's traceback as its message."""
     application = serve.status().applications.get(name)
-    messages = [str(error)]
+    messages, stays = [str(error)], False
     if application is not None:
         messages += [application.message, *(deployment.message for deployment in application.deployments.values())]
+        stays = any(
+            deployment.replica_states.get(ReplicaState.RUNNING) for deployment in application.deployments.values()
+        )
+    rest = "; the release before goes on serving" if stays else ""
     for message in messages:
         found = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
         if found:
-            return str(found[-1])
-    return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}"
+            return f"{found[-1]}{rest}"
+    return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}{rest}"

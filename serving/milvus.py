@@ -15,7 +15,8 @@ from serving.ports import check_port_free, free_port
 
 
 class MilvusServer:
-    """``milvus-lite server`` over one folder; a context manager. It ends with this process (``Child``).
+    """``milvus-lite server`` over one folder; a context manager. It ends with this process, and before that is started
+    again wherever it ends (``Child``).
 
     One process may have a folder open at a time.
 
@@ -89,6 +90,7 @@ class MilvusServer:
             [*command, "--host", self._host, "--port", str(self._port)],
             log_path=self.log_path,
             reasons={"DataDirLockedError": in_use},
+            restart=True,
         )
 
     def wait(self) -> None:

@@ -14,6 +14,11 @@ read_settings()  # quiet defaults, before Ray, Prefect and MLflow are imported
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the soak of ``tests/load`` lasts."""
+    parser.addoption("--minutes", type=float, default=5.0, help="of the soak (-m load)")
+
+
 class _ByRoom(LoadScopeScheduling):
     """One process of `pytest -n 2` runs all flows, since their first run takes minutes and most tests look at what it
     left; of the others each file as a whole, since its fixtures are its own. (xdist's own groups do not work with

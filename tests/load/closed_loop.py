@@ -69,17 +69,20 @@ async def drive(
     seconds: float,
     key: str | None = None,
     seed: int | None = None,
+    per_s: float | None = None,
 ) -> Run:
-    """Keep ``callers`` requests under way for ``seconds``."""
+    """Keep ``callers`` requests under way for ``seconds``; with ``per_s`` at most so many a second are sent."""
     address = urlsplit(url)
     run, next_text = Run(), new_texts(int(time.time()) if seed is None else seed)
     head = f"Host: {address.netloc}\r\nContent-Type: application/json\r\n"
     head += f"Authorization: Bearer {key}\r\n" if key else ""
-    started = time.perf_counter()
+    started, turns = time.perf_counter(), itertools.count()
 
     async def call() -> None:
         reader, writer = None, None
         while time.perf_counter() < started + seconds:
+            if per_s:
+                await asyncio.sleep(max(0.0, started + next(turns) / per_s - time.perf_counter()))
             path, body = body_of(next_text())
             asked = time.perf_counter()
             try:

@@ -6,7 +6,7 @@ import json
 from closed_loop import drive, infinity_body, new_texts, search_body
 
 
-async def serve_and_drive(callers):
+async def serve_and_drive(callers, **options):
     asked, at_once, most = [], 0, 0
 
     async def answer(reader, writer):
@@ -35,7 +35,7 @@ async def serve_and_drive(callers):
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        run = await drive(url, search_body, callers=callers, seconds=0.4, seed=1)
+        run = await drive(url, search_body, callers=callers, seconds=0.4, seed=1, **options)
     return run, asked, most
 
 
@@ -47,6 +47,11 @@ def test_it_counts_every_answer():
     assert run.statuses["IncompleteReadError"] == 1
     assert 9 < run.summary()["p50_ms"] < 200
     assert run.summary()["statuses"]["503"] == run.statuses[503]
+
+
+def test_it_keeps_to_a_rate():
+    _, asked, _ = asyncio.run(serve_and_drive(4, per_s=50))
+    assert 10 <= len(asked) <= 24
 
 
 def test_what_it_asks():
