@@ -21,7 +21,7 @@ demo: $(STAMP) ## Build a catalogue, train, evaluate, index and serve it (EXIT=1
 	$(BIN)/mulan demo $(if $(EXIT),--exit)
 
 test: check ## Everything CI runs: format, lint, types, import rules, tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 check: lint types imports
 

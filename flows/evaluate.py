@@ -59,8 +59,12 @@ def evaluate(
         for one in placed:
             vectors = {}
             if subject.has_audio and one.content.tracks:
+                # What the index will want is kept now, while each clip is heard.
+                windows = workspace.config.index.windows and one.is_own and subject.run_id is not None
                 with bar(f"embed {one.name}") as update:
-                    vectors = session.vectors(subject.path, update, pooling=subject.pooling, placed=one)
+                    vectors = session.vectors(
+                        subject.path, update, pooling=subject.pooling, placed=one, windows=windows
+                    )
             reports[one.name] = evaluate_model(
                 subject,
                 one,

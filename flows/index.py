@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -14,6 +15,7 @@ from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.index import build_index, count_changes, find_media_root, track_rows
 from flows.steps.releases import version_for_data
+from flows.steps.windows import window_rows
 from mulan_core.evaluation.encoders import weights_hash
 from serving.release import fetch_version, preprocessing_hash
 
@@ -35,8 +37,9 @@ def index(
         promote: make the release champion. False builds it only, for `mulan release promote` or `canary`.
 
     Returns:
-        ``version``, ``collection``, ``count``, ``built``; what the build measured; and ``changes``: tracks that are
-        new, changed, removed or unchanged since the collection that is live.
+        ``version``, ``collection``, ``count``, ``built``; what the build measured; ``windows``, how many are kept,
+        where they are; and ``changes``: tracks that are new, changed, removed or unchanged since the collection that
+        is live.
     """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
         uri, workspace = session.settings.mlflow_uri, session.workspace
@@ -47,10 +50,13 @@ def index(
             version = version_for_data(model, workspace.data_hash, mlflow_uri=uri)
             folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
         with bar("embed") as update:
-            vectors = session.vectors(folder, progress=update)
+            vectors = session.vectors(folder, progress=update, windows=workspace.config.index.windows)
         rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder))
         changes = count_changes(session.store, session.store.live_collection(), rows)
         built = build_collection(session, rows, version, preprocessing_hash(folder))
+        if workspace.config.index.windows:
+            known = session.store.count_windows(built["collection"])
+            built["windows"] = known or build_windows(session, built["collection"], folder)
         tags = {"mulan.collection": built["collection"], "mulan.media_root": find_media_root(workspace.prepared)}
         if built["built"]:
             measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "seconds")}
@@ -76,3 +82,11 @@ def build_collection(session: Session, rows: list[dict[str, Any]], version: str,
     if result is None:
         return {"collection": name, "count": session.store.describe(name).count, "built": False}
     return {"collection": name, "built": True} | asdict(result)
+
+
+@task(name="build windows", retries=1, retry_delay_seconds=5, timeout_seconds=6 * 3600, cache_policy=NO_CACHE)
+def build_windows(session: Session, collection: str, model: Path) -> int:
+    """Keep the windows of the collection's tracks beside it; a half-built leftover is replaced. Returns how many."""
+    workspace = session.workspace
+    rows = window_rows(workspace.prepared, model, cache=session.embeddings, config=workspace.config.prepare)
+    return session.store.build_windows(collection, rows)

@@ -98,6 +98,8 @@ def show_index(built: dict[str, Any]) -> None:
     console.print(f"version {built['version']} ({place}), {built['collection']}: {words}", highlight=False)
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
     console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
+    if "windows" in built:
+        console.print(f"{built['windows']:,} windows beside them", highlight=False)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

@@ -86,8 +86,19 @@ class Session:
             raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
         return Trained(run_id=run.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
 
+    @property
+    def embeddings(self) -> Path:
+        """Folder of the vectors that models have made of clips."""
+        return self.settings.home / "embeddings"
+
     def vectors(
-        self, model: str | Path, progress: Any = None, *, pooling: str | None = None, placed: PlacedSet | None = None
+        self,
+        model: str | Path,
+        progress: Any = None,
+        *,
+        pooling: str | None = None,
+        placed: PlacedSet | None = None,
+        windows: bool = False,
     ) -> Vectors:
         """Track vectors of the prepared data, or of an evaluation set, under a model; computed once."""
         from flows.steps.embed import embed_prepared
@@ -96,11 +107,12 @@ class Session:
         return embed_prepared(
             model,
             placed.path if placed else self.workspace.prepared,
-            cache=self.settings.home / "embeddings",
+            cache=self.embeddings,
             batch_size=config.index.batch_size,
             num_actors=config.index.num_actors,
             use_gpu=config.index.use_gpu,
             pooling=pooling,
+            windows=windows,
             progress=progress,
         )
 

@@ -494,6 +494,8 @@ class IndexConfig:
     """Collections at least this large get an HNSW index; smaller ones are searched exactly (FLAT)."""
     recall_floor: float = 0.95
     """Least recall@10 against exact search; a build under it is not promoted."""
+    windows: bool = False
+    """Keep the vector of each window too, so that a hit says which stretch of the track fits best."""
     batch_size: int = 32
     """Windows encoded at once."""
     num_actors: int = 1

@@ -36,6 +36,13 @@ def embed_tracks(
     """
     if not len(waves):
         return np.zeros((0, model.config.model.embedding_dim), np.float32)
+    return embed_with_windows(model, processor, waves, batch_size=batch_size)[0]
+
+
+def embed_with_windows(
+    model: MuLanModel, processor: MuLanProcessor, waves: Sequence[np.ndarray], *, batch_size: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The vectors of ``embed_tracks`` for at least one wave, and of each track those of its windows, float32 (w, D)."""
     with _inference(model):
         vectors_WD, num_windows_N = encode_windows(
             lambda windows_WS: model.get_audio_features(torch.from_numpy(windows_WS).to(model.device)),
@@ -44,7 +51,8 @@ def embed_tracks(
             hop_samples=processor.hop_samples,
             batch_size=batch_size,
         )
-        return mean_of_windows(vectors_WD, num_windows_N).cpu().numpy()
+        tracks_ND = mean_of_windows(vectors_WD, num_windows_N)
+        return tracks_ND.cpu().numpy(), [part.cpu().numpy() for part in vectors_WD.split(num_windows_N.tolist())]
 
 
 def encode_windows(

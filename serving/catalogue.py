@@ -56,8 +56,8 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         timing = timing_of(request)
         audio, fields = await read_upload(request)
         asked = parse_values(schemas.NewTrack, with_json(fields, "labels"))
-        audio_D = await service.encode_audio(audio, timing)
-        track, replaced = await service.add(asked.model_dump(), audio_D, timing)
+        audio_D, windows = await service.encode_windows(audio, timing)
+        track, replaced = await service.add(asked.model_dump(), audio_D, windows, timing)
         return answer(service, request, {"track": track, "replaced": replaced})
 
     @routes.delete(

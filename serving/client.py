@@ -47,10 +47,12 @@ class Track(TypedDict):
 
 
 class Hit(Track):
-    """A track found: its cosine to the query, and the chance that it fits."""
+    """A track found: its cosine to the query, the chance that it fits, and the stretch that fits best."""
 
     score: float
     match: float | None
+    start_s: float | None
+    end_s: float | None
 
 
 class SearchAnswer(Answer):

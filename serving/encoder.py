@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from mulan_core.audio.decode import check_wave, decode_audio
-from mulan_core.embedding import embed_texts, embed_tracks
+from mulan_core.audio.windows import place_windows
+from mulan_core.embedding import embed_texts, embed_with_windows
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
 from serving.text_program import TextProgram
@@ -58,7 +60,16 @@ class Encoder:
 
     def encode_wave(self, wave: np.ndarray) -> np.ndarray:
         """Unit vector (D,) of mono audio at the model's rate: the mean over its windows, as in the index."""
-        return embed_tracks(self._model, self._processor, [wave], batch_size=BATCH_SIZE)[0]
+        return self.encode_windows(wave)[0]
+
+    def encode_windows(self, wave: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """What ``encode_wave`` gives, and the windows: start_s, end_s and vector of each."""
+        tracks_1D, (vectors_WD,) = embed_with_windows(self._model, self._processor, [wave], batch_size=BATCH_SIZE)
+        places = place_windows(len(vectors_WD), len(wave) / self._processor.sample_rate_hz, self._processor.window_s)
+        return tracks_1D[0], [
+            {"start_s": start_s, "end_s": end_s, "vector": vector_D}
+            for (start_s, end_s), vector_D in zip(places, vectors_WD, strict=True)
+        ]
 
     def decode(self, data: bytes, *, max_s: float) -> np.ndarray:
         """Uploaded bytes to a wave for ``encode_wave``; may run in any thread.

@@ -156,6 +156,10 @@ class TrackHit(TrackInfo):
     match: float | None = Field(
         description="Chance that the track fits, 0 to 1, by the catalogue's own labels; null where it has too few."
     )
+    start_s: float | None = Field(
+        description="Where in its audio the window begins that fits best, seconds; null where no windows are indexed."
+    )
+    end_s: float | None = Field(description="Where that window ends.")
 
 
 class Answer(BaseModel):

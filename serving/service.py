@@ -31,7 +31,7 @@ from serving.media import is_playable
 from serving.metrics import Metrics
 from serving.release import Release, check_release
 from serving.searches import Searches
-from serving.store import CollectionInfo, Hit, TrackStore
+from serving.store import CollectionInfo, Hit, Stretch, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
 from serving.tracks import Track
@@ -114,6 +114,7 @@ class Service:
         self._encoder.warm_up()
         store.load(release.collection)
         self.collection: CollectionInfo = store.describe(release.collection)
+        self._has_windows = store.count_windows(release.collection) > 0
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="io")
         self.encode_texts = TextVectors(
@@ -170,10 +171,14 @@ class Service:
 
     async def encode_audio(self, data: bytes, timing: Timing) -> np.ndarray:
         """Unit vector of an upload."""
+        return (await self.encode_windows(data, timing))[0]
+
+    async def encode_windows(self, data: bytes, timing: Timing) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Unit vector of an upload, and its windows; see ``Encoder.encode_windows``."""
         with timing.stage("decode"):
             wave = await self._in(self._pool, lambda: self._encoder.decode(data, max_s=self._max_audio_s))
         with timing.stage("encode"):
-            return await self._in(self._model_thread, self._encoder.encode_wave, wave)
+            return await self._in(self._model_thread, self._encoder.encode_windows, wave)
 
     async def track(self, track_id: str, timing: Timing) -> tuple[Track, np.ndarray]:
         """A track of the catalogue and its vector.
@@ -240,14 +245,26 @@ class Service:
         no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
         if no_good_match:
             self.metrics.no_good_match.inc()
-        shown = [self._show_hit(hit, query.kinds) for hit in hits[offset:]]
+        stretches = await self._stretches(query, hits[offset:], timing)
+        shown = [self._show_hit(hit, query.kinds, stretches.get(hit.track.track_id)) for hit in hits[offset:]]
         return Found(shown, no_good_match, depth if len(hits) == depth else None)
 
-    def _show_hit(self, hit: Hit, kinds: frozenset[Kind]) -> dict[str, Any]:
+    async def _stretches(self, query: Query, hits: Sequence[Hit], timing: Timing) -> dict[str, Stretch]:
+        if not self._has_windows:
+            return {}
+        ids, collection = [hit.track.track_id for hit in hits], self.release.collection
+        with timing.stage("search"):
+            return await self._in(
+                self._pool, lambda: self._store.best_stretches(query.vector_D, ids, collection=collection)
+            )
+
+    def _show_hit(self, hit: Hit, kinds: frozenset[Kind], stretch: Stretch | None) -> dict[str, Any]:
         match = self.calibration.match(hit.score, kinds)
         return self.show(hit.track) | {
             "score": round(hit.score, 6),
             "match": None if match is None else round(match, 4),
+            "start_s": round(stretch.start_s, 3) if stretch else None,
+            "end_s": round(stretch.end_s, 3) if stretch else None,
         }
 
     async def tag(
@@ -271,10 +288,12 @@ class Service:
     async def _encode_labels(self, labels: Sequence[str]) -> np.ndarray:
         return await self.encode_texts([as_words(label) for label in labels])
 
-    async def add(self, fields: dict[str, Any], audio_D: np.ndarray, timing: Timing) -> tuple[dict[str, Any], bool]:
+    async def add(
+        self, fields: dict[str, Any], audio_D: np.ndarray, windows: Sequence[dict[str, Any]], timing: Timing
+    ) -> tuple[dict[str, Any], bool]:
         """Put a track into the live collection; searches find it at once.
 
-        Its audio is not kept, so it does not play.
+        Its audio is not kept, so it does not play. Its windows are, where the collection has windows.
 
         Returns:
             The track as the API gives it, and whether it replaced one.
@@ -283,7 +302,8 @@ class Service:
 
         def write() -> bool:
             replaced = bool(self._store.get([track_id], collection=collection))
-            self._store.upsert(collection, [fields | {"title": fields["title"] or track_id, "vector": audio_D}])
+            row = fields | {"title": fields["title"] or track_id, "vector": audio_D}
+            self._store.upsert(collection, [row], windows=[window | {"track_id": track_id} for window in windows])
             return replaced
 
         with timing.stage("store"):

@@ -4,6 +4,8 @@ import os
 
 import pytest
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from flows.settings import read_settings
 
@@ -17,10 +19,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, default=5.0, help="of the soak (-m load)")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name what one process of `pytest -n 2 --dist loadgroup` runs as a whole: all flows, since their first run takes
-    minutes and most tests look at what it left; of the others each file, since its fixtures are its own.
+class _ByRoom(LoadScopeScheduling):
+    """One process of `pytest -n 2` runs all flows, since their first run takes minutes and most tests look at what it
+    left; of the others each file as a whole, since its fixtures are its own. (xdist's own groups do not work with
+    pytest 9.2: they rename tests by a field that it no longer has.)
     """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("flows" if folder == "flows" else f"{folder}/{item.path.stem}"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/flows" if file.startswith("tests/flows/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByRoom(config, log)

@@ -37,6 +37,7 @@ def embed_prepared(
     num_actors: int,
     use_gpu: bool = False,
     pooling: str | None = None,
+    windows: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Vectors:
     """Embed every clip of a prepared folder that this model has not embedded before.
@@ -49,6 +50,7 @@ def embed_prepared(
         num_actors: Ray actors, each with the model in memory.
         use_gpu: give each of them a GPU.
         pooling: see ``open_encoder``.
+        windows: keep the vectors of windows too; see ``open_windows``.
         progress: called with the number of clips done, those that were there included.
 
     Raises:
@@ -57,12 +59,14 @@ def embed_prepared(
     if Path(model).suffix in TABLES:
         return _look_up(model, prepared)
     known = VectorCache(cache / weights_hash(model, pooling=pooling))
-    work = plan_work([path for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))], known)
+    heard = open_windows(model, cache) if windows else None
+    shards = [path for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
+    work = plan_work(shards, known, heard)
     rows = pq.read_table(prepared / MANIFEST, columns=["track_id", "split", "clip_key"]).to_pylist()
     if work:
-        encoder = (str(model), pooling, batch_size, num_actors)
+        encoder = (str(model), pooling, batch_size, num_actors, windows)
         done = len(rows) - sum(len(item["places"]) for item in work)
-        for count in _embed(encoder, work, known, num_actors=num_actors, use_gpu=use_gpu):
+        for count in _embed(encoder, work, known, heard, num_actors=num_actors, use_gpu=use_gpu):
             if progress:
                 progress(done + count)
     # By id the table is the same every time, whatever order the actors finished in.
@@ -76,14 +80,36 @@ def embed_prepared(
     return vectors
 
 
-def plan_work(shards: Sequence[Path], known: Container[str] = ()) -> list[dict[str, Any]]:
-    """What is to be embedded: for each row group of the shards, the places of the clips whose vectors are not known."""
+def open_windows(model: str | Path, cache: Path) -> VectorCache:
+    """The vectors of the windows that a model has heard; see ``window_key``."""
+    return VectorCache(cache / f"{weights_hash(model)}-windows")
+
+
+def window_key(clip_key: str, place: int) -> str:
+    """The name of a clip's window among the vectors; a clip has all of its windows there, or none."""
+    return f"{clip_key}/{place}"
+
+
+def plan_work(
+    shards: Sequence[Path], known: Container[str] = (), heard: Container[str] | None = None
+) -> list[dict[str, Any]]:
+    """What is to be embedded: for each row group of the shards, the places of the clips whose vectors are not known.
+
+    Args:
+        shards: files of clips.
+        known: clips whose vectors are known.
+        heard: windows whose vectors are known, by ``window_key``; None where windows do not matter.
+    """
+
+    def is_known(key: str) -> bool:
+        return key in known and (heard is None or window_key(key, 0) in heard)
+
     work = []
     for path in shards:
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             keys = file.read_row_group(group, columns=["clip_key"])["clip_key"].to_pylist()
-            places = [place for place, key in enumerate(keys) if key not in known]
+            places = [place for place, key in enumerate(keys) if not is_known(key)]
             if places:
                 work.append({"shard": str(path), "group": group, "places": places})
     return work
@@ -97,9 +123,10 @@ def _look_up(table: str | Path, prepared: Path) -> Vectors:
 
 
 def _embed(
-    encoder: tuple[str, str | None, int, int],
+    encoder: tuple[str, str | None, int, int, bool],
     work: list[dict[str, Any]],
     known: VectorCache,
+    heard: VectorCache | None,
     *,
     num_actors: int,
     use_gpu: bool,
@@ -117,6 +144,13 @@ def _embed(
     rows: list[dict[str, Any]] = []
 
     def keep() -> None:
+        if heard is not None:
+            dim = len(rows[0]["vector"])
+            of = [np.frombuffer(row["windows"], np.float32).reshape(-1, dim) for row in rows]
+            keys = [
+                window_key(row["clip_key"], i) for row, part in zip(rows, of, strict=True) for i in range(len(part))
+            ]
+            heard.add(keys, np.concatenate(of))
         known.add([row["clip_key"] for row in rows], np.stack([row["vector"] for row in rows]))
         rows.clear()
 
@@ -136,13 +170,15 @@ def _embed(
 class TrackEmbedder:
     """Ray Data actor: shards in, track vectors out; a few clips at a time are in memory."""
 
-    def __init__(self, model: str, pooling: str | None, batch_size: int, num_actors: int) -> None:
+    def __init__(
+        self, model: str, pooling: str | None, batch_size: int, num_actors: int, windows: bool = False
+    ) -> None:
         import torch
 
         # Ray leaves an actor one thread for its one CPU; on one machine nothing else works while these do.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_actors))
         self._encoder = open_encoder(model, pooling=pooling, batch_size=batch_size)
-        self._batch_size = batch_size
+        self._batch_size, self._windows = batch_size, windows
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Embed the clips of some work; see ``plan_work``."""
@@ -152,6 +188,12 @@ class TrackEmbedder:
             for clips in table.to_batches(max_chunksize=self._batch_size):
                 ids, audio = clips["track_id"].to_pylist(), clips["audio"].to_pylist()
                 waves = (decode_flac(data) for data in audio)
-                vectors_ND = self._encoder.embed_tracks(ids, waves, sampling_rate=sample_rate_hz(audio[0]))
-                keys = np.array(clips["clip_key"].to_pylist())
-                yield {"track_id": np.array(ids), "clip_key": keys, "vector": vectors_ND}
+                rate_hz = sample_rate_hz(audio[0])
+                made = {"track_id": np.array(ids), "clip_key": np.array(clips["clip_key"].to_pylist())}
+                if self._windows:
+                    made["vector"], windows = self._encoder.embed_with_windows(ids, waves, sampling_rate=rate_hz)
+                    # As bytes, since clips differ in how many they have.
+                    made["windows"] = np.array([part.astype(np.float32).tobytes() for part in windows], object)
+                else:
+                    made["vector"] = self._encoder.embed_tracks(ids, waves, sampling_rate=rate_hz)
+                yield made

@@ -13,6 +13,7 @@ quarantine table and the endpoint into its answer.
 from __future__ import annotations
 
 import io
+import math
 from math import ceil, gcd
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -116,11 +117,7 @@ def decode_clip(
     """
 
     def find_clip(num_samples: int) -> tuple[int, int]:
-        first = min(round((start_s or 0.0) * sample_rate_hz), num_samples)
-        last = min(first + round(duration_s * sample_rate_hz), num_samples) if duration_s else num_samples
-        length = round(clip_s * sample_rate_hz)
-        first += max(0, (last - first - length) // 2)
-        return first, min(last, first + length)
+        return _place_clip(num_samples, clip_s, start_s, duration_s, sample_rate_hz)
 
     with _open(source) as file:
         _check_length(file, max_s)
@@ -134,6 +131,32 @@ def decode_clip(
     wave, _ = decode_audio(source, max_s=max_s, sample_rate_hz=sample_rate_hz)
     first, last = find_clip(len(wave))
     return wave[first:last]
+
+
+def find_clip_start_s(
+    source: bytes | str | Path, *, clip_s: float, start_s: float | None = None, duration_s: float | None = None
+) -> float | None:
+    """Where in the track the clip of ``decode_clip`` begins, seconds; None where the header states no length.
+
+    Raises:
+        AudioError: ``missing``, ``empty`` or ``undecodable``.
+    """
+    length_s = read_length(source)
+    if not math.isfinite(length_s):
+        return None
+    num_samples = round(length_s * SAMPLE_RATE_HZ)
+    return _place_clip(num_samples, clip_s, start_s, duration_s, SAMPLE_RATE_HZ)[0] / SAMPLE_RATE_HZ
+
+
+def _place_clip(
+    num_samples: int, clip_s: float, start_s: float | None, duration_s: float | None, rate_hz: int
+) -> tuple[int, int]:
+    """First sample of the clip, and the one after its last."""
+    first = min(round((start_s or 0.0) * rate_hz), num_samples)
+    last = min(first + round(duration_s * rate_hz), num_samples) if duration_s else num_samples
+    length = round(clip_s * rate_hz)
+    first += max(0, (last - first - length) // 2)
+    return first, min(last, first + length)
 
 
 def read_length(source: bytes | str | Path, *, max_s: float | None = None) -> float:

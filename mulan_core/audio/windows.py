@@ -37,6 +37,19 @@ def window_starts(num_samples: int, window_samples: int, hop_samples: int) -> li
     return [i * last // max(1, count - 1) for i in range(count)]
 
 
+def place_windows(num_windows: int, duration_s: float, window_s: float) -> list[tuple[float, float]]:
+    """Where the evaluation windows of ``window_starts`` lie, in seconds: start and end, within the audio.
+
+    >>> place_windows(3, 12.0, 5.0)
+    [(0.0, 5.0), (3.5, 8.5), (7.0, 12.0)]
+    >>> place_windows(1, 3.0, 5.0)
+    [(0.0, 3.0)]
+    """
+    last_s = max(0.0, duration_s - window_s)
+    starts = [i * last_s / max(1, num_windows - 1) for i in range(num_windows)]
+    return [(start_s, min(start_s + window_s, duration_s)) for start_s in starts]
+
+
 def cut_window(wave: np.ndarray, start: int, window_samples: int) -> np.ndarray:
     """The window of ``wave`` at ``start``, zero-padded at its end when the audio is over. float32 (W,)."""
     window = np.zeros(window_samples, dtype=np.float32)

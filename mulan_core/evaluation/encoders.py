@@ -88,6 +88,12 @@ class Encoder(ABC):
         """
         raise UserError(f"{self.name} ({self.kind}) has no audio side: it cannot embed tracks")
 
+    def embed_with_windows(
+        self, track_ids: Sequence[str], waves: Iterable[np.ndarray], *, sampling_rate: int
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What ``embed_tracks`` gives, and of each track the vectors of its windows, float32 (w, D)."""
+        raise UserError(f"{self.name} ({self.kind}) hears no windows: it cannot embed them")
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """One unit vector a text, float32 (N, D).
 

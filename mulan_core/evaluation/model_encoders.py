@@ -53,11 +53,17 @@ class _Listener(Encoder):
 
     def embed_tracks(self, track_ids: Sequence[str], waves: Iterable[np.ndarray], *, sampling_rate: int) -> np.ndarray:
         """See ``Encoder``."""
+        return self.embed_with_windows(track_ids, waves, sampling_rate=sampling_rate)[0]
+
+    def embed_with_windows(
+        self, track_ids: Sequence[str], waves: Iterable[np.ndarray], *, sampling_rate: int
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """See ``Encoder``."""
         heard = [self._resample(wave, sampling_rate) for wave in waves]
         if len(heard) != len(track_ids):
             raise ValueError(f"{len(track_ids)} track ids but {len(heard)} waves")
         if not heard:
-            return np.zeros((0, self.embedding_dim), np.float32)
+            return np.zeros((0, self.embedding_dim), np.float32), []
         with torch.inference_mode():
             vectors_WD, num_windows_N = encode_windows(
                 self._encode,
@@ -67,7 +73,8 @@ class _Listener(Encoder):
                 batch_size=self._batch_size,
                 pad=self.pads,
             )
-            return self._average(vectors_WD, num_windows_N).cpu().numpy()
+            windows = [part.cpu().numpy() for part in vectors_WD.split(num_windows_N.tolist())]
+            return self._average(vectors_WD, num_windows_N).cpu().numpy(), windows
 
     def _resample(self, wave: np.ndarray, sampling_rate: int) -> np.ndarray:
         if sampling_rate == self.sample_rate_hz:

@@ -24,6 +24,7 @@ train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps
 evaluate: {bootstrap: 20}
 gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, compare: [tagging/pitch/roc_auc], min_items: 5,
        slice_margin: 0.1, min_slice_items: 5, max_intrusion: 1, max_encode_ms: {text: 60000, clip: 60000}}
+index: {windows: true}
 serve: {port: PORT}
 ablate: {steps: 10, rows: {aset: null, tags unfiltered: {sources: [sf, lf], filtered: false}}}
 tune: {steps: 10, trials: 3, rounds: 2, metric: tagging/pitch/roc_auc,

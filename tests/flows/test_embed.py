@@ -4,11 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from model_fixtures import processor, tiny_model
 from prepared_fixtures import write_prepared
 
-from flows.steps.embed import TrackEmbedder, plan_work
+from flows.steps.embed import TrackEmbedder, open_windows, plan_work, window_key
 from flows.steps.vector_cache import VectorCache
+from flows.steps.windows import window_rows
+from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.embedding import embed_tracks
 from mulan_core.model import MuLanModel
@@ -69,3 +72,34 @@ def test_the_clips_of_the_work_are_embedded_and_no_others(shard, model):
     opened = MuLanModel.from_pretrained(model), MuLanProcessor.from_pretrained(model)
     expected = embed_tracks(*opened, [waves[i] for i in (3, 1, 8)], batch_size=1)
     np.testing.assert_allclose(np.concatenate([clips["vector"] for clips in made]), expected, atol=1e-5)
+
+
+def test_windows_are_placed_in_the_file_that_plays(shard, model, tmp_path):
+    """A clip of 2.5 s is the middle of a file of 6.5 s."""
+    tracks, names = pq.read_table(shard).to_pylist(), ("shard", "group", "places")
+    batch = {name: [item[name] for item in plan_work([shard])] for name in names}
+    heard = open_windows(model, tmp_path / "cache")
+    expected = {}
+    for clips in TrackEmbedder(str(model), None, 8, 1, windows=True)(batch):
+        for track_id, key, vector, data in zip(*clips.values(), strict=True):
+            windows_WD = np.frombuffer(data, np.float32).reshape(-1, len(vector))
+            heard.add([window_key(key, i) for i in range(len(windows_WD))], windows_WD)
+            mean_D = windows_WD.mean(axis=0)
+            np.testing.assert_allclose(mean_D / np.linalg.norm(mean_D), vector, atol=1e-5)
+            expected[track_id] = windows_WD
+    prepared = tmp_path / "prepared"
+    columns = {
+        name: [track[name] for track in tracks] for name in ("track_id", "clip_key", "num_samples", "media_path")
+    }
+    soundfile.write(tmp_path / "0.wav", np.zeros(104_000), 16_000)
+    columns["media_path"][0] = str(tmp_path / "0.wav")  # the others' files are not here
+    stretches = {name: pa.nulls(len(tracks), pa.float64()) for name in ("start_s", "duration_s")}
+    pq.write_table(pa.table(columns | stretches), prepared / shards.MANIFEST)
+    config = PrepareConfig(clip_s=2.5)
+    (rows,) = window_rows(prepared, model, cache=tmp_path / "cache", config=config)
+    first = tracks[0]["track_id"]
+    assert {row["track_id"] for row in rows} == {first}
+    np.testing.assert_array_equal([row["vector"] for row in rows], expected[first])
+    assert len(rows) > 1 and rows[0]["start_s"] == 2.0 and rows[-1]["end_s"] == 4.5
+    assert plan_work([shard], dict.fromkeys(columns["clip_key"]), open_windows(model, tmp_path / "cache")) == []
+    assert len(plan_work([shard], dict.fromkeys(columns["clip_key"]), {})) == 3

@@ -46,6 +46,10 @@ def test_shards_hold_16_khz_clips_and_filtered_texts(home, first):
     assert {text["text"] for row in table for text in row["texts"] if text["drop"]} == {"first!!"}
 
 
+def test_the_index_holds_each_window(first):
+    assert first["index"]["windows"] == 2 * first["index"]["count"]  # of 2 s, in clips of 2.5 s
+
+
 def test_the_champion_carries_its_lineage(home, first):
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     version = client.get_model_version_by_alias("mulan", "champion")

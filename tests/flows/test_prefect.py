@@ -83,7 +83,7 @@ def prefect_url(home, first):
         )
     yield url
     for process in (worker, server):  # one after the other: a worker whose server is gone waits for it
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(timeout=60)
         finally:

@@ -5,7 +5,7 @@ import soundfile
 from serving_fixtures import DATA_HASH, MODEL, NUM_TRACKS, Catalogue, tone
 
 from mulan_core.audio.decode import decode_audio
-from mulan_core.embedding import embed_tracks
+from mulan_core.embedding import embed_with_windows
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
 from serving.milvus import MilvusServer
@@ -43,8 +43,8 @@ def catalogue(model_folder, tmp_path_factory):
     rows["song-10"]["media_path"] = "/etc/passwd"
     rows["song-11"]["media_path"] = str(folder / ".." / "secret.ogg")
     waves = [decode_audio(folder / f"{i}.ogg")[0] for i in range(NUM_TRACKS)]
-    vectors = embed_tracks(model, processor, waves, batch_size=8)
-    return Catalogue(folder, dict(zip(rows, vectors, strict=True)), rows)
+    vectors, windows = embed_with_windows(model, processor, waves, batch_size=8)
+    return Catalogue(folder, *(dict(zip(rows, of, strict=True)) for of in (vectors, windows)), rows)
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +70,13 @@ def release(store, catalogue, model_folder):
     }
     rows = [row | {"vector": catalogue.vectors[track_id]} for track_id, row in catalogue.rows.items()]
     store.build(name, iter([rows]), dim=128, properties=properties, hnsw_from=10_000, recall_floor=0.95)
+    store.build_windows(
+        name,
+        [
+            [{"track_id": track_id, "start_s": i, "end_s": i + 2, "vector": v} for i, v in enumerate(of)]
+            for track_id, of in catalogue.windows.items()
+        ],
+    )
     return Release(
         model_version="7",
         preprocessing_hash=properties["preprocessing_hash"],

@@ -31,6 +31,8 @@ class Catalogue:
 
     folder: Path
     vectors: dict[str, np.ndarray]
+    windows: dict[str, np.ndarray]
+    """Of each track those of its windows: two of 2 s in 3 s of audio."""
     rows: dict[str, dict]
 
 

@@ -106,18 +106,18 @@ def test_a_dropped_file_is_searched(page, catalogue):
     assert "5.ogg" in page.value("document.querySelector('#asked').textContent")
 
 
-def test_a_matching_stretch_plays_from_its_start(page):
-    """The API gives no stretches yet, so the player is handed one."""
-    page.click("#query")  # nothing may play before the page was touched
-    page.value(
-        "import('/page/player.js').then(player => player.play("
-        "{track_id: 'song-1', title: 'One', artist: '', audio_url: '/v1/tracks/song-1/audio', start_s: 2, end_s: 2.5}))"
-    )
-    page.wait("document.querySelector('#audio').currentTime > 2")
+def test_a_hit_plays_from_the_stretch_that_fits_best(page):
+    ask(page, "drums")
+    row = ".hit:has(.play:enabled)"
+    start, end = (int(at[-1]) for at in page.value(f"document.querySelector('{row} .stretch').textContent").split("–"))
+    assert (start, end) in ((0, 2), (1, 3))
+    page.click(f"{row} .play")
+    page.wait(f"document.querySelector('#audio').currentTime > {start}")
     # The row above the bars, which only the mark of the stretch reaches.
     alpha = "(c => c.getContext('2d').getImageData({} * c.width, 1, 1, 1).data[3])(document.querySelector('#wave'))"
-    page.wait(alpha.format(0.75))
-    assert page.value(alpha.format(0.6)) == page.value(alpha.format(0.9)) == 0
+    page.wait(alpha.format(0.5))
+    marked = [page.value(alpha.format(at)) > 0 for at in (0.1, 0.9)]
+    assert marked == [start == 0, start == 1]
 
 
 def test_keys_alone_are_enough(page):

@@ -197,6 +197,40 @@ def test_what_is_written_is_found_at_once_and_what_is_deleted_is_not(store):
     store.drop("tracks_edited")
 
 
+def window(i, place, vector):
+    return {"track_id": f"t{i}", "start_s": 2.5 * place, "end_s": 2.5 * place + 5, "vector": vector}
+
+
+def test_windows_say_where_a_track_fits_best(store):
+    name, vectors, queries = "tracks_cut", unit_vectors(4), unit_vectors(12, seed=7)
+    build(store, name, vectors)
+    windows = [window(i, place, queries[3 * i + place]) for i in range(4) for place in range(3)]
+    assert store.count_windows(name) == 0
+    with pytest.raises(ZeroDivisionError):  # killed half-way
+        store.build_windows(name, ([row] if i < 5 else 1 / 0 for i, row in enumerate(windows)))
+    assert store.count_windows(name) == 0
+    assert store.build_windows(name, iter([windows[:7], windows[7:]])) == 12
+    assert store.count_windows(name) == 12
+    assert name in store.list_collections() and f"{name}_windows" not in store.list_collections()
+
+    def best(query, *ids):
+        return {track: s.start_s for track, s in store.best_stretches(query, ids, collection=name).items()}
+
+    for i in range(4):
+        for place in range(3):
+            assert best(queries[3 * i + place], f"t{i}")[f"t{i}"] == 2.5 * place
+    expected = {f"t{i}": 2.5 * int(np.argmax(queries[3 * i : 3 * i + 3] @ vectors[0])) for i in (0, 3)}
+    assert best(vectors[0], "t0", "nobody", "t3") == expected
+    assert best(vectors[0]) == {}
+
+    store.upsert(name, [row(0, vectors[0]), row(1, vectors[1])], windows=[window(0, 4, vectors[0])])
+    assert best(vectors[0], "t0", "t1") == {"t0": 10.0}
+    store.delete(name, ["t0", "t2"])
+    assert best(vectors[0], "t0", "t1", "t2") == {}
+    store.drop(name)
+    assert not store.has(f"{name}_windows")
+
+
 def test_flat_is_built_below_that_size(lite):
     assert build(lite, "tracks_flat", unit_vectors(), hnsw_from=COUNT + 1).index_type == "FLAT"
     lite.drop("tracks_flat")

@@ -1,0 +1,207 @@
+"""The collections of a Milvus and the alias of the live one: made, loaded, described, switched, dropped.
+
+An alias does not load its target, and before the flush a search is many times slower. So the order of a switch is:
+build, flush, index, load, probe, then alter the alias.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pymilvus import DataType, MilvusClient
+
+from serving.connection import Connection
+from serving.errors import StoreError, StoreUnavailableError
+from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES
+
+T = TypeVar("T")
+
+LIVE_ALIAS = "tracks_live"
+WINDOWS = "_windows"
+"""After the name of a collection of tracks: that of their windows."""
+CONSISTENCY = "Bounded"
+"""Of reads: what is there now. Writes wait until that is what they wrote, so that no search has to."""
+
+_PREFIX = "mulan."
+_HNSW = {"M": 16, "efConstruction": 200}
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection and what it was made from."""
+
+    name: str
+    dim: int
+    count: int
+    is_loaded: bool
+    properties: dict[str, str]
+    """What ``build`` was given: model_version, data_hash, preprocessing_hash."""
+    labels: tuple[str, ...]
+    """Labels in the catalogue, most frequent first."""
+
+
+def collection_name(model_version: str, data_hash: str) -> str:
+    """``tracks_<model version>_<first 8 of the data hash>``, in letters that Milvus takes."""
+    name = f"tracks_{model_version}_{data_hash[:8]}"
+    return "".join(char if char.isascii() and char.isalnum() else "_" for char in name)
+
+
+class Collections:
+    """Collections of tracks at one Milvus address.
+
+    Args:
+        uri: ``http://host:port``, or a path that ends in ``.db`` for Lite inside this process.
+        token: password or API key of a real Milvus.
+        timeout_s: how long a search or look-up may take. Building takes as long as it takes.
+    """
+
+    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0) -> None:
+        self._connection = Connection(uri, token, timeout_s=timeout_s)
+        self._call = self._connection.call
+        self._timeout_s = timeout_s
+
+    def ping(self) -> None:
+        """See whether Milvus answers.
+
+        Raises:
+            StoreUnavailableError: in one sentence, within seconds.
+        """
+        self._call(lambda client: client.list_collections(timeout=self._timeout_s))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def list_collections(self) -> list[str]:
+        """Names of all collections of tracks."""
+        names = self._call(lambda client: client.list_collections(timeout=self._timeout_s))
+        return sorted(name for name in names if name.startswith("tracks_") and not name.endswith(WINDOWS))
+
+    def describe(self, name: str) -> CollectionInfo:
+        """What a collection, or the target of an alias, is.
+
+        Raises:
+            StoreError: if there is none of that name.
+        """
+        found = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        name = found["collection_name"]
+        stored = {str(key): str(value) for key, value in found.get("properties", {}).items()}
+        own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
+        labels = tuple(json.loads(own.pop("labels", "[]")))
+        dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
+        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
+
+    def count(self, name: str) -> int:
+        """Tracks in a collection; in one that is not loaded, those that were ever flushed."""
+        if not self._is_loaded(name):
+            # These go on counting rows that were replaced or deleted.
+            stats = self._call(lambda client: client.get_collection_stats(name, timeout=self._timeout_s))
+            return int(stats["row_count"])
+        return self._count_rows(name, CONSISTENCY)
+
+    def _count_rows(self, name: str, consistency: str) -> int:
+        options = {"consistency_level": consistency, "timeout": self._timeout_s}
+        rows = self._call(lambda client: client.query(name, filter="", output_fields=["count(*)"], **options))
+        return int(rows[0]["count(*)"])
+
+    def _is_loaded(self, name: str) -> bool:
+        state = self._call(lambda client: client.get_load_state(name, timeout=self._timeout_s))
+        return str(state["state"]) == "Loaded"
+
+    def has(self, name: str) -> bool:
+        """Whether a collection of that name exists."""
+        return bool(self._call(lambda client: client.has_collection(name, timeout=self._timeout_s)))
+
+    def live_collection(self) -> str | None:
+        """The collection that ``tracks_live`` names, or None while there is none."""
+        try:
+            return str(self._call(lambda c: c.describe_alias(LIVE_ALIAS, timeout=self._timeout_s))["collection_name"])
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            return None
+
+    def drop(self, name: str) -> None:
+        """Delete a collection, and the windows of its tracks.
+
+        Raises:
+            StoreError: if it is the live one.
+        """
+        if self.live_collection() == name:
+            raise StoreError(f"{name} is live; switch {LIVE_ALIAS} to another collection before it is dropped")
+        for one in (name + WINDOWS, name):
+            if self.has(one):
+                self._call(lambda client, one=one: client.drop_collection(one))  # type: ignore[misc]
+
+    def load(self, name: str) -> None:
+        """Bring a collection into memory; after a restart of Milvus nothing is."""
+        self._call(lambda client: client.load_collection(name, timeout=600))
+
+    def switch_alias(self, name: str) -> None:
+        """Point ``tracks_live`` at a collection, loaded first.
+
+        Raises:
+            StoreError: if there is no such collection; the alias stays where it was.
+        """
+        self.load(name)
+        if self.live_collection() is None:
+            self._call(lambda client: client.create_alias(name, LIVE_ALIAS))
+        else:
+            self._call(lambda client: client.alter_alias(name, LIVE_ALIAS))
+
+    def flush(self, collection: str) -> None:
+        """Seal what was written, so that searches of it are fast."""
+        self._call(lambda client: client.flush(collection))
+
+    def _create(self, name: str, *, dim: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("track_id", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["track_id"], is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        for field in ("title", "artist", "dataset", "media_path"):
+            schema.add_field(field, DataType.VARCHAR, max_length=MAX_TEXT_BYTES[field])
+        labels = {"element_type": DataType.VARCHAR, "max_capacity": MAX_LABELS, "max_length": MAX_LABEL_BYTES}
+        schema.add_field("labels", DataType.ARRAY, **labels)
+        schema.add_field("content_hash", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["content_hash"])
+        self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+
+    def _create_windows(self, name: str, *, dim: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        id_bytes = MAX_TEXT_BYTES["track_id"]
+        schema.add_field("window_id", DataType.VARCHAR, max_length=id_bytes + 16, is_primary=True)
+        schema.add_field("track_id", DataType.VARCHAR, max_length=id_bytes)
+        schema.add_field("start_s", DataType.FLOAT)
+        schema.add_field("end_s", DataType.FLOAT)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+        self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+
+    def _settle(self, collection: str) -> None:
+        """Wait until reads see the last write: a strong read does, and all that come after it are as new."""
+        self._loaded(collection, lambda _: self._count_rows(collection, "Strong"))
+
+    def _index(self, name: str, index_type: str) -> None:
+        params = MilvusClient.prepare_index_params()
+        options = _HNSW if index_type == "HNSW" else {}
+        params.add_index("vector", index_type=index_type, metric_type="COSINE", params=options)
+        self._call(lambda client: client.flush(name))
+        self._call(lambda client: client.create_index(name, params))
+        self.load(name)
+
+    def _describe_as(self, name: str, properties: Mapping[str, str], labels: Sequence[str]) -> None:
+        kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
+        kept[f"{_PREFIX}labels"] = json.dumps(list(labels))
+        self._call(lambda client: client.alter_collection_properties(name, properties=kept))
+
+    def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:
+        try:
+            return self._call(ask)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            name = self.describe(collection).name
+            if self._is_loaded(name):
+                raise
+            self.load(name)
+            return self._call(ask)
