@@ -71,7 +71,7 @@ class Callers:
                     self.failures.append(error)
 
     def _ask_by_client(self, url):
-        with MulanClient(url, timeout_s=60) as client:
+        with MulanClient(url, timeout_s=60, retries=20) as client:  # a busy machine starts Milvus slowly
             while not self._stop.is_set():
                 try:
                     self.answers.append(client.search_text("calm piano", k=5))
@@ -109,9 +109,9 @@ def test_a_killed_milvus_is_a_503_and_comes_back_by_itself(url, milvus):
         plain.wait_for_more()
         patient.wait_for_more()
     assert plain.failures and patient.failures == [], "the client waits as long as it is told to"
-    for response in plain.failures:
-        check_error(response, 503, "unavailable", "Milvus does not answer")
-        assert int(response.headers["retry-after"]) > 0
+    check_error(plain.failures[0], 503, "unavailable", "Milvus does not answer")
+    for response in plain.failures:  # the last may be told that the collection is still being loaded
+        assert response.status_code == 503 and int(response.headers["retry-after"]) > 0, response.text
     assert milvus.pid != killed
 
 
