@@ -30,5 +30,6 @@ class _ByRoom(LoadScopeScheduling):
         return "tests/flows" if file.startswith("tests/flows/") else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return _ByRoom(config, log)
