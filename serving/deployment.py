@@ -62,24 +62,20 @@ class MulanApp:
         self._keys = KeyFile(keys_file) if keys_file else None
         self._query_log = QueryLog(log_folder, config.query_log, model_version=release["model_version"])
         self._traces = traces_from_environment(release["model_version"], release["collection"])
-        self._service = Service(
-            Release.from_dict(release),
-            TrackStore(milvus_uri, milvus_token),
-            media_root=media_root,
-            max_audio_s=config.max_audio_s,
-            num_threads=num_threads,
-            text_program=text_program,
-        )
-        self._canary, self._canary_share = None, canary_share
-        if canary:
-            self._canary = Service(
-                Release.from_dict(canary),
+
+        def open_service(of: dict[str, Any], program: str | None) -> Service:
+            return Service(
+                Release.from_dict(of),
                 TrackStore(milvus_uri, milvus_token),
                 media_root=media_root,
                 max_audio_s=config.max_audio_s,
                 num_threads=num_threads,
-                text_program=canary_program,
+                text_program=program,
             )
+
+        self._service = open_service(release, text_program)
+        self._canary = open_service(canary, canary_program) if canary else None
+        self._canary_share = canary_share
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
