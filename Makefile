@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint types imports check lock clean
+.PHONY: help demo test drills lint types imports check lock clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,9 @@ demo: $(STAMP) ## Build a catalogue, train, evaluate, index and serve it (EXIT=1
 
 test: check ## Everything CI runs: format, lint, types, import rules, tests
 	$(BIN)/python -m pytest -n 2
+
+drills: $(STAMP) ## Break things on purpose, and run the stack of real servers (minutes; CI runs it by night)
+	$(BIN)/python -m pytest -m drill
 
 check: lint types imports
 

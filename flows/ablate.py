@@ -10,12 +10,12 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.progress import console
+from flows.project import code_version
 from flows.session import open_session
 from flows.steps import ablate as steps
 from flows.steps.page import log_page
 from flows.steps.study import Study, run_trials, study_run
-from flows.steps.tracking import git_commit, lineage_tags
-from flows.workspace import PROJECT
+from flows.steps.tracking import lineage_tags
 from mulan_core.errors import UserError
 from mulan_core.evaluation import study as findings
 from mulan_core.evaluation.plots import study_png
@@ -48,7 +48,7 @@ def ablate(
         for note in notes:
             console.print(note, highlight=False)
         trials = steps.trials_of(config, chosen, seeds or config.ablate.seeds)
-        tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id)
+        tags = lineage_tags(code_version(), runtime.flow_run.id)
         budget = steps.budget(config)
         with study_run("ablate", budget, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
             place = Study("ablate", workspace, session.settings.home, uri, run_id, at_once=config.ablate.at_once)

@@ -30,12 +30,12 @@ from flows import (
     cli_text,
     cli_versions,
 )
+from flows.project import VERSION, code_version
 from flows.reporting import AsJson, console, print_json
 from flows.settings import read_settings
 from mulan_core.errors import UserError
 
 app = typer.Typer(
-    help="Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -65,6 +65,16 @@ AllowOverlap = Annotated[
     bool,
     typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
 ]
+
+
+@app.callback(invoke_without_command=True)
+def about(
+    shown: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    """Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search."""
+    if shown:
+        console.print(VERSION if (code := code_version()) == VERSION else f"{VERSION} ({code})", highlight=False)
+        raise typer.Exit
 
 
 def main() -> None:

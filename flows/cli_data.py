@@ -30,8 +30,8 @@ def check(
     Example: mulan data check tracks.csv
     """
     from flows.progress import bar, quiet_libraries
+    from flows.project import PROJECT
     from flows.reporting import show_check
-    from flows.workspace import PROJECT
     from mulan_core.config import load_config
     from mulan_core.data.check import check_manifest
 

@@ -78,10 +78,9 @@ def train(
     lines = {text: describes for path in labels for text, describes in read_labels(path).items()}
 
     from flows.progress import bar
+    from flows.project import code_version
     from flows.settings import read_settings
     from flows.steps.text_classifier import train_lf_classifier
-    from flows.steps.tracking import git_commit
-    from flows.workspace import PROJECT
 
     with bar("train") as update:
         report = train_lf_classifier(
@@ -89,7 +88,7 @@ def train(
             out,
             config,
             mlflow_uri=read_settings().mlflow_uri,
-            tags={"mulan.git_commit": git_commit(PROJECT)},
+            tags={"mulan.git_commit": code_version()},
             progress=update,
         )
     if as_json:

@@ -22,7 +22,7 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
     Raises:
         UserError: if another demo runs, the port is taken, or a check query comes back empty.
     """
-    with open_session(size=size, port=port, join=False, ahead="flows.end_to_end") as session:
+    with open_session(size=size, port=port, join=False, demo=True, ahead="flows.end_to_end") as session:
         from flows.end_to_end import end_to_end
 
         # Said now: after minutes of training it would be late.

@@ -7,12 +7,12 @@ from typing import Any
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.project import code_version
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.reports import read_report
-from flows.steps.tracking import git_commit, lineage_tags
+from flows.steps.tracking import lineage_tags
 from flows.steps.train import Trained
-from flows.workspace import PROJECT
 from mulan_core.gate import Decision
 from serving.release import preprocessing_hash
 
@@ -32,7 +32,7 @@ def register(manifest: str | None = None, playlists: str | None = None, params: 
 @task(name="register model", retries=2, retry_delay_seconds=5, timeout_seconds=1800, cache_policy=NO_CACHE)
 def register_model(session: Session, trained: Trained, decision: Decision) -> str:
     """Log and register; the same weights are registered once, so a retry is safe."""
-    tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id) | {
+    tags = lineage_tags(code_version(), runtime.flow_run.id) | {
         "mulan.data_hash": session.workspace.data_hash,
         "mulan.preprocessing_hash": preprocessing_hash(trained.model),
     }

@@ -131,11 +131,12 @@ def open_session(
     allow_open: bool = False,
     join: bool = True,
     ahead: str | None = None,
+    demo: bool = False,
 ) -> Iterator[Session]:
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, allow_overlap, allow_outside, size: which workspace; see ``open_workspace``.
+        manifest, playlists, params, allow_overlap, allow_outside, size, demo: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         allow_open: let the endpoint have no keys on an address that others reach.
         join: use the stack of another process of the same home; False makes that an error.
@@ -160,6 +161,7 @@ def open_session(
         allow_overlap=allow_overlap,
         allow_outside=allow_outside,
         size=size,
+        demo=demo,
     )
     _check_servers(settings)
     serve = workspace.config.serve

@@ -7,10 +7,10 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.progress import bar, polled
+from flows.project import code_version
 from flows.session import open_session
 from flows.steps import train as steps
-from flows.steps.tracking import git_commit, lineage_tags, tracking
-from flows.workspace import PROJECT
+from flows.steps.tracking import lineage_tags, tracking
 from mulan_core.text.statistics import TABLE
 
 
@@ -50,7 +50,7 @@ def train(
                     storage=session.settings.home / "ray_results",
                     task=task,
                     name="train" if task == "contrastive" else task,
-                    tags=lineage_tags(git_commit(PROJECT), runtime.flow_run.id),
+                    tags=lineage_tags(code_version(), runtime.flow_run.id),
                 )
         table = session.workspace.texts / TABLE
         if table.exists():

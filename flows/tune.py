@@ -9,13 +9,13 @@ import mlflow
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows.project import code_version
 from flows.session import open_session
 from flows.steps import tune as steps
 from flows.steps.page import log_page
 from flows.steps.study import Study, run_trials, study_run
-from flows.steps.tracking import git_commit, lineage_tags
+from flows.steps.tracking import lineage_tags
 from flows.steps.trial import check_metric
-from flows.workspace import PROJECT
 
 
 @flow(name="tune", description="Training runs over a space of hyper-parameters; the best on the validation split.")
@@ -33,7 +33,7 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
         first = steps.trials_of(config, points, 0)  # a value that the configuration refuses is said now
         metric, at_once = config.tune.metric, config.tune.at_once
         check_metric(workspace, metric)
-        tags = lineage_tags(git_commit(PROJECT), runtime.flow_run.id)
+        tags = lineage_tags(code_version(), runtime.flow_run.id)
         with study_run("tune", first[0].config, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
             place = Study("tune", workspace, session.settings.home, uri, run_id, at_once=at_once)
             for number in range(config.tune.rounds):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from flows.project import PROJECT
 from mulan_core.config import Config, load_config, to_mapping
 from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
@@ -26,7 +27,6 @@ from mulan_core.data.uris import is_remote, local_path, locate, marks_of
 from mulan_core.errors import UserError
 from serving.child import die_with_parent
 
-PROJECT = Path(__file__).resolve().parent.parent
 SET_CATALOGUES = Path(".mulan/data/set_catalogues")
 """Where the catalogues of ``evaluate.sets`` lie in a workspace; dvc.yaml names it."""
 
@@ -36,6 +36,11 @@ class Workspace:
     """One catalogue, its numbers and its data."""
 
     folder: Path
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its files are there."""
+        return all((self.folder / name).is_file() for name in ("params.yaml", "dvc.yaml"))
 
     @cached_property
     def config(self) -> Config:
@@ -85,6 +90,7 @@ def open_workspace(
     allow_overlap: bool = False,
     size: int | None = None,
     allow_outside: bool = False,
+    demo: bool = False,
 ) -> Workspace:
     """Find or make the workspace of a catalogue.
 
@@ -97,6 +103,7 @@ def open_workspace(
         allow_overlap: set ``prepare.allow_overlap``, for an own manifest.
         allow_outside: take local files outside the manifest's folder, now and whenever this workspace is opened.
         size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
+        demo: outside a checkout make the demo's workspace; without this one that was made before is taken.
 
     Raises:
         UserError: for a missing or wrong manifest, playlists or configuration.
@@ -108,19 +115,14 @@ def open_workspace(
             raise UserError(
                 "--allow-overlap goes with --manifest; without it set prepare.allow_overlap: true in params.yaml"
             )
-        folder = Path.cwd()
-        if not (folder / "params.yaml").is_file() or not (folder / "dvc.yaml").is_file():
-            raise UserError(
-                f"{folder} has no params.yaml and dvc.yaml; run in a checkout of MuLan, or give --manifest YOUR_FILE"
-            )
-        workspace = Workspace(folder)
+        workspace = _working_folder(home, demo=demo)
         config = workspace.config  # a wrong key should be said now, not three stages later
         if size is None or size == config.corpus.size:
             return workspace
         return _make(
             home / "workspaces" / f"demo-{size}",
             replace(config, corpus=replace(config.corpus, size=size)),
-            stages=yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8")),
+            stages=yaml.safe_load((workspace.folder / "dvc.yaml").read_text(encoding="utf-8")),
         )
     name = Path(str(manifest).rstrip("/")).stem
     place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
@@ -136,6 +138,22 @@ def open_workspace(
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
+
+
+def _working_folder(home: Path, *, demo: bool) -> Workspace:
+    """The working folder where it is a workspace, as a checkout is; elsewhere the demo's in the home."""
+    here, elsewhere = Workspace(Path.cwd()), Workspace(home / "workspaces" / "demo")
+    if here.is_made:
+        return here
+    if demo:
+        stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
+        return _make(elsewhere.folder, load_config(PROJECT / "params.yaml"), stages=stages)
+    if elsewhere.is_made:
+        return elsewhere
+    raise UserError(
+        f"{here.folder} has no params.yaml and dvc.yaml; give --manifest YOUR_FILE, run `mulan demo` first, or run "
+        "in a checkout of MuLan"
+    )
 
 
 def write_set_catalogues(workspace: Workspace) -> None:

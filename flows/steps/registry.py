@@ -15,10 +15,10 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows.project import PACKAGES
 from flows.steps.reports import read_evidence, read_report
 from flows.steps.tracking import MODEL_NAME, tracking
 from flows.steps.train import Trained
-from flows.workspace import PROJECT
 from mulan_core.config import GateConfig, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.evaluation.compare import compare
@@ -133,9 +133,9 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
             with mlflow.start_run(run_id=trained.run_id):
                 info = mlflow.pyfunc.log_model(
                     name="model",
-                    python_model=str(PROJECT / "serving" / "pyfunc.py"),
+                    python_model=str(PACKAGES / "serving" / "pyfunc.py"),
                     artifacts={"model": str(trained.model)},
-                    code_paths=[str(PROJECT / "mulan_core")],
+                    code_paths=[str(PACKAGES / "mulan_core")],
                     pip_requirements=["torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"],
                     registered_model_name=MODEL_NAME,
                 )

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import yaml
+from flow_fixtures import ROOT
 
 from flows.workspace import SET_CATALOGUES, open_workspace, write_set_catalogues
 from mulan_core.config import load_config
@@ -86,6 +87,15 @@ def test_another_demo_size_leaves_the_checkout_alone(tmp_path, monkeypatch):
     larger = open_workspace(tmp_path / "home", size=20)
     assert larger.config.corpus.size == 20
     assert load_config(tmp_path / "params.yaml").corpus.size == 10
+
+
+def test_outside_a_checkout_the_demo_has_a_workspace_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="run `mulan demo` first"):
+        open_workspace(tmp_path / "home")
+    made = open_workspace(tmp_path / "home", demo=True)
+    assert made.config == load_config(ROOT / "params.yaml")
+    assert open_workspace(tmp_path / "home").folder == made.folder
 
 
 def test_nothing_prepared_says_what_to_do(tmp_path, manifest):
