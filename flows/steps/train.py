@@ -23,6 +23,7 @@ import ray.train.torch
 import torch
 from mlflow.entities import Run
 
+from flows.steps.gauges import TrainingGauges
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import Config, ModelConfig, TrainConfig, from_mapping, to_mapping
@@ -155,12 +156,14 @@ def train_worker(settings: dict[str, Any]) -> None:
     build = {"contrastive": _contrastive, "tagging": _classifier}[settings["task"]]
     task, batches, save_model = build(config.model, train_config, Path(settings["prepared"]), rank)
     client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
+    gauges = TrainingGauges(context.get_experiment_name())
     metrics: dict[str, float] = {}
 
     def report(step: int, values: dict[str, float]) -> None:
         metrics.update(values)
         if client:
             log_point(client, settings["run_id"], step, values)
+            gauges.set(step, values)
 
     def save(step: int, state: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:

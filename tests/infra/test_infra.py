@@ -163,8 +163,15 @@ def test_kustomize_builds_it() -> None:
 def test_pods_run_as_nobody_special_and_state_what_they_need() -> None:
     specs = list(pod_specs())
     assert len(specs) >= 9
+    # The autoscaler of KubeRay talks to Kubernetes from the head's pod; nobody else does.
+    autoscaled = {
+        id(cluster["headGroupSpec"]["template"]["spec"])
+        for cluster in ray_clusters()
+        if cluster.get("enableInTreeAutoscaling")
+    }
+    assert len(autoscaled) == 2
     for name, spec, _ in specs:
-        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["automountServiceAccountToken"] is (id(spec) in autoscaled), name
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0, name
         for container in spec["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False, name
@@ -209,16 +216,30 @@ def test_services_and_policies_select_pods_that_exist() -> None:
             assert any(wanted.items() <= own.items() for own in labels), name
 
 
-def test_ray_clusters_ask_for_the_token_and_run_our_ray() -> None:
-    clusters = [
+def ray_clusters() -> list[dict[str, Any]]:
+    return [
         document["spec"].get("rayClusterSpec") or document["spec"].get("rayClusterConfig") or document["spec"]
         for document in DOCUMENTS.values()
         if document["kind"].startswith("Ray")
     ]
-    assert len(clusters) == 3
-    for cluster in clusters:
+
+
+def test_ray_clusters_ask_for_the_token_and_run_our_ray() -> None:
+    assert len(ray_clusters()) == 3
+    for cluster in ray_clusters():
         assert cluster["authOptions"] == {"mode": "token", "secretName": "mulan-ray"}
         assert cluster["rayVersion"] == PINS["ray"]
+
+
+def test_gpu_pods_run_the_cuda_image_on_gpu_nodes() -> None:
+    pools = [g for cluster in ray_clusters() for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu"]
+    assert len(pools) == 2
+    for pool in pools:
+        spec = pool["template"]["spec"]
+        (container,) = spec["containers"]
+        assert container["image"].startswith("mulan-cuda") and spec["tolerations"] and spec["nodeSelector"]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert pool["minReplicas"] == 0, "GPUs cost nothing until a run asks for them"
 
 
 def test_the_endpoint_is_probed_by_its_own_readiness() -> None:
@@ -229,7 +250,10 @@ def test_the_endpoint_is_probed_by_its_own_readiness() -> None:
 
 
 def test_what_rayservice_imports_exists() -> None:
+    from ray.serve.config import AutoscalingConfig
     from ray.serve.schema import ServeDeploySchema
+
+    from mulan_core.config import ServeConfig, from_mapping
 
     service = next(d for d in DOCUMENTS.values() if d["kind"] == "RayService")
     config = ServeDeploySchema(**yaml.safe_load(service["spec"]["serveConfigV2"]))
@@ -238,13 +262,27 @@ def test_what_rayservice_imports_exists() -> None:
     builder = getattr(import_module(module), name)
     # Serve refuses a builder with any other number of parameters.
     assert len(inspect.signature(builder).parameters) == 1
+    asked = AutoscalingConfig.model_validate(from_mapping(ServeConfig, application.args).autoscaling)
+    replicas = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    assert (asked.min_replicas, asked.max_replicas) == (replicas["minReplicas"], replicas["maxReplicas"])
 
 
 # Compose
 
 
 def test_compose_pins_checks_and_restarts_every_service() -> None:
-    assert set(SERVICES) == {"postgres", "mlflow", "prefect", "etcd", "minio", "milvus", "mulan", "worker"}
+    assert set(SERVICES) == {
+        "postgres",
+        "mlflow",
+        "prefect",
+        "etcd",
+        "minio",
+        "milvus",
+        "mulan",
+        "worker",
+        "prometheus",
+        "grafana",
+    }
     for name, service in SERVICES.items():
         assert re.fullmatch(r"[\w./-]+:(?!latest)[\w.-]*\d[\w.-]*", service["image"]), (name, service["image"])
         assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL"), name
@@ -269,7 +307,7 @@ def test_compose_has_no_default_passwords() -> None:
     assert not re.search(r"(?<!\$)\$(?![${])", text)
     example = re.findall(r"^(\w+)=(.*)$", (INFRA / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert {name for name, _ in example} == {name for name, _ in variables}
-    assert [name for name, value in example if value] == ["CATALOGUE_DIR"]
+    assert [name for name, value in example if value] == ["CATALOGUE_DIR", "METRICS_KEY_FILE"]
     for service in SERVICES.values():
         for name, value in (service.get("environment") or {}).items():
             if re.search("PASSWORD|SECRET|TOKEN|AUTH_STRING", name):
@@ -374,15 +412,19 @@ def test_environment_variables_are_read_by_someone() -> None:
 def test_images_are_ours_or_of_the_pinned_version() -> None:
     """Our image is built from the lock; an image that Ray, MLflow or Prefect publish would have to equal the pin."""
     ours = f"mulan:{PROJECT['version']}"
-    (image,) = KUSTOMIZATION["images"]
-    assert f"{image['name']}:{image['newTag']}" == ours
+    assert {f"{i['name']}:{i['newTag']}" for i in KUSTOMIZATION["images"]} == {
+        ours,
+        ours.replace("mulan", "mulan-cuda"),
+    }
     used = {service["image"] for service in SERVICES.values()} | set(
-        re.findall(r"'image': '([^']+)'", str(DOCUMENTS).replace("'image': 'mulan'", f"'image': '{ours}'"))
+        re.findall(
+            r"'image': '([^']+)'", re.sub(r"('image': 'mulan(-cuda)?)'", rf"\1:{PROJECT['version']}'", str(DOCUMENTS))
+        )
     )
     for name in used:
         repository, tag = name.rsplit(":", 1)
-        if repository == "mulan":
-            assert name == ours
+        if repository.startswith("mulan"):
+            assert tag == PROJECT["version"], name
         for tool in ("ray", "mlflow", "prefect"):
             if tool in repository:
                 assert PINS[tool] in tag, name
@@ -390,7 +432,13 @@ def test_images_are_ours_or_of_the_pinned_version() -> None:
     assert len(milvus) == 1 and milvus.pop().split(":v")[1].split(".")[0] == PINS["pymilvus"].split(".")[0]
     assert len({name for name in used if name.startswith("postgres:")}) == 1
     dockerfile = (INFRA / "images" / "Dockerfile").read_text(encoding="utf-8")
-    assert "-c constraints.txt" in dockerfile and "\nUSER 1000" in dockerfile
-    assert re.findall(r"^FROM (\S+)", dockerfile, flags=re.MULTILINE) == ["python:3.11-slim-bookworm"] * 2
+    stages = re.findall(r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM|\Z)", dockerfile, flags=re.MULTILINE | re.DOTALL)
+    assert {source for source, _, _ in stages} - {name for _, name, _ in stages} == {"python:3.11-slim-bookworm"}
+    lines = {name: lines for _, name, lines in stages}
+    for target in ("cpu", "cuda"):
+        assert "\nUSER 1000" in lines[target] and "-c constraints.txt" in lines[f"{target}-packages"]
+    assert f" torch=={PINS['torch']} " in lines["cpu-packages"] and SERVICES["mlflow"]["build"]["target"] == "cpu"
+    for copied in re.findall(r"^COPY (?!--from)(.+) \S+$", lines["locked"], flags=re.MULTILINE):
+        assert all((ROOT / name).exists() for name in copied.split())
     lock = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert {f"{tool}=={PINS[tool]}" for tool in ("ray", "mlflow", "prefect", "pymilvus")} <= set(lock)

@@ -140,7 +140,7 @@ def test_a_failed_run_reaches_all_its_callers_and_the_next_one_works(trained):
 
 
 def test_the_dashboard_names_metrics_that_exist(client):
-    dashboard = json.loads((ROOT / "infra/grafana/mulan.json").read_text())
+    dashboard = json.loads((ROOT / "infra/grafana/endpoint.json").read_text())
     named = set(re.findall(r"\bmulan_\w+", json.dumps(dashboard["panels"])))
     text = client.get("/metrics").text
     there = set(re.findall(r"^(mulan_\w+)", text, re.M))
