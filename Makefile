@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test drills lint types imports check lock clean
+.PHONY: help demo test drills load lint types imports check lock dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,6 +26,10 @@ test: check ## Everything CI runs: format, lint, types, import rules, tests
 drills: $(STAMP) ## Break things on purpose, and run the stack of real servers (minutes; CI runs it by night)
 	$(BIN)/python -m pytest -m drill
 
+MINUTES ?= 5
+load: $(STAMP) ## Closed-loop load on the endpoint (MINUTES=30 for the long soak)
+	$(BIN)/python -m pytest -m load --minutes $(MINUTES)
+
 check: lint types imports
 
 lint: $(STAMP)
@@ -41,6 +45,12 @@ imports: $(STAMP)
 lock: $(STAMP) ## Write constraints.txt from the environment as it is
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.tmp
 	@mv constraints.tmp constraints.txt
+
+dist: $(STAMP) ## Wheel, source archive and bill of materials (CycloneDX) into dist/
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv dist/.sbom && dist/.sbom/bin/python -m pip install --quiet cyclonedx-bom
+	dist/.sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON -o dist/mulan.cdx.json $(BIN)/python
+	rm -rf dist/.sbom
 
 clean: ## Remove the environment and all local state
 	rm -rf $(VENV) .mulan
