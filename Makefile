@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test drills load lint types imports check lock dist clean
+.PHONY: help demo test drills load lint types imports check lock docs dist clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ imports: $(STAMP)
 lock: $(STAMP) ## Write constraints.txt from the environment as it is
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | sort -f; } > constraints.tmp
 	@mv constraints.tmp constraints.txt
+
+docs: $(STAMP) ## The pages of docs/ as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(STAMP) ## Wheel, source archive and bill of materials (CycloneDX) into dist/
 	$(BIN)/python -m build --outdir dist

@@ -27,12 +27,29 @@ def test_every_number_is_explained():
                     assert said, f"{node.name}.{field.target.id} has no text"
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+)
 def test_pages_link_to_files_that_exist(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_every_decision_is_in_the_list():
+    listed = re.findall(r"\]\((\d\S+)\)", (ROOT / "docs/decisions/index.md").read_text())
+    assert listed == sorted(p.name for p in (ROOT / "docs/decisions").glob("[0-9]*.md"))
+
+
+def test_the_papers_map_names_files_and_tests_that_exist():
+    for row in (ROOT / "docs" / "paper.md").read_text().splitlines():
+        file = None
+        for name in re.findall(r"`(\w+/[\w./]*(?:::\w+)?|::\w+)`", row) if row.startswith("|") else ():
+            place, _, test = name.partition("::")
+            file = ROOT / place if place else file
+            assert file and file.exists(), f"docs/paper.md names {name}"
+            assert not test or f"def {test}(" in file.read_text(), f"docs/paper.md names {name}"
 
 
 def test_the_file_map_names_what_is_there():
