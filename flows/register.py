@@ -13,6 +13,7 @@ from flows.steps import registry
 from flows.steps.reports import read_report
 from flows.steps.tracking import lineage_tags
 from flows.steps.train import Trained
+from mulan_core.evaluation.card import model_card
 from mulan_core.gate import Decision
 from serving.release import preprocessing_hash
 
@@ -24,16 +25,18 @@ def register(manifest: str | None = None, playlists: str | None = None, params: 
         trained, uri = session.trained(), session.settings.mlflow_uri
         report = read_report(trained.run_id, mlflow_uri=uri)
         decision = registry.judge(report, trained.run_id, session.workspace.config.gate, mlflow_uri=uri)
-        version = register_model(session, trained, decision)
+        made_by = {"MLflow run": trained.run_id, "data": session.workspace.data_hash, "code": code_version()}
+        card = model_card(report, session.workspace.config, decision, made_by=made_by)
+        version = register_model(session, trained, decision, card)
         said = {"reasons": list(decision.reasons), "notes": list(decision.notes)}
         return {"version": version, "passed": decision.promote, **said}
 
 
 @task(name="register model", retries=2, retry_delay_seconds=5, timeout_seconds=1800, cache_policy=NO_CACHE)
-def register_model(session: Session, trained: Trained, decision: Decision) -> str:
+def register_model(session: Session, trained: Trained, decision: Decision, card: str) -> str:
     """Log and register; the same weights are registered once, so a retry is safe."""
     tags = lineage_tags(code_version(), runtime.flow_run.id) | {
         "mulan.data_hash": session.workspace.data_hash,
         "mulan.preprocessing_hash": preprocessing_hash(trained.model),
     }
-    return registry.register(trained, decision, tags=tags, mlflow_uri=session.settings.mlflow_uri)
+    return registry.register(trained, decision, card=card, tags=tags, mlflow_uri=session.settings.mlflow_uri)

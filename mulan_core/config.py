@@ -661,6 +661,9 @@ class Config:
 
     catalogue: str = ".mulan/data/demo"
     """Folder with ``manifest.parquet`` (the tracks) and, where there are playlists, ``playlists.parquet``."""
+    about: str = ""
+    """For the card of each model: what no number says, in Markdown. For whom it is, what it must not be used for, which
+    licences its data has."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """The demo corpus."""
     text: TextConfig = field(default_factory=TextConfig)

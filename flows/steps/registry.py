@@ -112,12 +112,13 @@ def _compared(
         return None
 
 
-def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlflow_uri: str) -> str:
+def register(trained: Trained, decision: Decision, *, card: str, tags: dict[str, str], mlflow_uri: str) -> str:
     """Log the model to its run and register it as ``candidate``; the same weights are registered once.
 
     Args:
         trained: the finished run.
         decision: the gate's.
+        card: the model's card; the registry shows it as the version's description.
         tags: lineage (data hash, git commit, flow run, preprocessing hash).
         mlflow_uri: the registry.
 
@@ -143,6 +144,8 @@ def register(trained: Trained, decision: Decision, *, tags: dict[str, str], mlfl
         version = str(version)
         for name, value in {**tags, "mulan.weights": weights, **gate_tags(decision)}.items():
             client.set_model_version_tag(MODEL_NAME, version, name, value)
+        client.update_model_version(MODEL_NAME, version, description=card)
+        client.log_text(trained.run_id, card, "model_card.md")
         client.set_registered_model_alias(MODEL_NAME, "candidate", version)
     return version
 

@@ -22,7 +22,7 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"trian": {}}, "unknown key 'trian'; known here: catalogue, corpus, text"),
+        ({"trian": {}}, "unknown key 'trian'; known here: catalogue, about, corpus, text"),
         ({"train": {"stepz": 1}}, "unknown key 'train.stepz'"),
         ({"train": {"steps": "many"}}, "train.steps is 'many' (str); it must be a int"),
         ({"train": {"use_gpu": 1}}, "train.use_gpu is 1 (int); it must be a bool"),
