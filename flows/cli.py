@@ -22,6 +22,7 @@ from rich.table import Table
 from flows import (
     cli_compare,
     cli_data,
+    cli_doctor,
     cli_feedback,
     cli_keys,
     cli_query,
@@ -469,7 +470,14 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
 
 
 # The help lists commands in this order: the path first, then what asks and looks back.
-for command in (cli_query.search, cli_query.tag, cli_query.embed, cli_compare.compare, cli_versions.lineage):
+for command in (
+    cli_query.search,
+    cli_query.tag,
+    cli_query.embed,
+    cli_compare.compare,
+    cli_versions.lineage,
+    cli_doctor.doctor,
+):
     app.command()(command)
 
 

@@ -19,7 +19,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mulan_core.config import Config, load_config
+from mulan_core.config import ServeConfig, load_config
 
 QUIET = {
     # Nothing of ours phones home or is fetched behind the user's back.
@@ -99,5 +99,10 @@ def endpoint_url() -> str:
     settings = read_settings()
     if settings.url:
         return settings.url
-    config = load_config("params.yaml") if Path("params.yaml").is_file() else Config()
-    return f"http://{config.serve.host}:{config.serve.port}"
+    serve = endpoint_config()
+    return f"http://{serve.host}:{serve.port}"
+
+
+def endpoint_config() -> ServeConfig:
+    """How the working folder's params serve; the defaults where it has none."""
+    return load_config("params.yaml").serve if Path("params.yaml").is_file() else ServeConfig()

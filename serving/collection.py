@@ -71,6 +71,10 @@ class Collections:
         """
         self._call(lambda client: client.list_collections(timeout=self._timeout_s))
 
+    def server_version(self) -> str:
+        """The version that Milvus says it is."""
+        return str(self._call(lambda client: client.get_server_version(timeout=self._timeout_s)))
+
     def close(self) -> None:
         """Hang up."""
         self._connection.close()

@@ -1,0 +1,44 @@
+"""``mulan doctor``: looks at the machine and at every configured address, and says what to do.
+
+A check is a function of the settings that yields findings. None depends on another; one that breaks is a finding too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from flows.doctor import addresses, machine
+from flows.doctor.finding import Finding, failure
+from flows.settings import Settings
+
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    machine.check_versions,
+    machine.check_memory,
+    machine.check_home,
+    machine.check_keys,
+    machine.check_gpu,
+    machine.check_port,
+    addresses.check_mlflow,
+    addresses.check_prefect,
+    addresses.check_milvus,
+    addresses.check_ray,
+    addresses.check_dvc,
+    addresses.check_endpoint,
+    addresses.check_traces,
+)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Run all checks side by side; findings come in the order of ``CHECKS``."""
+
+    def run(check: Callable[[Settings], Iterator[Finding]]) -> list[Finding]:
+        try:
+            return list(check(settings))
+        except Exception as error:  # a doctor who falls ill says so and sees the next patient
+            name = check.__name__.removeprefix("check_")
+            said = f"the check itself failed: {type(error).__name__}: {error}"
+            return [failure(name, said, "tell it to us, with MULAN_DEBUG=1's traceback")]
+
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        return [finding for found in pool.map(run, CHECKS) for finding in found]

@@ -1,0 +1,245 @@
+"""Every configured address: does it answer, to us, and is what answers of our version and time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from time import time
+from urllib.parse import urlparse
+
+import httpx
+
+from flows.doctor.finding import Finding, failure, ok, warning
+from flows.settings import Settings, endpoint_url
+from mulan_core.errors import UserError
+
+TIMEOUT_S = 5.0
+RAY_TIMEOUT_S = 30.0
+SKEW_S, MOST_SKEW_S = 30.0, 300.0
+"""Clocks that differ by more are told; by much more, tokens and signed requests are refused (S3: 15 minutes)."""
+
+
+def check_mlflow(settings: Settings) -> Iterator[Finding]:
+    """The tracking server or database."""
+    uri = settings.mlflow_uri
+    if not uri.startswith(("http://", "https://")):
+        yield ok("MLflow", f"the database {uri}")
+        return
+    todo = "start it, or correct MLFLOW_TRACKING_URI; unset it to use a local database"
+    yield from _http("MLflow", f"{uri.rstrip('/')}/version", todo, "mlflow", login=_mlflow_login())
+
+
+def _mlflow_login() -> dict[str, str]:
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def check_prefect(_: Settings) -> Iterator[Finding]:
+    """The Prefect server that the user named."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        yield ok("Prefect", "none named: each flow brings its own server")
+        return
+    secret = PREFECT_API_AUTH_STRING.value()
+    given = secret.get_secret_value() if secret else ""
+    auth = httpx.BasicAuth(*given.split(":", 1)) if ":" in given else None
+    todo = "start it with `prefect server start`, or correct PREFECT_API_URL"
+    yield from _http("Prefect", f"{url.rstrip('/')}/admin/version", todo, "prefect", auth=auth)
+
+
+def _http(
+    check: str,
+    url: str,
+    todo: str,
+    package: str,
+    *,
+    login: dict[str, str] | None = None,
+    auth: httpx.Auth | None = None,
+) -> Iterator[Finding]:
+    """Ask a server for its version: the answer tells whether it is there, lets us in, and is of our age and time."""
+    place = _plain_address(url)
+    try:
+        answer = httpx.get(url, headers=login, auth=auth, timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        yield failure(check, f"{place} does not answer ({_reason(error)})", todo)
+        return
+    if answer.status_code in (401, 403):
+        yield failure(
+            check, f"{place} lets us not in ({answer.status_code})", f"correct its user, password or token; {todo}"
+        )
+        return
+    if answer.status_code != 200:
+        yield failure(check, f"{place} answers {answer.status_code}, as {check} does not", todo)
+        return
+    theirs, ours = answer.text.strip().strip('"'), metadata.version(package)
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        age = "older" if _numbers(theirs) < _numbers(ours) else "newer"
+        said = f"{place} is {package} {theirs[:20]}, {age} than the client, {ours}"
+        yield warning(check, said, f"run server and clients of one version; MuLan is made for {package} {ours}")
+    else:
+        yield ok(check, f"{place}, version {theirs}")
+    yield from _clock(check, answer)
+
+
+def _clock(check: str, answer: httpx.Response) -> Iterator[Finding]:
+    if not (said := answer.headers.get("date")):
+        return
+    try:
+        skew = parsedate_to_datetime(said).timestamp() - time()
+    except ValueError:
+        return
+    if abs(skew) > SKEW_S:
+        level = failure if abs(skew) > MOST_SKEW_S else warning
+        where = "ahead of" if skew > 0 else "behind"
+        todo = "set both machines' clocks (chronyc tracking, timedatectl): tokens and signed requests go by them"
+        yield level("clock", f"the clock of {check}'s machine is {abs(skew):.0f} s {where} ours", todo)
+
+
+def check_milvus(settings: Settings) -> Iterator[Finding]:
+    """The Milvus that the user named."""
+    from serving.store import TrackStore
+
+    if not settings.milvus_uri:
+        yield ok("Milvus", "none named: Milvus Lite runs beside the flow")
+        return
+    todo = "start it, or correct MULAN_MILVUS_URI and MULAN_MILVUS_TOKEN; unset them to use Milvus Lite"
+    store = TrackStore(settings.milvus_uri, token=settings.milvus_token, timeout_s=TIMEOUT_S)
+    try:
+        version = store.server_version()
+        yield ok("Milvus", f"{_plain_address(settings.milvus_uri)}, version {version}, {_collections(store)}")
+    except UserError as error:
+        yield failure("Milvus", str(error), todo)
+    finally:
+        store.close()
+
+
+def _collections(store: object) -> str:
+    live = store.live_collection()  # type: ignore[attr-defined]
+    return f"live collection {live}" if live else "no live collection"
+
+
+RAY_PROGRAM = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="CRITICAL")
+nodes = [node for node in ray.nodes() if node["Alive"]]
+total = ray.cluster_resources()
+print(f"@{len(nodes)} nodes, {total.get('CPU', 0):.0f} CPUs, {total.get('GPU', 0):.0f} GPUs, version {ray.__version__}")
+"""
+
+
+def check_ray(settings: Settings) -> Iterator[Finding]:
+    """The Ray cluster that the user named; asked by a process of its own, since a connection to Ray stays with one."""
+    address = settings.ray_address
+    if not address:
+        yield ok("Ray", "none named: a private one runs beside the flow")
+        return
+    todo = "start it (`ray start --head`), or correct RAY_ADDRESS, RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+    command = [sys.executable, "-c", RAY_PROGRAM, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        yield failure("Ray", f"{address} does not answer in {RAY_TIMEOUT_S:.0f} s", todo)
+        return
+    lines = [line[1:] for line in done.stdout.splitlines() if line.startswith("@")]
+    if lines:
+        yield ok("Ray", f"{address}: {lines[0]}")
+        return
+    error = next(
+        (line for line in reversed(done.stderr.splitlines()) if "Error" in line or ":" in line), "no reason given"
+    )
+    yield failure("Ray", f"{address}: {error.strip()[:200]}", todo)
+
+
+def check_dvc(settings: Settings) -> Iterator[Finding]:
+    """The DVC remote: a small object is written, read and removed."""
+    remote = settings.dvc_remote
+    if not remote:
+        yield ok("DVC remote", "none named: a folder of the workspace")
+        return
+    import fsspec
+
+    todo = "correct MULAN_DVC_REMOTE or the AWS_* variables, or ask for the right to read, write and list there"
+    try:
+        system, path = fsspec.core.url_to_fs(remote)
+        probe = f"{path.rstrip('/')}/.mulan-doctor-{uuid.uuid4().hex[:8]}"
+        if not remote.startswith(("s3://", "gs://")):
+            system.makedirs(path, exist_ok=True)
+        system.pipe_file(probe, b"mulan")
+        same = system.cat_file(probe) == b"mulan"
+        system.rm_file(probe)
+    except ImportError:
+        yield failure(
+            "DVC remote", f"{remote} needs a package that is not here", "pip install 'mulan[s3]' or 'mulan[gcs]'"
+        )
+    except Exception as error:  # of any of the storage libraries behind fsspec
+        yield failure("DVC remote", f"{remote}: {_reason(error)}", todo)
+    else:
+        if same:
+            yield ok("DVC remote", f"{remote} can be written, read and cleaned")
+        else:
+            yield failure("DVC remote", f"{remote} gives back other bytes than were written", todo)
+
+
+def check_endpoint(settings: Settings) -> Iterator[Finding]:
+    """The endpoint, where one answers or was named."""
+    url = endpoint_url()
+    headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=TIMEOUT_S)
+        asked = httpx.get(f"{url}/v1/release", headers=headers, timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        if settings.url:
+            yield failure("endpoint", f"{url} does not answer ({_reason(error)})", "start it, or correct MULAN_URL")
+        else:
+            yield ok("endpoint", f"nothing serves at {url}; `mulan serve` would")
+        return
+    if answer.status_code != 200:
+        yield failure("endpoint", f"{url} is not ready: {_said(answer)}", "docs/operate.md, When something breaks")
+    elif asked.status_code == 401:
+        yield failure("endpoint", f"{url} wants an API key", "set MULAN_KEY; `mulan keys create NAME` makes one")
+    elif asked.status_code != 200:
+        yield failure(
+            "endpoint", f"{url} answers {asked.status_code}: {_said(asked)}", "is it MuLan that listens there?"
+        )
+    else:
+        release = asked.json()["release"]
+        yield ok("endpoint", f"{url} serves version {release['model_version']} from {release['collection']}")
+
+
+def _said(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:100] or str(answer.status_code)
+
+
+def check_traces(_: Settings) -> Iterator[Finding]:
+    """The collector of traces, where one is named."""
+    if endpoint := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        try:
+            httpx.post(f"{endpoint.rstrip('/')}/v1/traces", content=b"", timeout=TIMEOUT_S)
+            yield ok("traces", f"{_plain_address(endpoint)} answers")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            todo = "start the collector, or unset OTEL_EXPORTER_OTLP_ENDPOINT: the endpoint goes on without its traces"
+            yield warning("traces", f"{_plain_address(endpoint)} does not answer ({_reason(error)})", todo)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
+def _plain_address(url: str) -> str:
+    """An address without the user and password that may be in it."""
+    parts = urlparse(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

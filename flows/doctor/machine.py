@@ -1,0 +1,160 @@
+"""The machine: packages, memory, disk, the home folder, keys, GPU, the endpoint's port."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from flows.doctor.finding import Finding, failure, ok, warning
+from flows.project import PROJECT, VERSION
+from flows.settings import Settings, endpoint_config
+from mulan_core.errors import UserError
+from serving.ports import check_port_free
+
+GB = 2**30
+LEAST_MEMORY_GB = 6
+LEAST_DISK_GB, ENOUGH_DISK_GB = 1, 5
+TOLD = ("torch", "transformers", "ray", "prefect", "mlflow", "dvc", "pymilvus")
+"""Packages whose versions are told."""
+
+
+def check_versions(_: Settings) -> Iterator[Finding]:
+    """Python, the packages that matter, and how far the environment is from the lock."""
+    told = ", ".join(f"{name} {_version(name) or 'missing'}" for name in TOLD)
+    yield ok("versions", f"MuLan {VERSION}, Python {platform.python_version()}, {told}")
+    lock = read_lock(PROJECT / "constraints.txt")
+    pinned = {name for name, exact in _own_requirements().items() if exact}
+    installed = {name: _version(name) for name in lock}
+    drifted = {name: have for name, have in installed.items() if have and have != lock[name]}
+    missing = sorted(name for name in _own_requirements() if _version(name) is None)
+    again = "install the locked packages again: make clean, then make test or make demo"
+    if missing:
+        yield failure("packages", f"missing: {', '.join(missing)}", again)
+    wrong = [f"{name} {drifted[name]} instead of {lock[name]}" for name in sorted(pinned & drifted.keys())]
+    if wrong:
+        yield failure("packages", f"other versions than MuLan is made for: {', '.join(wrong)}", again)
+    others = sorted(drifted.keys() - pinned)
+    if others:
+        some = ", ".join(f"{name} {drifted[name]} instead of {lock[name]}" for name in others[:5])
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        yield warning("packages", f"not as the lock has them: {some}{more}", again)
+    if not missing and not drifted:
+        count = sum(have is not None for have in installed.values())
+        yield ok("packages", f"{count} of the {len(lock)} in the lock are installed, all of its versions")
+
+
+def read_lock(path: Path) -> dict[str, str]:
+    """Package -> version of a constraints file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = (re.match(r"([\w.-]+)==([^\s;]+)", line) for line in lines)
+    return {_plain(match[1]): match[2] for match in found if match}
+
+
+def _own_requirements() -> dict[str, bool]:
+    """Package -> whether MuLan asks for one exact version of it; without those of extras."""
+    asked = [line for line in metadata.requires("mulan") or [] if "extra ==" not in line]
+    return {_plain(re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0]): "==" in line for line in asked}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_memory(_: Settings) -> Iterator[Finding]:
+    """Memory and cores."""
+    memory = psutil.virtual_memory()
+    said = f"{memory.total / GB:.0f} GB of memory, {memory.available / GB:.0f} free; {os.cpu_count()} CPUs"
+    if memory.total < LEAST_MEMORY_GB * GB:
+        yield warning("memory", said, f"the demo needs about {LEAST_MEMORY_GB} GB; stop other programs first")
+    elif memory.available < 2 * GB:
+        yield warning("memory", said, "stop other programs before training")
+    else:
+        yield ok("memory", said)
+
+
+def check_home(settings: Settings) -> Iterator[Finding]:
+    """The home folder: can it be written, and is there room."""
+    home = settings.home
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        todo = f"give yourself the right to write to {there}, or set MULAN_HOME to another folder"
+        yield failure("home", f"{home} cannot be written: {error.strerror}", todo)
+        return
+    free = shutil.disk_usage(there).free / GB
+    said = f"{home}, {free:.0f} GB free" + ("" if home.exists() else " (not made yet)")
+    if free < ENOUGH_DISK_GB:
+        level = failure if free < LEAST_DISK_GB else warning
+        yield level("home", said, "free some disk, or set MULAN_HOME to a folder on a larger one")
+    else:
+        yield ok("home", said)
+
+
+def check_keys(settings: Settings) -> Iterator[Finding]:
+    """The file of API keys, which others must not read."""
+    path = settings.keys_file
+    if not path.exists():
+        yield ok("API keys", "none: whoever is on this machine may ask the endpoint, nobody else")
+        return
+    if mode := stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield failure("API keys", f"{path} is open to others (mode {mode | 0o600:o})", f"chmod 600 {path}")
+    else:
+        yield ok("API keys", f"{path}, for its owner alone")
+
+
+def check_gpu(_: Settings) -> Iterator[Finding]:
+    """GPUs, and whether torch can use them."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield ok("GPU", f"{', '.join(names)}; CUDA {torch.version.cuda}")
+    elif shutil.which("nvidia-smi"):
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
+        todo = "install the build of torch with CUDA" if not torch.version.cuda else "compare it with the driver's CUDA"
+        yield warning("GPU", f"there is an NVIDIA driver, but {built} and sees no GPU", f"{todo} (nvidia-smi shows it)")
+    else:
+        yield ok("GPU", "none: training and encoding run on the CPU")
+
+
+def check_port(settings: Settings) -> Iterator[Finding]:
+    """The endpoint's port, where this machine is to serve."""
+    if settings.url:
+        return
+    serve = endpoint_config()
+    try:
+        check_port_free(serve.host, serve.port)
+        yield ok("port", f"{serve.host}:{serve.port} is free for the endpoint")
+    except UserError as error:
+        holder = _listener(serve.port)
+        if settings.stack_file.exists() and holder is not None:
+            yield ok("port", f"{serve.host}:{serve.port} is held by process {holder}, while a mulan serves")
+        else:
+            yield warning("port", str(error), "stop it, or choose another: --port, or serve.port in the params")
+
+
+def _listener(port: int) -> int | None:
+    try:
+        found = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    listening = (c.pid for c in found if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port)
+    return next(listening, None)
