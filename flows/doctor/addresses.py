@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -141,6 +142,13 @@ def check_ray(settings: Settings) -> Iterator[Finding]:
         yield ok("Ray", "none named: a private one runs beside the flow")
         return
     todo = "start it (`ray start --head`), or correct RAY_ADDRESS, RAY_AUTH_MODE and RAY_AUTH_TOKEN"
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        try:  # Ray itself would try for half a minute
+            socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
+        except OSError as error:
+            yield failure("Ray", f"{address} does not answer ({_reason(error)})", todo)
+            return
     command = [sys.executable, "-c", RAY_PROGRAM, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=RAY_TIMEOUT_S, check=False)
@@ -151,10 +159,10 @@ def check_ray(settings: Settings) -> Iterator[Finding]:
     if lines:
         yield ok("Ray", f"{address}: {lines[0]}")
         return
-    error = next(
+    reason = next(
         (line for line in reversed(done.stderr.splitlines()) if "Error" in line or ":" in line), "no reason given"
     )
-    yield failure("Ray", f"{address}: {error.strip()[:200]}", todo)
+    yield failure("Ray", f"{address}: {reason.strip()[:200]}", todo)
 
 
 def check_dvc(settings: Settings) -> Iterator[Finding]:
@@ -189,7 +197,7 @@ def check_dvc(settings: Settings) -> Iterator[Finding]:
 
 def check_endpoint(settings: Settings) -> Iterator[Finding]:
     """The endpoint, where one answers or was named."""
-    url = endpoint_url()
+    url = settings.url or endpoint_url()
     headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
     try:
         answer = httpx.get(f"{url}/readyz", timeout=TIMEOUT_S)
