@@ -41,9 +41,11 @@ def end_to_end(
         result["evaluate"] = evaluate(**arguments)["sets"]["own"]
         result["register"] = register(**arguments)
         if result["register"]["passed"]:
-            result["index"] = index(**arguments)
+            result["index"] = index(**arguments, promote=not serve)
             if serve:
-                result["serve"] = serve_release(**arguments)
+                # It becomes champion once it answers: a release that does not come up changes nothing.
+                result["serve"] = serve_release(**arguments, version=result["index"]["version"])
+                result["index"]["promoted"] = True
         result["stages"] = dict(session.stages)
         create_markdown_artifact(_summary(result, session), key="end-to-end", description="What the flow made")
         return result

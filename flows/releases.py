@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.serve import deploy_release, find_release
+from flows.serve import deploy_release, find_release, make_champion
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.releases import collections_to_drop
@@ -35,8 +35,7 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
         registry.check_gate(version, mlflow_uri=uri)
         release = find_release(session, version)
         url = _switch(session, release)
-        registry.promote(release.model_version, mlflow_uri=uri)
-        session.store.switch_alias(release.collection)
+        make_champion(session, release)
         return {"release": release.to_dict(), "url": url}
 
 

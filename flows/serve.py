@@ -9,19 +9,39 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.session import Session, open_session
-from flows.steps.registry import media_root
+from flows.steps import registry
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
 from serving.release import Release, resolve_release
 
 
 @flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
-def serve(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
-    """Deploy the champion release; see ``prepare`` for the arguments."""
+def serve(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    version: str | None = None,
+) -> dict[str, Any]:
+    """Deploy the champion release; see ``prepare`` for the first arguments.
+
+    Args:
+        version: deploy this one instead, an alias or version, and make it champion once it answers. Where it does not
+            come up, champion and endpoint stay what they were.
+    """
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
-        url = deploy_release(session, find_release(session, "champion"))
+        release = find_release(session, version or "champion")
+        url = deploy_release(session, release)
         # Ready means that it has encoded a text and found a track; asking that needs no API key.
-        return {"url": url, "release": MulanClient(url).ready()["release"]}
+        served = MulanClient(url).ready()["release"]
+        if version:
+            make_champion(session, release)
+        return {"url": url, "release": served}
+
+
+def make_champion(session: Session, release: Release) -> None:
+    """Have the registry and Milvus name a release that is served already, or that nobody serves."""
+    registry.promote(release.model_version, mlflow_uri=session.settings.mlflow_uri)
+    session.store.switch_alias(release.collection)
 
 
 def find_release(session: Session, name: str) -> Release:
@@ -38,7 +58,7 @@ def deploy_release(session: Session, release: Release, canary: Release | None = 
         config,
         milvus_uri=session.stack.milvus_uri,
         milvus_token=session.settings.milvus_token,
-        media_root=media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
+        media_root=registry.media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
         keys_file=session.settings.keys_file,
         log_folder=session.settings.query_log,
         canary=canary.to_dict() if canary else None,

@@ -157,12 +157,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     task, batches, save_model = build(config.model, train_config, Path(settings["prepared"]), rank)
     client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
     gauges = TrainingGauges(context.get_experiment_name())
+    # Steps between the last checkpoint and a kill are done again, to the same numbers; MLflow has their points already.
+    logged = _last_point(client, settings["run_id"]) if client else 0
     metrics: dict[str, float] = {}
 
     def report(step: int, values: dict[str, float]) -> None:
         metrics.update(values)
         if client:
-            log_point(client, settings["run_id"], step, values)
+            if step > logged:
+                log_point(client, settings["run_id"], step, values)
             gauges.set(step, values)
 
     def save(step: int, state: dict[str, Any]) -> None:
@@ -223,6 +226,13 @@ def log_point(client: mlflow.MlflowClient, run_id: str, step: int, values: dict[
     now = get_current_time_millis()
     with suppress(mlflow.exceptions.MlflowException):
         client.log_batch(run_id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+
+
+def _last_point(client: mlflow.MlflowClient, run_id: str) -> int:
+    """The last step of a run that MLflow has a loss of; 0 before the first, or while it is away."""
+    with suppress(mlflow.exceptions.MlflowException):
+        return max((point.step for point in client.get_metric_history(run_id, "loss")), default=0)
+    return 0
 
 
 def latest_point(mlflow_uri: str, key: str) -> tuple[int, dict[str, float]] | None:

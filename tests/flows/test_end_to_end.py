@@ -56,7 +56,7 @@ def test_the_champion_carries_its_lineage(home, first):
     assert str(version.version) == first["register"]["version"]
     assert version.tags["mulan.data_hash"] == first["prepare"]["data_hash"]
     assert version.tags["mulan.gate"] == "passed"
-    auc = first["evaluate"]["metrics"]["tagging/pitch/roc_auc"]
+    auc = first["metrics"]["tagging/pitch/roc_auc"]
     assert f"pitch ROC-AUC | {auc:.3f}" in version.description and "It passed the gate" in version.description
     assert version.tags["mulan.collection"] == first["index"]["collection"]
     assert version.tags["mulan.git_commit"] and version.tags["mulan.flow_run_id"] != "none"

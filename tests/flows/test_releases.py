@@ -19,12 +19,15 @@ from mulan_core.errors import UserError
 CHANGED = ("changed.jsonl", None, "params.yaml")
 SWITCHES = f"""
 import json, sys
+from dataclasses import replace
 from flows.session import open_session
+from mulan_core.errors import UserError
 
 with open_session{CHANGED} as session:
     from flows.index import index
     from flows.prepare import prepare
     from flows.releases import promote, prune, rollback
+    from flows.serve import serve
     from flows.steps.registry import champion_version
 
     done = {{"version": champion_version(mlflow_uri=session.settings.mlflow_uri)}}
@@ -36,6 +39,16 @@ with open_session{CHANGED} as session:
     done["prune"] = prune(keep=1)
     done["rollback"] = rollback()
     done["live again"] = session.store.live_collection()
+
+    config = session.workspace.config
+    broken = replace(config.serve, autoscaling={{"max_replicas": 0}})
+    session.workspace.__dict__["config"] = replace(config, serve=broken)
+    try:
+        serve(version=done["index"]["version"])
+    except UserError as error:
+        done["refused"] = str(error)
+    champion = champion_version(mlflow_uri=session.settings.mlflow_uri)
+    done["after refusal"] = [champion, session.store.live_collection()]
 sys.__stdout__.write(json.dumps(done, default=str))
 """
 
@@ -87,6 +100,13 @@ def test_it_is_promoted_and_rolled_back(home, done):
     assert (done["rollback"]["release"]["collection"], done["live again"]) == (old, old)
     uri = f"sqlite:///{home / 'mlflow.db'}"
     assert registry.list_champions(mlflow_uri=uri)[-1] == done["version"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_release_that_does_not_come_up_is_no_champion(done):
+    assert "max_replicas" in done["refused"]
+    assert done["after refusal"] == [done["version"], done["collection"]]
 
 
 @pytest.mark.slow
