@@ -25,6 +25,7 @@ from flows import (
     cli_doctor,
     cli_feedback,
     cli_keys,
+    cli_plan,
     cli_query,
     cli_release,
     cli_stage,
@@ -476,6 +477,7 @@ for command in (
     cli_query.embed,
     cli_compare.compare,
     cli_versions.lineage,
+    cli_plan.plan,
     cli_doctor.doctor,
 ):
     app.command()(command)
