@@ -171,7 +171,7 @@ def _compare_loop(config: Config, prepared: Path, threads: int) -> None:
         ray.init(address="local", num_cpus=4, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         uri = f"sqlite:///{folder}/mlflow.db"
         trained = flows.steps.train.train(
-            config, prepared, data_hash="benchmark", mlflow_uri=uri, storage=Path(folder) / "ray"
+            config, prepared, data_hash="benchmark", mlflow_uri=uri, home=Path(folder), checkpoints=f"{folder}/ray"
         )
         points = len(mlflow.MlflowClient(uri).get_metric_history(trained.run_id, "loss"))
         ray.shutdown()

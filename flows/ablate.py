@@ -9,6 +9,7 @@ import mlflow
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows.notice import TOLD
 from flows.progress import console
 from flows.project import code_version
 from flows.session import open_session
@@ -21,7 +22,11 @@ from mulan_core.evaluation import study as findings
 from mulan_core.evaluation.plots import study_png
 
 
-@flow(name="ablate", description="Training runs for each set of text sources, same budget and test set, several seeds.")
+@flow(
+    name="ablate",
+    description="Training runs for each set of text sources, same budget and test set, several seeds.",
+    **TOLD,
+)
 def ablate(
     manifest: str | None = None,
     playlists: str | None = None,
@@ -40,7 +45,8 @@ def ablate(
         every pair of rows, each with whether it stands, and in ``words``; ``trials``; ``notes``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("ablate"):
-        workspace, uri = session.workspace, session.settings.mlflow_uri
+        workspace, settings = session.workspace, session.settings
+        uri = settings.mlflow_uri
         config = workspace.config
         chosen, notes = steps.usable(workspace.prepared, steps.rows_of(config, rows))
         if rows and notes:
@@ -51,7 +57,9 @@ def ablate(
         tags = lineage_tags(code_version(), runtime.flow_run.id)
         budget = steps.budget(config)
         with study_run("ablate", budget, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
-            place = Study("ablate", workspace, session.settings.home, uri, run_id, at_once=config.ablate.at_once)
+            place = Study(
+                "ablate", workspace, settings.home, settings.checkpoints, uri, run_id, at_once=config.ablate.at_once
+            )
             reported = run_trials(trials, place, shown=_shown)
             measured = [
                 {"row": trial.tags["mulan.ablation_row"], "seed": trial.config.train.seed}

@@ -29,6 +29,7 @@ from flows import (
     cli_query,
     cli_release,
     cli_stage,
+    cli_status,
     cli_text,
     cli_versions,
 )
@@ -133,7 +134,7 @@ def _run_flow(name: str, arguments: dict[str, Any], *, allowed: dict[str, Any] |
     """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
     from flows.session import open_session
 
-    with open_session(**arguments, **(allowed or {}), ahead=f"flows.{name}"):
+    with open_session(**arguments, **(allowed or {}), ahead=f"flows.{name}", ray_client=name == "train"):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -160,6 +161,13 @@ def run(
     params: Params = None,
     *,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
+    min_new: Annotated[
+        int,
+        typer.Option(
+            help="Train only where so many tracks are new since the champion was trained; with fewer, the champion "
+            "gets an index of the catalogue as it is now."
+        ),
+    ] = 0,
     allow_overlap: AllowOverlap = False,
     allow_outside: AllowOutside = False,
     as_json: AsJson = False,
@@ -171,16 +179,18 @@ def run(
     from flows.reporting import show_evaluation, show_stages
 
     allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
-    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), allowed=allowed, serve=serve)
+    options = {"serve": serve, "min_new_tracks": min_new}
+    result = _run_flow("end_to_end", _arguments(manifest, playlists, params), allowed=allowed, **options)
+    report = result.pop("evaluate", None)
     if as_json:
-        print_json(
-            {key: value for key, value in result.items() if key != "evaluate"}
-            | {"metrics": result["evaluate"]["metrics"]}
-        )
-    else:
-        show_evaluation(result["evaluate"])
+        print_json(result | ({"metrics": report["metrics"]} if report else {}))
+    elif report:
+        show_evaluation(report)
         show_stages(result["stages"])
-    _exit_by_gate(result["register"])
+    else:
+        console.print(f"not trained: {result['skipped']}", highlight=False, soft_wrap=True)
+    if report:
+        _exit_by_gate(result["register"])
 
 
 @app.command()
@@ -223,12 +233,21 @@ def train(
             "a warm start (audioset is another name for it)."
         ),
     ] = "contrastive",
+    *,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster: its head's host:port, or ray://host:10001. Default: RAY_ADDRESS, else this machine."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train on the prepared data; started again after a kill it goes on from its last checkpoint.
 
-    Example: mulan train
+    Example: mulan train --address ray://head:10001
     """
+    if address:
+        os.environ["RAY_ADDRESS"] = address
     task = "tagging" if task == "audioset" else task
     result = _run_flow("train", _arguments(manifest, playlists, params), task=task)
     if as_json:
@@ -477,6 +496,7 @@ for command in (
     cli_query.embed,
     cli_compare.compare,
     cli_versions.lineage,
+    cli_status.status,
     cli_plan.plan,
     cli_doctor.doctor,
 ):

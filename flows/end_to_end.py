@@ -9,16 +9,24 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.evaluate import evaluate
 from flows.index import index
+from flows.notice import TOLD
 from flows.prepare import prepare
 from flows.register import register
+from flows.run_page import run_page
 from flows.serve import serve as serve_release
-from flows.session import Session, open_session
+from flows.session import open_session
+from flows.steps.registry import champion_version
+from flows.steps.versions import count_new_tracks
 from flows.train import train
 
 
-@flow(name="end_to_end", description="From a manifest to served search.")
+@flow(name="end_to_end", description="From a manifest to served search.", **TOLD)
 def end_to_end(
-    manifest: str | None = None, playlists: str | None = None, params: str | None = None, serve: bool = True
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    serve: bool = True,
+    min_new_tracks: int = 0,
 ) -> dict[str, Any]:
     """Run every stage; a stage whose inputs have not changed does nothing.
 
@@ -28,46 +36,37 @@ def end_to_end(
         playlists: table of playlists with titles and descriptions.
         params: a YAML file of numbers for an own manifest.
         serve: also deploy the new release.
+        min_new_tracks: train only where at least this many tracks are new since the champion was trained. With fewer,
+            the champion's model is given an index of the catalogue as it is now.
 
     Returns:
         What each stage returned, and ``stages``: seconds a stage. Without ``index`` and ``serve`` where the
-        gate refused the candidate: the release that served before goes on serving.
+        gate refused the candidate: the release that served before goes on serving. Where too few tracks are new:
+        ``skipped``, the reason, and nothing of training.
     """
     with open_session(manifest, playlists, params) as session:
         if serve:
             session.check_exposed()
         arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
-        result: dict[str, Any] = {"prepare": prepare(**arguments), "train": train(**arguments)}
-        result["evaluate"] = evaluate(**arguments)["sets"]["own"]
-        result["register"] = register(**arguments)
-        if result["register"]["passed"]:
-            result["index"] = index(**arguments, promote=not serve)
+        result: dict[str, Any] = {"prepare": prepare(**arguments)}
+        model = None
+        if champion := champion_version(mlflow_uri=session.settings.mlflow_uri) if min_new_tracks else None:
+            new = count_new_tracks(session.workspace, mlflow_uri=session.settings.mlflow_uri)
+            if new < min_new_tracks:
+                model = champion
+                result["skipped"] = (
+                    f"{new:,} tracks are new since champion {champion} was trained, fewer than {min_new_tracks:,}"
+                )
+        if model is None:
+            result["train"] = train(**arguments)
+            result["evaluate"] = evaluate(**arguments)["sets"]["own"]
+            result["register"] = register(**arguments)
+        if model or result["register"]["passed"]:
+            result["index"] = index(**arguments, model=model, promote=not serve)
             if serve:
                 # It becomes champion once it answers: a release that does not come up changes nothing.
                 result["serve"] = serve_release(**arguments, version=result["index"]["version"])
                 result["index"]["promoted"] = True
         result["stages"] = dict(session.stages)
-        create_markdown_artifact(_summary(result, session), key="end-to-end", description="What the flow made")
+        create_markdown_artifact(run_page(result, session), key="end-to-end", description="What the flow made")
         return result
-
-
-def _summary(result: dict[str, Any], session: Session) -> str:
-    gate = result["register"]
-    lines = [
-        f"**Version {gate['version']}** of `mulan` {'passed' if gate['passed'] else 'was refused by'} the gate.",
-        "",
-        *(f"- {reason}" for reason in gate["reasons"]),
-        "",
-        "| metric | value | chance |",
-        "|---|---:|---:|",
-    ]
-    report = result["evaluate"]
-    for name, value in sorted(report["metrics"].items()):
-        chance = report["chance"].get(name)
-        lines.append(f"| {name} | {value:.3f} | {'' if chance is None else format(chance, '.3f')} |")
-    lines += ["", "| stage | seconds |", "|---|---:|"]
-    lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in session.stages.items()]
-    lines += ["", f"MLflow run `{result['train']['run_id']}`, data `{result['prepare']['data_hash']}`."]
-    if "serve" in result:
-        lines += ["", f"Served at {result['serve']['url']}"]
-    return "\n".join(lines)

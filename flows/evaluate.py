@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows.notice import TOLD
 from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps.evaluate import compare_with_champion, evaluate_model, is_logged
@@ -17,7 +18,7 @@ from flows.steps.sets import PlacedSet, find_sets, read_sets
 from mulan_core.evaluation.report import to_markdown, write_evaluation
 
 
-@flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.")
+@flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.", **TOLD)
 def evaluate(
     manifest: str | None = None,
     playlists: str | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.notice import TOLD
 from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps import registry
@@ -20,7 +21,11 @@ from mulan_core.evaluation.encoders import weights_hash
 from serving.release import fetch_version, preprocessing_hash
 
 
-@flow(name="index", description="Build and prove the candidate's collection, then promote model and index together.")
+@flow(
+    name="index",
+    description="Build and prove the candidate's collection, then promote model and index together.",
+    **TOLD,
+)
 def index(
     manifest: str | None = None,
     playlists: str | None = None,

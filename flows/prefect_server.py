@@ -74,10 +74,11 @@ def find_api() -> str | None:
     from Python without a stack, it is the temporary one that Prefect has started by now.
 
     Raises:
-        UserError: if the user's server does not answer.
+        UserError: if the user's server does not answer, or does not let us in.
     """
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
+    from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
@@ -87,6 +88,13 @@ def find_api() -> str | None:
         if error := client.api_healthcheck():
             raise UserError(
                 f"Prefect does not answer at {url}; start it with `prefect server start`, or unset PREFECT_API_URL"
+            ) from error
+        try:
+            client.api_version()
+        except PrefectHTTPStatusError as error:
+            raise UserError(
+                f"Prefect at {url} answers {error.response.status_code}; give the user:password of its server as "
+                "PREFECT_API_AUTH_STRING"
             ) from error
         return str(client.api_url).rstrip("/")
 

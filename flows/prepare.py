@@ -7,11 +7,12 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.notice import TOLD
 from flows.session import Session, open_session
 from flows.steps import data
 
 
-@flow(name="prepare", description="Any audio and its texts to versioned shards.")
+@flow(name="prepare", description="Any audio and its texts to versioned shards.", **TOLD)
 def prepare(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Prepare a catalogue; a second run with nothing changed does nothing.
 

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.notice import TOLD
 from flows.project import code_version
 from flows.session import Session, open_session
 from flows.steps import registry
@@ -18,7 +19,7 @@ from mulan_core.gate import Decision
 from serving.release import preprocessing_hash
 
 
-@flow(name="register", description="Hold the candidate against the gate and register it.")
+@flow(name="register", description="Hold the candidate against the gate and register it.", timeout_seconds=3600, **TOLD)
 def register(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Judge and register the workspace's evaluated run; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("register"):

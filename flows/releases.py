@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.notice import TOLD
 from flows.serve import deploy_release, find_release, make_champion
 from flows.session import Session, open_session
 from flows.steps import registry
@@ -19,7 +20,12 @@ from serving.deployment import is_deployed
 from serving.release import Release, check_release
 
 
-@flow(name="promote", description="Make a release champion, and serve it where an endpoint runs.")
+@flow(
+    name="promote",
+    description="Make a release champion, and serve it where an endpoint runs.",
+    timeout_seconds=1800,
+    **TOLD,
+)
 def promote(manifest: str | None = None, params: str | None = None, *, version: str) -> dict[str, Any]:
     """Promote a release that the gate passed. A canary ends by it.
 
@@ -39,7 +45,12 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
         return {"release": release.to_dict(), "url": url}
 
 
-@flow(name="rollback", description="Make the champion before this one champion again, and serve it.")
+@flow(
+    name="rollback",
+    description="Make the champion before this one champion again, and serve it.",
+    timeout_seconds=1800,
+    **TOLD,
+)
 def rollback(manifest: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Go back to the champion before this one; see ``promote``.
 
@@ -58,7 +69,12 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
         return {"release": release.to_dict(), "url": url}
 
 
-@flow(name="canary", description="Have a candidate release answer a share of the searches too, unseen.")
+@flow(
+    name="canary",
+    description="Have a candidate release answer a share of the searches too, unseen.",
+    timeout_seconds=1800,
+    **TOLD,
+)
 def canary(
     manifest: str | None = None, params: str | None = None, *, version: str | None, share: float = 0.0
 ) -> dict[str, Any]:
@@ -84,7 +100,9 @@ def canary(
         return {"url": url, "release": release.to_dict(), "canary": candidate.to_dict() if candidate else None}
 
 
-@flow(name="prune", description="Drop the collections of releases that nobody goes back to.")
+@flow(
+    name="prune", description="Drop the collections of releases that nobody goes back to.", timeout_seconds=1800, **TOLD
+)
 def prune(manifest: str | None = None, params: str | None = None, *, keep: int) -> dict[str, Any]:
     """Drop collections of old releases; models and reports stay in the registry.
 

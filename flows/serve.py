@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.notice import TOLD
 from flows.session import Session, open_session
 from flows.steps import registry
 from serving.client import MulanClient
@@ -15,7 +16,12 @@ from serving.deployment import build_app, deploy
 from serving.release import Release, resolve_release
 
 
-@flow(name="serve", description="Deploy the champion: model, preprocessing and index as one release.")
+@flow(
+    name="serve",
+    description="Deploy the champion: model, preprocessing and index as one release.",
+    timeout_seconds=1800,
+    **TOLD,
+)
 def serve(
     manifest: str | None = None,
     playlists: str | None = None,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.holding import hold
 from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
 from flows.workspace import Workspace, open_workspace
@@ -47,10 +48,18 @@ class Session:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Note how long a stage takes."""
+        """Work on a stage alone, note how long it takes, and which one it was that failed.
+
+        Raises:
+            UserError: if another process works on this catalogue in a way that the two would disturb each other.
+        """
         started = time.perf_counter()
         try:
-            yield
+            with hold(self.workspace.folder, name):
+                yield
+        except Exception as error:
+            error.add_note(f"in stage {name}")
+            raise
         finally:
             self.stages[name] = time.perf_counter() - started
 
@@ -76,15 +85,15 @@ class Session:
             UserError: if there is none.
         """
         from flows.steps.tracking import find_run, tracking
-        from flows.steps.train import MODEL_FOLDER, Trained, finished, run_key
+        from flows.steps.train import Trained, finished, run_key
 
         config, uri = self.workspace.config, self.settings.mlflow_uri
         with tracking(uri):
             run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
-        checkpoint = finished(run) if run else None
-        if run is None or checkpoint is None:
+        model = finished(run, self.settings.home) if run else None
+        if run is None or model is None:
             raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
-        return Trained(run_id=run.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+        return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
 
     @property
     def embeddings(self) -> Path:
@@ -132,6 +141,7 @@ def open_session(
     join: bool = True,
     ahead: str | None = None,
     demo: bool = False,
+    ray_client: bool = False,
 ) -> Iterator[Session]:
     """Open workspace and stack, or hand out those of the flow around.
 
@@ -141,6 +151,7 @@ def open_session(
         allow_open: let the endpoint have no keys on an address that others reach.
         join: use the stack of another process of the same home; False makes that an error.
         ahead: a module to import while the services start.
+        ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
 
     Raises:
         UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
@@ -151,6 +162,11 @@ def open_session(
         yield around
         return
     settings = read_settings()
+    if (settings.ray_address or "").startswith("ray://") and not ray_client:
+        raise UserError(
+            f"only `mulan train` works through Ray's client ({settings.ray_address}): give RAY_ADDRESS as the head's "
+            "host:port on a machine of the cluster, or submit the command as a Ray job"
+        )
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
     workspace = open_workspace(

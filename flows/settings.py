@@ -5,11 +5,13 @@
 | MULAN_HOME | folder of local state | `.mulan` in the working folder |
 | MLFLOW_TRACKING_URI | MLflow server or database | SQLite in MULAN_HOME |
 | MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN | Milvus | a `milvus-lite server` of our own |
+| MULAN_CHECKPOINTS | checkpoints of training: a folder or URL that each worker reaches | `ray_results` in MULAN_HOME |
 | MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | `.mulan/dvc/remote` of the workspace |
 | RAY_ADDRESS | Ray cluster | a private one on this machine |
 | MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
 | MULAN_KEY | the API key that it shows there | none |
 | MULAN_KEYS_FILE | the endpoint's file of API keys | `keys.json` in MULAN_HOME |
+| MULAN_NOTIFY_URL | told in JSON (`text`) when a flow fails: a webhook of Slack, Mattermost, ... | none |
 | PREFECT_API_URL, PREFECT_HOME | Prefect server and its local state | one of our own, state in MULAN_HOME |
 """
 
@@ -59,9 +61,11 @@ class Settings:
     milvus_token: str | None
     ray_address: str | None
     dvc_remote: str | None
+    checkpoints: str
     url: str | None
     key: str | None
     keys_file: Path
+    notify_url: str | None
 
     @property
     def query_log(self) -> Path:
@@ -88,9 +92,11 @@ def read_settings() -> Settings:
         milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
         ray_address=os.environ.get("RAY_ADDRESS") or None,
         dvc_remote=os.environ.get("MULAN_DVC_REMOTE") or None,
+        checkpoints=os.environ.get("MULAN_CHECKPOINTS") or str(home / "ray_results"),
         url=os.environ.get("MULAN_URL") or None,
         key=os.environ.get("MULAN_KEY") or None,
         keys_file=Path(os.environ.get("MULAN_KEYS_FILE") or home / "keys.json").resolve(),
+        notify_url=os.environ.get("MULAN_NOTIFY_URL") or None,
     )
 
 

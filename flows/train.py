@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, runtime
 
+from flows.notice import TOLD
 from flows.progress import bar, polled
 from flows.project import code_version
 from flows.session import open_session
@@ -14,7 +15,7 @@ from flows.steps.tracking import lineage_tags, tracking
 from mulan_core.text.statistics import TABLE
 
 
-@flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.")
+@flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.", **TOLD)
 def train(
     manifest: str | None = None,
     playlists: str | None = None,
@@ -27,7 +28,7 @@ def train(
         task: ``contrastive``; or ``tagging``, the audio tower alone as a classifier of the tracks' labels: a baseline
             that ``evaluate`` measures, and a warm start that ``model.audio.pretrained`` takes.
     """
-    with open_session(manifest, playlists, params) as session, session.stage("train"):
+    with open_session(manifest, playlists, params, ray_client=True) as session, session.stage("train"):
         config, uri = session.workspace.config, session.settings.mlflow_uri
         data_hash = session.workspace.data_hash
         key = steps.run_key(config, data_hash, task)
@@ -47,7 +48,8 @@ def train(
                     session.workspace.prepared,
                     data_hash=data_hash,
                     mlflow_uri=uri,
-                    storage=session.settings.home / "ray_results",
+                    home=session.settings.home,
+                    checkpoints=session.settings.checkpoints,
                     task=task,
                     name="train" if task == "contrastive" else task,
                     tags=lineage_tags(code_version(), runtime.flow_run.id),

@@ -9,6 +9,7 @@ import mlflow
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from flows.notice import TOLD
 from flows.project import code_version
 from flows.session import open_session
 from flows.steps import tune as steps
@@ -18,7 +19,9 @@ from flows.steps.tracking import lineage_tags
 from flows.steps.trial import check_metric
 
 
-@flow(name="tune", description="Training runs over a space of hyper-parameters; the best on the validation split.")
+@flow(
+    name="tune", description="Training runs over a space of hyper-parameters; the best on the validation split.", **TOLD
+)
 def tune(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Search the configuration's ``tune.space``, or go on with a search that was cut off; see ``prepare``.
 
@@ -26,7 +29,8 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
         ``run_id`` of the search's run, ``page`` as Markdown, and what ``steps.outcome`` gives.
     """
     with open_session(manifest, playlists, params) as session, session.stage("tune"):
-        workspace, uri = session.workspace, session.settings.mlflow_uri
+        workspace, settings = session.workspace, session.settings
+        uri = settings.mlflow_uri
         config = workspace.config
         points: Mapping[str, Mapping[str, float]] = steps.points_of(config)
         rounds: list[list[dict[str, Any]]] = []
@@ -35,7 +39,7 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
         check_metric(workspace, metric)
         tags = lineage_tags(code_version(), runtime.flow_run.id)
         with study_run("tune", first[0].config, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
-            place = Study("tune", workspace, session.settings.home, uri, run_id, at_once=at_once)
+            place = Study("tune", workspace, settings.home, settings.checkpoints, uri, run_id, at_once=at_once)
             for number in range(config.tune.rounds):
                 trials = steps.trials_of(config, points, number)
                 reports = run_trials(trials, place, shown=lambda found: f"{metric} {found[f'valid/{metric}']:.3f}")

@@ -294,6 +294,11 @@ class TrainConfig:
     """Pairs in a global batch, over all workers (PAPER: 6144 / 5120)."""
     num_workers: int = 2
     """Ray Train workers; each holds batch_size / num_workers pairs."""
+    min_workers: int | None = None
+    """With fewer workers than num_workers, down to this many, training goes on rather than waits: nodes may come
+    and go. null waits for all. The batch stays what it is, so it must divide by each number between."""
+    max_failures: int = 2
+    """Times that workers may die and be started again from the last checkpoint; -1 has no end."""
     use_gpu: bool = False
     """Give each worker one GPU."""
     audio_lr: float = 1e-4
@@ -368,6 +373,19 @@ class TrainConfig:
             raise UserError("train.source_weights: weights must be at least 0, with one above 0")
         if self.batch_size % self.num_workers:
             raise UserError(f"train.batch_size {self.batch_size} does not divide by num_workers {self.num_workers}")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.num_workers:
+            raise UserError(
+                f"train.min_workers is {self.min_workers}; give 1 to num_workers ({self.num_workers}), or null"
+            )
+        for count in range(self.min_workers or self.num_workers, self.num_workers):
+            if self.batch_size % count:
+                least = math.lcm(*range(self.min_workers or 1, self.num_workers + 1))
+                raise UserError(
+                    f"train.batch_size {self.batch_size} does not divide by {count}, one of the {self.min_workers} to "
+                    f"{self.num_workers} workers; give a multiple of {least}, or a narrower range"
+                )
+        if self.max_failures < -1:
+            raise UserError(f"train.max_failures is {self.max_failures}; give 0 or more, or -1 for no end")
         if self.batch_size // self.num_workers < 2:
             raise UserError(f"train.batch_size {self.batch_size} leaves a worker fewer than 2 pairs")
         for name, chunk in (("audio_chunk", self.audio_chunk), ("text_chunk", self.text_chunk)):

@@ -17,6 +17,12 @@ def test_every_file_opens_by_saying_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no opening docstring"
 
 
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by name alone, and refuses the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_every_number_is_explained():
     """A field of a config dataclass is followed by its text."""
     for node in ast.walk(ast.parse((ROOT / "mulan_core" / "config.py").read_text())):

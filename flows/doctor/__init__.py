@@ -24,6 +24,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     addresses.check_milvus,
     addresses.check_ray,
     addresses.check_dvc,
+    addresses.check_checkpoints,
     addresses.check_endpoint,
     addresses.check_traces,
 )

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from importlib import metadata
@@ -42,14 +41,14 @@ def _mlflow_login() -> dict[str, str]:
 
 def check_prefect(_: Settings) -> Iterator[Finding]:
     """The Prefect server that the user named."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+    from prefect.settings import get_current_settings
 
-    url = PREFECT_API_URL.value()
+    api = get_current_settings().api
+    url = api.url
     if not url:
         yield ok("Prefect", "none named: each flow brings its own server")
         return
-    secret = PREFECT_API_AUTH_STRING.value()
-    given = secret.get_secret_value() if secret else ""
+    given = api.auth_string.get_secret_value() if api.auth_string else ""
     auth = httpx.BasicAuth(*given.split(":", 1)) if ":" in given else None
     todo = "start it with `prefect server start`, or correct PREFECT_API_URL"
     yield from _http("Prefect", f"{url.rstrip('/')}/admin/version", todo, "prefect", auth=auth)
@@ -167,32 +166,29 @@ def check_ray(settings: Settings) -> Iterator[Finding]:
 
 def check_dvc(settings: Settings) -> Iterator[Finding]:
     """The DVC remote: a small object is written, read and removed."""
-    remote = settings.dvc_remote
-    if not remote:
-        yield ok("DVC remote", "none named: a folder of the workspace")
-        return
-    import fsspec
-
-    todo = "correct MULAN_DVC_REMOTE or the AWS_* variables, or ask for the right to read, write and list there"
-    try:
-        system, path = fsspec.core.url_to_fs(remote)
-        probe = f"{path.rstrip('/')}/.mulan-doctor-{uuid.uuid4().hex[:8]}"
-        if not remote.startswith(("s3://", "gs://")):
-            system.makedirs(path, exist_ok=True)
-        system.pipe_file(probe, b"mulan")
-        same = system.cat_file(probe) == b"mulan"
-        system.rm_file(probe)
-    except ImportError:
-        yield failure(
-            "DVC remote", f"{remote} needs a package that is not here", "pip install 'mulan[s3]' or 'mulan[gcs]'"
-        )
-    except Exception as error:  # of any of the storage libraries behind fsspec
-        yield failure("DVC remote", f"{remote}: {_reason(error)}", todo)
+    if settings.dvc_remote:
+        yield _storage("DVC remote", settings.dvc_remote, "MULAN_DVC_REMOTE")
     else:
-        if same:
-            yield ok("DVC remote", f"{remote} can be written, read and cleaned")
-        else:
-            yield failure("DVC remote", f"{remote} gives back other bytes than were written", todo)
+        yield ok("DVC remote", "none named: a folder of the workspace")
+
+
+def check_checkpoints(settings: Settings) -> Iterator[Finding]:
+    """Where training keeps its checkpoints, likewise."""
+    if settings.checkpoints == str(settings.home / "ray_results"):
+        yield ok("checkpoints", "no place named: a folder of MULAN_HOME")
+    else:
+        yield _storage("checkpoints", settings.checkpoints, "MULAN_CHECKPOINTS")
+
+
+def _storage(name: str, place: str, variable: str) -> Finding:
+    from flows.steps.storage import open_storage
+
+    try:
+        open_storage(place, variable=variable)
+    except UserError as error:
+        said, _, todo = str(error).partition("; ")
+        return failure(name, said, todo or "pip install 'mulan[s3]' or 'mulan[gcs]'")
+    return ok(name, f"{place} can be written, read and cleaned")
 
 
 def check_endpoint(settings: Settings) -> Iterator[Finding]:
@@ -217,7 +213,7 @@ def check_endpoint(settings: Settings) -> Iterator[Finding]:
             "endpoint", f"{url} answers {asked.status_code}: {_said(asked)}", "is it MuLan that listens there?"
         )
     else:
-        release = asked.json()["release"]
+        release = asked.json()
         yield ok("endpoint", f"{url} serves version {release['model_version']} from {release['collection']}")
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import mlflow
 
 from flows.progress import bar, console, polled
+from flows.steps.storage import open_storage
 from flows.steps.tracking import find_run, log_config, tracking
 from flows.steps.train import latest_point, run_key
 from flows.steps.trial import MEASURED, run_trial
@@ -48,6 +49,8 @@ class Study:
     workspace: Workspace
     home: Path
     """The folder of local state."""
+    checkpoints: str
+    """Folder or URL of checkpoints, and of what Tune remembers of the study."""
     mlflow_uri: str
     run_id: str
     """The study's own run, parent of the trials'."""
@@ -98,15 +101,17 @@ def run_trials(
         "kind": study.kind,
         "workspace": str(study.workspace.folder),
         "home": str(study.home),
+        "checkpoints": study.checkpoints,
         "mlflow_uri": study.mlflow_uri,
         "parent_run_id": study.run_id,
     }
-    storage = study.home / "ray_results"
+    storage = open_storage(study.checkpoints, variable="MULAN_CHECKPOINTS")
     key = hashlib.sha256(json.dumps([space, study.workspace.data_hash], sort_keys=True).encode()).hexdigest()[:12]
     name = f"study-{study.kind}-{key}"
     trainable = ray.tune.with_resources(run_trial, {"CPU": 1})
-    if ray.tune.Tuner.can_restore(str(storage / name)):
-        tuner = ray.tune.Tuner.restore(str(storage / name), trainable, restart_errored=True)
+    path, on = f"{storage.path}/{name}", storage.filesystem
+    if ray.tune.Tuner.can_restore(path, storage_filesystem=on):
+        tuner = ray.tune.Tuner.restore(path, trainable, restart_errored=True, storage_filesystem=on)
     else:
         tuner = ray.tune.Tuner(
             trainable,
@@ -116,7 +121,7 @@ def run_trials(
                 max_concurrent_trials=study.at_once,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            run_config=ray.tune.RunConfig(name=name, storage_path=str(storage), verbose=0),
+            run_config=ray.tune.RunConfig(name=name, verbose=0, **storage.run_options()),
         )
     with _progress(trials, study, shown):
         results = tuner.fit()

@@ -24,6 +24,7 @@ import torch
 from mlflow.entities import Run
 
 from flows.steps.gauges import TrainingGauges
+from flows.steps.storage import MODEL_FOLDER, address_of, fetch_model, open_storage
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import Config, ModelConfig, TrainConfig, from_mapping, to_mapping
@@ -36,7 +37,8 @@ from mulan_core.tasks import ClassifierTask, ContrastiveTask, Task
 from mulan_core.training import fit
 
 STATE_FILE = "state.pt"
-MODEL_FOLDER = "model"
+OPERATION = {"min_workers", "max_failures"}
+"""Numbers of a run that change how it survives, and nothing of what comes out."""
 
 TaskName = Literal["contrastive", "tagging"]
 Built = tuple[Task, TrainingBatches, Callable[[Path], None]]
@@ -54,7 +56,8 @@ class Trained:
 
 def run_key(config: Config, data_hash: str, task: TaskName = "contrastive") -> str:
     """Name a training run by everything that decides its outcome."""
-    parts = {"task": task, "model": to_mapping(config.model), "train": to_mapping(config.train), "data": data_hash}
+    numbers = {name: value for name, value in to_mapping(config.train).items() if name not in OPERATION}
+    parts = {"task": task, "model": to_mapping(config.model), "train": numbers, "data": data_hash}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -64,7 +67,8 @@ def train(
     *,
     data_hash: str,
     mlflow_uri: str,
-    storage: Path,
+    home: Path,
+    checkpoints: str,
     task: TaskName = "contrastive",
     name: str = "train",
     tags: dict[str, str] | None = None,
@@ -76,20 +80,24 @@ def train(
         prepared: the prepared folder; every worker must see it.
         data_hash: DVC's hash of that folder.
         mlflow_uri: where metrics go.
-        storage: folder for checkpoints; every worker must see it.
+        home: folder of local state; a model whose checkpoint lies on a server is copied there.
+        checkpoints: folder or URL (s3://bucket/path, ...) where checkpoints are kept; every worker must reach it.
         task: ``contrastive``, or ``tagging``: the audio tower alone as a classifier of the tracks' labels.
         name: first part of the run's name in MLflow.
         tags: more tags for the MLflow run (git commit, flow run).
 
     Raises:
-        UserError: what the workers said, if training failed.
+        UserError: what the workers said, if training failed; if checkpoints cannot be written.
     """
     shard_paths(prepared, "train")  # workers that find nothing would be started three times
     key = run_key(config, data_hash, task)
     with tracking(mlflow_uri):
         known = find_run({"mulan.train_key": key, "mulan.kind": name})
-        if known and (checkpoint := finished(known)):
-            return Trained(run_id=known.info.run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+        if known and (model := finished(known, home)):
+            return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
+        storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
+        least, most = config.train.min_workers, config.train.num_workers
+        num_workers: Any = (least, most) if least else most
         which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
         with mlflow.start_run(**which) as run:
             run_id = run.info.run_id
@@ -105,27 +113,29 @@ def train(
                     "run_id": run_id,
                 },
                 scaling_config=ray.train.ScalingConfig(
-                    num_workers=config.train.num_workers,
+                    num_workers=num_workers,
                     use_gpu=config.train.use_gpu,
                     resources_per_worker={"CPU": 1 + config.train.readers}
                     | ({"GPU": 1} if config.train.use_gpu else {}),
                 ),
                 run_config=ray.train.RunConfig(
                     name=f"{name}-{key}",
-                    storage_path=str(storage),
-                    failure_config=ray.train.FailureConfig(max_failures=2),
+                    **storage.run_options(),
+                    failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
                     checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
                 ),
             )
-            checkpoint = Path(_fit(trainer).path)
-            mlflow.set_tag("mulan.checkpoint", str(checkpoint))
-    return Trained(run_id=run_id, model=checkpoint / MODEL_FOLDER, steps=config.train.steps)
+            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, _fit(trainer).path))
+        model = finished(mlflow.get_run(run_id), home)
+    if model is None:
+        raise UserError(f"training ended, but its last checkpoint is not in {checkpoints} any more")
+    return Trained(run_id=run_id, model=model, steps=config.train.steps)
 
 
-def finished(run: Run) -> Path | None:
-    """The last checkpoint of a run that came to its end; None for one that was cut off or whose files are gone."""
-    checkpoint = Path(run.data.tags.get("mulan.checkpoint", "/nowhere"))
-    return checkpoint if (checkpoint / MODEL_FOLDER).is_dir() else None
+def finished(run: Run, home: Path) -> Path | None:
+    """The model of a run that came to its end, on this machine; None where it was cut off or its files are gone."""
+    checkpoint = run.data.tags.get("mulan.checkpoint")
+    return fetch_model(checkpoint, home / "models" / run.info.run_id) if checkpoint else None
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Checkpoint:

@@ -47,7 +47,8 @@ def run_trial(space: dict[str, Any]) -> None:
         workspace.prepared,
         data_hash=workspace.data_hash,
         mlflow_uri=uri,
-        storage=home / "ray_results",
+        home=home,
+        checkpoints=space["checkpoints"],
         name=kind,
         tags={"mlflow.parentRunId": space["parent_run_id"], "mlflow.runName": space["trial"], **trial["tags"]},
     )

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from flows.steps.tracking import MODEL_NAME, tracking
 from flows.workspace import Workspace
 from mulan_core.data import shards
+from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError
 
 HASH = re.compile(r"[0-9a-f]{32}")
@@ -79,6 +80,22 @@ def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
         listing = json.loads(_read_object(repo, f"{data_hash}.dir", workspace.folder, data_hash))
         files = {entry["relpath"]: entry["md5"] for entry in listing}
         return pq.read_table(io.BytesIO(_read_object(repo, files[shards.MANIFEST], workspace.folder, data_hash)))
+
+
+def count_new_tracks(workspace: Workspace, *, mlflow_uri: str) -> int:
+    """Tracks of the prepared data that the champion was not trained beside: new ones, and those whose audio is another.
+
+    All of them, where the champion's data is not to be had: it is another catalogue's, or its versions were removed.
+    """
+    now = pq.read_table(workspace.prepared / shards.MANIFEST)
+    champion = model_version("champion", mlflow_uri=mlflow_uri)
+    tags = champion["tags"] if champion else {}
+    try:
+        then = read_version(workspace, tags.get("mulan.trained_on") or tags["mulan.data_hash"])
+    except (UserError, KeyError):
+        return now.num_rows
+    changes = compare_versions(then, now)
+    return len(changes["added"]) + sum("audio" in aspects for aspects in changes["changed"].values())
 
 
 def _read_object(repo: Any, oid: str, folder: Path, data_hash: str) -> bytes:

@@ -30,6 +30,12 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
         ({"train": {"source_weights": {"xx": 1.0}}}, "unknown source 'xx'"),
         ({"train": {"source_weights": {"sf": 0}}}, "one above 0"),
         ({"train": {"batch_size": 7}}, "does not divide by num_workers 2"),
+        ({"train": {"min_workers": 3}}, "give 1 to num_workers (2), or null"),
+        (
+            {"train": {"batch_size": 8, "num_workers": 4, "min_workers": 2}},
+            "does not divide by 3, one of the 2 to 4 workers; give a multiple of 12",
+        ),
+        ({"train": {"max_failures": -2}}, "-1 for no end"),
         ({"model": {"audio": {"depths": [1, "a"]}}}, "model.audio.depths[1] is 'a'"),
         ({"model": {"tau_min": 0.5}}, "tau_min <= tau_init"),
         ({"model": {"frontend": {"fmax_hz": 9000}}}, "above half the sample rate"),

@@ -1,4 +1,4 @@
-"""What the flows' tests share beside fixtures: the real command, and who of a home still runs."""
+"""What the flows' tests share beside fixtures: a catalogue, the real command, and who of a home still runs."""
 
 import json
 import os
@@ -9,8 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import soundfile
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "core"))
+
+from prepared_fixtures import PITCHES, SHAPES, tone  # noqa: E402
+
+from serving.ports import free_port  # noqa: E402
+
 MULAN = Path(sys.executable).parent / "mulan"
 CATALOGUE = ("--manifest", "tones.jsonl", "--params", "params.yaml")
 
@@ -56,3 +63,57 @@ def left_of(home, *, within_s=0.0):
 
 def prepared_of(home):
     return next((home / "workspaces").glob("tones-*")) / ".mulan" / "data" / "prepared"
+
+
+PARAMS = """
+prepare: {clip_s: 2.5, min_s: 1.0, shard_mb: 1}
+model:
+  frontend: {window_s: 2.0, num_mels: 32}
+  audio: {kind: resnet, layer_type: basic, embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1]}
+  text: {pretrained: demo-minilm, max_tokens: 32, trainable_layers: 0, pooling: mean}
+train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps: 4, checkpoint_every: 10, log_every: 5,
+        spec_time_mask: 0, spec_freq_mask: 0}
+evaluate: {bootstrap: 20}
+gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, compare: [tagging/pitch/roc_auc], min_items: 5,
+       slice_margin: 0.1, min_slice_items: 5, max_intrusion: 1, max_encode_ms: {text: 60000, clip: 60000}}
+index: {windows: true}
+serve: {port: PORT}
+ablate: {steps: 10, rows: {aset: null, tags unfiltered: {sources: [sf, lf], filtered: false}}}
+tune: {steps: 10, trials: 3, rounds: 2, metric: tagging/pitch/roc_auc,
+       space: {train.audio_lr: {low: 0.001, high: 0.01, log: true}}}
+"""
+
+
+def write_catalogue(folder):
+    """60 tones in 4 formats with their texts, 5 files that cannot be used, and params to train 40 and 120 steps."""
+    rows = []
+    for i in range(60):
+        pitch, shape = list(PITCHES)[i % 3], list(SHAPES)[(i // 3) % 2]
+        wave, ending = tone(pitch, shape, seed=i), ("wav", "flac", "ogg", "mp3")[i % 4]
+        soundfile.write(folder / f"{i}.{ending}", wave, 16_000)
+        split = "test" if i % 5 == 0 else "valid" if i % 5 == 1 else "train"
+        texts = [{"source": "sf", "text": f"{pitch} {shape}"}, {"source": "aset", "text": shape}]
+        texts += [
+            {"source": "lf", "text": f"A {shape} synth melody at a {pitch} pitch."},
+            {"source": "lf", "text": "first!!"},
+        ]
+        rows.append(
+            {
+                "track_id": f"t{i}",
+                "uri": f"{i}.{ending}",
+                "split": split,
+                "title": f"Tone {i}",
+                "texts": texts,
+                "labels": [f"pitch:{pitch}", f"shape:{shape}"],
+            }
+        )
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "junk.mp3").write_bytes(b"no audio at all" * 100)
+    soundfile.write(folder / "short.wav", tone("low", "smooth", 1)[:1000], 16_000)
+    soundfile.write(folder / "silent.wav", 0 * tone("low", "smooth", 1), 16_000)
+    rows += [{"uri": name, "text": "x"} for name in ("gone.wav", "empty.wav", "junk.mp3", "short.wav", "silent.wav")]
+    (folder / "tones.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    params = PARAMS.replace("PORT", str(free_port()))
+    (folder / "params.yaml").write_text(params)
+    (folder / "longer.yaml").write_text(params.replace("steps: 40", "steps: 120"))
+    return folder

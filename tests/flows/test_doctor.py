@@ -116,6 +116,17 @@ def test_a_password_in_an_address_is_not_shown(settings):
     assert finding.level == "failure" and "secret" not in finding.said + finding.todo
 
 
+def test_a_prefect_server_that_wants_a_password(settings, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:secret")
+    with server(body='"3.8.8"') as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        assert only(addresses.check_prefect(settings)).level == "ok"
+    with server(closed="/api") as url:
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+        refused = only(addresses.check_prefect(settings))
+    assert refused.level == "failure" and "secret" not in refused.said + refused.todo
+
+
 def test_an_endpoint_that_wants_a_key(settings):
     with server(closed="/v1") as url:
         finding = only(addresses.check_endpoint(replace(settings, url=url)))
@@ -139,7 +150,9 @@ def test_a_remote_that_may_be_written_and_one_that_may_not(settings, tmp_path, m
     with server(status=403) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         refused = only(addresses.check_dvc(replace(settings, dvc_remote="s3://bucket/path")))
-    assert refused.level == "failure" and "MULAN_DVC_REMOTE" in refused.todo
+        place = only(addresses.check_checkpoints(replace(settings, checkpoints="s3://bucket/path")))
+    assert refused.level == place.level == "failure"
+    assert "MULAN_DVC_REMOTE" in refused.todo and "MULAN_CHECKPOINTS" in place.todo
 
 
 def test_a_cluster_that_is_away(settings):

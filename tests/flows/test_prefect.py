@@ -3,15 +3,21 @@
 As docs/operate.md has it: a Prefect server, a worker and the deployments of prefect.yaml, all real.
 """
 
+import functools
+import http.server
 import ipaddress
+import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import httpx
@@ -22,6 +28,7 @@ import torch
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, processes_of, result_of
 from prepared_fixtures import PITCHES, SHAPES
 
+from flows.holding import hold
 from mulan_core import MuLanModel
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import load_config
@@ -46,6 +53,35 @@ def test_a_flow_called_from_python_keeps_the_server_that_prefect_started(home, f
     assert left_of(home, within_s=10) == []
 
 
+@pytest.fixture(scope="module")
+def told():
+    """What came to the address that is to be told of failures."""
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", received=received)
+    server.shutdown()
+
+
+def wait_until(found, within_s):
+    """What ``found`` returns, once that is something."""
+    deadline = time.monotonic() + within_s
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"nothing after {within_s} s"
+        time.sleep(0.5)
+    return value
+
+
 @dataclass
 class Served:
     """A ``mulan serve`` of the test's home."""
@@ -55,11 +91,12 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def prefect_url(home, first):
+def prefect_url(home, first, told):
     """The API of ``prefect server start``, with the deployments and a worker."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     env = environment(home) | {"PREFECT_HOME": str(home / "prefect"), "MULAN_CHECKOUT": str(ROOT)}
+    env |= {"MULAN_NOTIFY_URL": told.url}
 
     def prefect(*arguments):
         done = subprocess.run([PREFECT, "--no-prompt", *arguments], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -108,6 +145,22 @@ def served(home, prefect_url):
     url = next(word for line in lines for word in line.split() if word.startswith("http://127."))
     yield Served(process, url.rstrip("/."))
     process.kill()
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_a_deployment_goes_to_another_kind_of_pool(kind, prefect_url, home, tmp_path):
+    """As far as it goes without an engine: the server takes the pool and the deployment."""
+    env = environment(home) | {"PREFECT_API_URL": prefect_url, "MULAN_CHECKOUT": "/opt/mulan"}
+    template = str(ROOT / "infra" / "prefect" / f"{kind}.json")
+    pool = tmp_path / "prefect.yaml"
+    pool.write_text((ROOT / "prefect.yaml").read_text().replace("name: mulan\n\ndep", f"name: {kind}\n\ndep"))
+    for command in (
+        ("work-pool", "create", kind, "--type", kind, "--base-job-template", template),
+        ("deploy", "--name", "retrain", "--prefect-file", str(pool)),
+    ):
+        done = subprocess.run([PREFECT, "--no-prompt", *command], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert httpx.get(f"{prefect_url}/work_pools/{kind}").json()["base_job_template"]["variables"]["properties"]["image"]
 
 
 def search(served, text, home):
@@ -174,9 +227,65 @@ def test_a_run_triggered_through_prefect_switches_the_release(home, first, serve
     answer = search(served, "low smooth", home)
     assert answer["hits"]
     assert int(answer["release"]["model_version"]) > int(first["register"]["version"])
-    assert f"**Version {answer['release']['model_version']}**" in artifact["data"] and served.url in artifact["data"]
+    page = artifact["data"]
+    assert page.startswith(f"# Version {answer['release']['model_version']} passed") and f"({served.url}/)" in page
+    assert re.search(r"\| loss \| \S+ \| `[▁-█]+` \|", page) and "| prepare |" in page
 
 
+def test_a_run_that_is_cancelled_leaves_nothing_at_work(home, first, served, prefect_url):
+    params = (home / "params.yaml").read_text().replace("steps: 40", "steps: 20000")
+    (home / "endless.yaml").write_text(params)
+    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    find = functools.partial(client.search_runs, ["1"], "params.`train.steps` = '20000'")
+    with httpx.Client(base_url=f"{prefect_url}/", timeout=60) as api:
+        deployment = api.get("deployments/name/train/train").raise_for_status().json()["id"]
+        parameters = {"manifest": str(home / "tones.jsonl"), "params": str(home / "endless.yaml")}
+        run = api.post(f"deployments/{deployment}/create_flow_run", json={"parameters": parameters}).json()["id"]
+        wait_until(lambda: [r for r in find() if "loss" in r.data.metrics], 120)
+        cancel = {"state": {"type": "CANCELLING"}}
+        assert api.post(f"flow_runs/{run}/set_state", json=cancel).raise_for_status().json()["status"] == "ACCEPT"
+        wait_until(lambda: api.get(f"flow_runs/{run}").json()["state_type"] == "CANCELLED", 120)
+    wait_until(lambda: not [line for line in left_of(home) if "RayTrainWorker" in line], 60)
+    assert [r.info.status for r in find()] == ["FAILED"]
+    assert search(served, "low smooth", home)["hits"]
+
+
+def test_a_run_that_fails_is_told_in_one_sentence(home, first, prefect_url, told):
+    """In the log of the run and to MULAN_NOTIFY_URL."""
+    with httpx.Client(base_url=f"{prefect_url}/", timeout=60) as api:
+        deployment = api.get("deployments/name/end_to_end/end_to_end").raise_for_status().json()["id"]
+        parameters = {"manifest": str(home / "no-such.csv")}
+        run = api.post(f"deployments/{deployment}/create_flow_run", json={"parameters": parameters}).json()
+        wait_until(lambda: api.get(f"flow_runs/{run['id']}").json()["state_type"] == "FAILED", 120)
+        wait_until(lambda: told.received, 30)
+        (said,) = told.received  # of this one, and of none that was cancelled
+        assert re.fullmatch(r"MuLan: end_to_end failed: .*no-such\.csv.* \(run [^ ]+, http\S+\)", said["text"]), said
+        of_run = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+        wait_until(
+            lambda: said["text"] in [line["message"] for line in api.post("logs/filter", json=of_run).json()], 30
+        )
+
+
+def test_few_new_tracks_are_indexed_and_not_trained_on(home, first, served, prefect_url):
+    before = result_of(mulan("release", "list", "--json", home=home))
+    done = mulan("run", *CATALOGUE, "--min-new", "5", "--no-serve", "--json", home=home, PREFECT_API_URL=prefect_url)
+    result = result_of(done)
+    assert result["skipped"].startswith("0 tracks are new since champion ") and "train" not in result
+    assert result["index"]["count"] == 60 and len(result_of(mulan("release", "list", "--json", home=home))) == len(
+        before
+    )
+
+
+def test_two_flows_at_once_on_one_catalogue_are_kept_apart(home, first, served):
+    workspace = prepared_of(home).parents[2]
+    for held, asked in (("train", "prepare"), ("prepare", "train"), ("train", "train")):
+        with hold(workspace, held):
+            refused = mulan(asked, *CATALOGUE, home=home)
+        assert refused.returncode == 2, refused.stderr
+        assert f"process {os.getpid()}" in refused.stderr and "wait for it to end" in refused.stderr
+
+
+@pytest.mark.drill
 def test_an_ablation_that_was_killed_goes_on_where_it_was(home, served, prefect_url):
     """Two rows with two seeds, killed after the first run: the second command trains three, under the same parent."""
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")

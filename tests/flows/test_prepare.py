@@ -1,7 +1,6 @@
 """Prepare on a real Ray: what it makes, what a second run leaves alone, and how it bears bad files and kills."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,25 +27,6 @@ from mulan_core.errors import UserError
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 CONFIG = PrepareConfig(clip_s=1.5, min_s=0.5, max_s=60.0, shard_mb=1)
 ENDINGS = ("wav", "flac", "ogg", "mp3")
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket on an S3 server of this machine; before Ray, whose workers inherit its address."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    added = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    added["AWS_DEFAULT_REGION"] = "us-east-1"
-    os.environ.update(added)
-    import s3fs
-
-    fs = s3fs.S3FileSystem()
-    fs.mkdir("music")
-    yield fs
-    server.stop()
-    for name in added:
-        del os.environ[name]
 
 
 @pytest.fixture(scope="module", autouse=True)

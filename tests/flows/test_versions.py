@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from flows.steps import data
+from flows.steps import data, versions
 from flows.steps.versions import read_version, resolve_data
 from flows.workspace import Workspace, run_dvc
 from mulan_core.data import shards
@@ -110,3 +111,19 @@ def test_a_version_that_is_nowhere_is_said(workspace):
     with pytest.raises(UserError, match="`dvc pull -q` failed"):
         data.pull(workspace)
     assert not (workspace.prepared / shards.MANIFEST).exists()
+
+
+def test_new_tracks_are_counted_against_what_the_champion_was_trained_on(workspace, monkeypatch):
+    then = make(workspace, train=12)
+    make(workspace, train=15)
+
+    def champion(**tags):
+        known = {"version": "1", "run_id": "r", "tags": {f"mulan.{name}": value for name, value in tags.items()}}
+        monkeypatch.setattr(versions, "model_version", lambda *_, **__: known)
+        return versions.count_new_tracks(workspace, mlflow_uri="sqlite://")
+
+    total = pq.read_table(workspace.prepared / shards.MANIFEST).num_rows
+    assert champion(data_hash=then) == 3
+    assert champion(data_hash=workspace.data_hash) == 0
+    assert champion(data_hash=workspace.data_hash, trained_on=then) == 3  # indexed again since, not trained
+    assert champion(data_hash="0" * 32) == champion() == total  # another catalogue's, or lost

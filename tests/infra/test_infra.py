@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -369,6 +370,43 @@ def test_worker_serves_the_pool_of_our_deployments() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     pools = {re.search(r"--pool (\S+)", line).group(1) for line in commands() if "worker start" in line}  # type: ignore[union-attr]
     assert {deployment["work_pool"]["name"] for deployment in deployments} == pools
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+def test_pools_fill_every_variable_and_name_what_there_is(kind: str) -> None:
+    """Rendered as a worker does it, with nothing but the pool's own values and what Prefect always gives."""
+    from prefect.utilities.templating import apply_values, find_placeholders
+
+    template = json.loads((INFRA / "prefect" / f"{kind}.json").read_text(encoding="utf-8"))
+    variables = template["variables"]["properties"]
+    assert {p.name for p in find_placeholders(template["job_configuration"])} <= variables.keys()
+    defaults = {name: known["default"] for name, known in variables.items() if "default" in known}
+    job = apply_values(template["job_configuration"], defaults | {"name": "a-run", "labels": {}})
+    assert "exec prefect flow-run execute" in str(job)
+    checkout = re.search(r"^COPY \. (\S+)$", (INFRA / "images" / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert job["env"]["MULAN_CHECKOUT"] == checkout.group(1)  # type: ignore[union-attr]
+    assert defaults["image"] == f"mulan:{PROJECT['version']}"
+    if kind == "docker":
+        ours = SERVICES["worker"]["environment"]
+        named = {name for name in job["env"] if name != "MULAN_CHECKOUT"}
+        assert named == set(ours) - {"MULAN_URL"}
+        assert all(job["env"][name] == ours[name] for name in named if "secret" not in job["env"][name])
+        volume = job["volumes"][0].split(":")[0]
+        assert volume.removeprefix(f"{COMPOSE['name']}_") in COMPOSE["volumes"]
+        assert job["networks"] == [f"{COMPOSE['name']}_default"]
+        return
+    manifest = job["job_manifest"]
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": name, "value": value} for name, value in container["env"].items()]
+    manifest["metadata"] |= {"name": "a-run", "labels": {}}
+    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    documents = {(d["kind"], d["metadata"].get("name")) for d in DOCUMENTS.values()}
+    pod = manifest["spec"]["template"]["spec"]
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert {("PersistentVolumeClaim", claim) for claim in claims} <= documents
+    assert ("ConfigMap", container["envFrom"][0]["configMapRef"]["name"]) in documents
+    secret = container["envFrom"][1]["secretRef"]["name"]
+    assert f"create secret generic {secret}" in (INFRA / "README.md").read_text(encoding="utf-8")
 
 
 def test_environment_variables_are_read_by_someone() -> None:

@@ -1,4 +1,4 @@
-"""Training that is broken into: a worker, a node, the driver. It goes on from its last checkpoint, in one MLflow run.
+"""Training that is broken into: a worker, a node, the driver, half the cluster. It goes on, in one MLflow run.
 
 The cluster is of several Ray nodes on this machine, each with its own processes; every worker needs a node's only CPU.
 """
@@ -31,7 +31,7 @@ import ray
 from flows.steps.train import train
 from mulan_core.config import Config, from_mapping
 
-address, prepared, home = sys.argv[1:]
+address, prepared, home, numbers = sys.argv[1:]
 config = from_mapping(Config, {{
     "model": {{
         "frontend": {{"window_s": 2.0, "num_mels": 32}},
@@ -41,11 +41,12 @@ config = from_mapping(Config, {{
     "train": {{
         "steps": {STEPS}, "batch_size": 8, "num_workers": 2, "warmup_steps": 4, "precision": "fp32",
         "checkpoint_every": {CHECKPOINT_EVERY}, "log_every": {LOG_EVERY}, "audio_chunk": 4,
+        **json.loads(numbers),
     }},
 }})
 ray.init(address=address, log_to_driver=False)
 trained = train(config, Path(prepared), data_hash="d", mlflow_uri=f"sqlite:///{{home}}/mlflow.db",
-                storage=Path(home) / "ray_results")
+                home=Path(home), checkpoints=f"{{home}}/ray_results")
 print(json.dumps({{"run_id": trained.run_id, "model": str(trained.model)}}))
 """
 
@@ -66,8 +67,8 @@ def cluster():
     made.shutdown()
 
 
-def start(cluster, prepared, home):
-    command = [sys.executable, "-c", DRIVER, cluster.address, prepared, home]
+def start(cluster, prepared, home, **numbers):
+    command = [sys.executable, "-c", DRIVER, cluster.address, prepared, home, json.dumps(numbers)]
     return subprocess.Popen([*map(str, command)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -147,4 +148,16 @@ def test_the_driver_dies_and_starts_again(cluster, prepared, uncut, tmp_path):
     reached = max(step for step, _ in losses(tmp_path))
     again = finish(start(cluster, prepared, tmp_path))
     assert reached < STEPS and Path(again["model"]).is_dir()
+    check_same(tmp_path, uncut)
+
+
+def test_half_of_the_cluster_goes_and_training_with_it_grows_smaller(cluster, prepared, uncut, tmp_path):
+    """The batch stays the same, in chunks that are the same, so that the curve does not tell."""
+    while len(cluster.worker_nodes) > 2:
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    driver = start(cluster, prepared, tmp_path, min_workers=1)
+    wait_for_step(tmp_path, 25, driver)
+    assert len(trainers()) == 2
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    finish(driver)
     check_same(tmp_path, uncut)

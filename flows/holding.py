@@ -1,0 +1,70 @@
+"""Who works on a catalogue: two flows at once on one state folder are kept apart, the second one by one sentence.
+
+Preparing replaces the data that every other stage reads, so it wants the catalogue for itself; the others share it,
+each stage with itself alone, since a stage and its double would write the same files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from mulan_core.errors import UserError
+
+REPLACES_DATA = "prepare"
+
+
+@contextmanager
+def hold(workspace: Path, stage: str) -> Iterator[None]:
+    """Work on a stage of a workspace; the kernel lets go of it when this process ends, however it ends.
+
+    Raises:
+        UserError: if another process is at work that this stage would disturb.
+    """
+    folder = workspace / ".mulan" / "at_work"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        own = held.enter_context((folder / stage).open("a+", encoding="utf-8"))
+        data = held.enter_context((folder / "data").open("a+", encoding="utf-8"))
+        if not _lock(own, shared=False):
+            raise UserError(
+                f"{stage} of {workspace} is at work already ({_who(folder / stage)}); wait for it to end, or stop it"
+            )
+        if not _lock(data, shared=stage != REPLACES_DATA):
+            others = [path for path in sorted(folder.iterdir()) if path.name not in (stage, "data")]
+            busy = next((f"{path.name}, {_who(path)}" for path in others if _is_held(path)), "it has just ended")
+            raise UserError(
+                f"{stage} cannot begin while another stage of {workspace} is at work ({busy}): prepare replaces the "
+                "data that others read; wait for it to end, or stop it"
+            )
+        own.truncate(0)
+        own.write(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        own.flush()
+        yield
+
+
+def _lock(file: IO[str], *, shared: bool) -> bool:
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_held(path: Path) -> bool:
+    with path.open() as file:
+        return not _lock(file, shared=True)
+
+
+def _who(path: Path) -> str:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return "since a moment ago"
+    return f"process {known['process']}, since {known['since']}"

@@ -1,0 +1,99 @@
+"""Places that hold large files: a folder that every worker sees, or a bucket by its URL (any fsspec file system)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+from mulan_core.errors import UserError
+
+MODEL_FOLDER = "model"
+"""The part of a checkpoint that is a model to load; the rest is the optimiser's."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A place that has been written to."""
+
+    path: str
+    """Without its scheme, as Ray wants it."""
+    filesystem: FileSystem | None
+    """None for a folder of this machine."""
+
+    def run_options(self) -> dict[str, Any]:
+        """What Ray's RunConfig takes of it."""
+        return {"storage_path": self.path, "storage_filesystem": self.filesystem}
+
+
+def open_storage(place: str, *, variable: str) -> Storage:
+    """Open a folder or URL after a small file was written there, read and removed: better now than hours later.
+
+    Args:
+        place: a folder, or a URL that fsspec knows.
+        variable: where the user named it.
+
+    Raises:
+        UserError: if it cannot be used.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(place)
+        probe = f"{path.rstrip('/')}/.mulan-{uuid.uuid4().hex[:8]}"
+        if not place.startswith(("s3://", "gs://")):  # these have no folders, and nobody asked for a new bucket
+            filesystem.makedirs(path, exist_ok=True)
+        filesystem.pipe_file(probe, b"mulan")
+        same = filesystem.cat_file(probe) == b"mulan"
+        filesystem.rm_file(probe)
+    except ImportError as error:
+        raise UserError(
+            f"{place} ({variable}) needs a package that is not here: pip install 'mulan[s3]' or 'mulan[gcs]'"
+        ) from error
+    except Exception as error:  # of any of the libraries behind fsspec
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{place} cannot be used: {said}; correct {variable} or the credentials (AWS_* for S3), or ask for "
+            "the right to read, write and list there"
+        ) from error
+    if not same:
+        raise UserError(f"{place} ({variable}) gives back other bytes than were written")
+    return Storage(path, None if _is_local(filesystem) else PyFileSystem(FSSpecHandler(filesystem)))
+
+
+def address_of(place: str, path: str) -> str:
+    """The address of a path that Ray names, below a place: with its scheme again."""
+    scheme, found, _ = place.partition("://")
+    return f"{scheme}://{path}" if found else path
+
+
+def fetch_model(checkpoint: str, copy: Path) -> Path | None:
+    """The model's folder of a checkpoint on this machine; None where the checkpoint is gone.
+
+    Args:
+        checkpoint: its address.
+        copy: where a model that lies on a server is copied to, once.
+    """
+    filesystem, path = fsspec.core.url_to_fs(f"{checkpoint}/{MODEL_FOLDER}")
+    if _is_local(filesystem):
+        return Path(path) if Path(path).is_dir() else None
+    if copy.is_dir():
+        return copy
+    if not filesystem.isdir(path):
+        return None
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    arriving = Path(tempfile.mkdtemp(dir=copy.parent))
+    try:
+        filesystem.get(path, str(arriving / MODEL_FOLDER), recursive=True)
+        (arriving / MODEL_FOLDER).replace(copy)
+    finally:
+        shutil.rmtree(arriving)
+    return copy
+
+
+def _is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,))

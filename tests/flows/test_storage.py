@@ -1,0 +1,72 @@
+"""Checkpoints in a bucket: trained there, fetched from there, and told where it is not to be had."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+
+from prepared_fixtures import write_prepared
+
+from flows.stack import ray_for_stage
+from flows.steps.storage import address_of, fetch_model, open_storage
+from flows.steps.train import train
+from mulan_core.config import Config, from_mapping
+from mulan_core.errors import UserError
+from mulan_core.model import MuLanModel
+
+NUMBERS = {
+    "model": {
+        "frontend": {"window_s": 2.0, "num_mels": 32},
+        "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
+    },
+    "train": {"steps": 4, "batch_size": 8, "num_workers": 1, "checkpoint_every": 2, "log_every": 1},
+}
+
+
+def test_a_folder_is_used_as_it_is(tmp_path):
+    storage = open_storage(str(tmp_path / "new"), variable="X")
+    assert storage.run_options() == {"storage_path": str(tmp_path / "new"), "storage_filesystem": None}
+    assert not list((tmp_path / "new").iterdir())
+    (tmp_path / "new" / "model").mkdir()
+    assert fetch_model(str(tmp_path / "new"), tmp_path / "copy") == tmp_path / "new" / "model"
+    assert fetch_model(str(tmp_path / "gone"), tmp_path / "copy") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("{}/file/in/it", "correct X"),
+        ("s4://bucket/path", "s4"),
+        ("s3://no-such-bucket/path", "correct X or the credentials"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_one_sentence(place, said, tmp_path, bucket):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^[^\n]+$") as error:
+        open_storage(place.format(tmp_path), variable="X")
+    assert said in str(error.value) and place.format(tmp_path) in str(error.value)
+
+
+def test_addresses_have_their_scheme_again():
+    assert address_of("s3://bucket/runs", "bucket/runs/a/b") == "s3://bucket/runs/a/b"
+    assert address_of("/home/runs", "/home/runs/a/b") == "/home/runs/a/b"
+
+
+@pytest.mark.slow
+def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
+    prepared, home = write_prepared(tmp_path / "prepared"), tmp_path / "home"
+    place = {"home": home, "checkpoints": "s3://music/runs", "mlflow_uri": f"sqlite:///{home}/mlflow.db"}
+    with ray_for_stage():
+        trained = train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place)
+    assert trained.model == home / "models" / trained.run_id
+    assert MuLanModel.from_pretrained(trained.model).num_parameters() > 0
+    checkpoint = mlflow.MlflowClient(place["mlflow_uri"]).get_run(trained.run_id).data.tags["mulan.checkpoint"]
+    assert checkpoint.startswith("s3://music/runs/train-") and bucket.isdir(checkpoint)
+    shutil.rmtree(trained.model)  # as on another machine: fetched again, not trained again
+    assert train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place) == trained
+    assert (trained.model / "model.safetensors").exists()
