@@ -186,7 +186,7 @@ def run(
         print_json(result | ({"metrics": report["metrics"]} if report else {}))
     elif report:
         show_evaluation(report)
-        show_stages(result["stages"])
+        show_stages(result["stages"], result["seconds"])
     else:
         console.print(f"not trained: {result['skipped']}", highlight=False, soft_wrap=True)
     if report:

@@ -41,7 +41,7 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
             if not answer["hits"]:
                 raise UserError(f"the check query {query!r} found nothing at {result['serve']['url']}")
             show_hits(query, answer)
-        show_stages(result["stages"])
+        show_stages(result["stages"], result["seconds"])
         print_addresses(result["serve"]["url"], session)
         if not leave:
             wait_for_interrupt()

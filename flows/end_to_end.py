@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from prefect import flow
@@ -40,8 +41,9 @@ def end_to_end(
             the champion's model is given an index of the catalogue as it is now.
 
     Returns:
-        What each stage returned, and ``stages``: seconds a stage. Without ``index`` and ``serve`` where the
-        gate refused the candidate: the release that served before goes on serving. Where too few tracks are new:
+        What each stage returned; ``stages``: seconds a stage; ``seconds``: of it all, the services' start included.
+        Without ``index`` and ``serve`` where the gate refused the candidate: the release that served before goes on
+        serving. Where too few tracks are new:
         ``skipped``, the reason, and nothing of training.
     """
     with open_session(manifest, playlists, params) as session:
@@ -67,6 +69,6 @@ def end_to_end(
                 # It becomes champion once it answers: a release that does not come up changes nothing.
                 result["serve"] = serve_release(**arguments, version=result["index"]["version"])
                 result["index"]["promoted"] = True
-        result["stages"] = dict(session.stages)
+        result |= {"stages": dict(session.stages), "seconds": time.perf_counter() - session.opened}
         create_markdown_artifact(run_page(result, session), key="end-to-end", description="What the flow made")
         return result

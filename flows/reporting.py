@@ -173,13 +173,15 @@ def _difference(one: Difference) -> list[str]:
     return [f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", interval, stands]
 
 
-def show_stages(stages: dict[str, float]) -> None:
-    """Print how long each stage took."""
+def show_stages(stages: dict[str, float], seconds: float) -> None:
+    """Print how long each stage took, and all of them with what lies between and around them."""
     table = Table("stage", title="Time")
     table.add_column("seconds", justify="right")
-    for stage, seconds in stages.items():
-        table.add_row(stage, f"{seconds:.1f}")
-    table.add_row("all", f"{sum(stages.values()):.1f}", style="bold")
+    for stage, of_stage in stages.items():
+        table.add_row(stage, f"{of_stage:.1f}")
+    of_stages = sum(stages.values())
+    table.add_row("around them", f"{seconds - of_stages:.1f}")
+    table.add_row(f"all, {seconds / of_stages:.2f} times the stages", f"{seconds:.1f}", style="bold")
     console.print(table)
 
 

@@ -72,7 +72,7 @@ def _metrics(report: dict[str, Any]) -> list[str]:
 def _curves(run_id: str, session: Session) -> list[str]:
     lines = ["## Training", "", "| | first | curve | last |", "|---|---:|---|---:|"]
     with tracking(session.settings.mlflow_uri) as client:
-        for name in ("loss", "tau", "clips_per_s"):
+        for name in ("loss", "valid/loss", "tau", "clips_per_s"):
             points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.step)
             values = [point.value for point in points]
             if values:

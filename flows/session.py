@@ -43,6 +43,8 @@ class Session:
     """Port of the endpoint."""
     allow_open: bool = False
     """The endpoint needs no keys, wherever it listens."""
+    opened: float = field(default_factory=time.perf_counter)
+    """When its services began to start, by ``time.perf_counter``."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds each stage took, in order."""
 
@@ -179,6 +181,7 @@ def open_session(
         size=size,
         demo=demo,
     )
+    opened = time.perf_counter()
     _check_servers(settings)
     serve = workspace.config.serve
     allow_open = allow_open or serve.allow_open
@@ -192,6 +195,7 @@ def open_session(
             host=host or serve.host,
             port=port or serve.port,
             allow_open=allow_open,
+            opened=opened,
         )
         token = _current.set(session)
         try:

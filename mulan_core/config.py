@@ -354,6 +354,9 @@ class TrainConfig:
     """False also draws the SF and LF texts that the filters dropped (the paper's ablation)."""
     checkpoint_every: int = 1_000
     """Steps between checkpoints."""
+    keep: Literal["last", "best"] = "last"
+    """Which checkpoint becomes the model: the last one, or that with the lowest loss on the validation split
+    (``valid/loss``, measured at each checkpoint). Two are kept either way, and the last one to go on from."""
     log_every: int = 20
     """Steps between metric points."""
     readers: int = 0

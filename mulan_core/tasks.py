@@ -111,6 +111,28 @@ class ContrastiveTask(Task):
 
     def forward_backward(self, batch: Batch, *, bf16: bool) -> Tensor:
         """See ``Task``; the batch is one of pairs."""
+
+        def loss_of(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
+            return self._loss(batch, audio_BD, text_BD, distributed=True)
+
+        encodings = self._encodings(batch, bf16=bf16)
+        loss, (self._audio_BD, _) = backward_through_vectors(encodings, loss_of, caching=self.config.gradient_caching)
+        return loss
+
+    @torch.no_grad()
+    def validation_loss(self, batch: Batch, *, bf16: bool) -> float:
+        """The loss of a batch that this worker has alone, by the model as it is used, without dropout."""
+        self.model.eval()
+        try:
+            blocks = []
+            for encoding in self._encodings(batch, bf16=bf16):
+                parts = torch.cat([encoding.encode(rows) for rows in encoding.chunks])
+                blocks.append(parts[torch.argsort(torch.cat(list(encoding.chunks))).to(parts.device)])
+            return float(self._loss(batch, blocks[0], blocks[1], distributed=False))
+        finally:
+            self.train()
+
+    def _encodings(self, batch: Batch, *, bf16: bool) -> list[Encoding]:
         model, config, inputs = self.model, self.config, batch.inputs
 
         def encode_audio(rows_c: Tensor) -> Tensor:
@@ -123,18 +145,20 @@ class ContrastiveTask(Task):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
                 return model.get_text_features(ids_cL.to(self.device), mask_cL.to(self.device))
 
-        def loss_of(audio_BD: Tensor, text_BD: Tensor) -> Tensor:
-            ids_B2 = inputs["ids"].to(self.device) if config.mask_duplicates else None
-            return contrastive_loss(audio_BD, text_BD, model.tau, form=config.loss, ids_b2=ids_B2, distributed=True)
-
         lengths_B = inputs["attention_mask"].sum(1)
-        encodings = [
-            Encoding(encode_audio, _chunks(torch.arange(len(lengths_B)), config.audio_chunk), model.audio_tower),
-            # In order of length a chunk is padded to little more than its own.
-            Encoding(encode_text, _chunks(torch.argsort(lengths_B, stable=True), config.text_chunk), model.text_tower),
+        share = config.batch_size // config.num_workers  # what training has room for
+        audio_chunks = _chunks(torch.arange(len(lengths_B)), config.audio_chunk or share)
+        # In order of length a chunk is padded to little more than its own.
+        text_chunks = _chunks(torch.argsort(lengths_B, stable=True), config.text_chunk or share)
+        return [
+            Encoding(encode_audio, audio_chunks, model.audio_tower),
+            Encoding(encode_text, text_chunks, model.text_tower),
         ]
-        loss, (self._audio_BD, _) = backward_through_vectors(encodings, loss_of, caching=config.gradient_caching)
-        return loss
+
+    def _loss(self, batch: Batch, audio_BD: Tensor, text_BD: Tensor, *, distributed: bool) -> Tensor:
+        form, tau = self.config.loss, self.model.tau
+        ids_B2 = batch.inputs["ids"].to(self.device) if self.config.mask_duplicates else None
+        return contrastive_loss(audio_BD, text_BD, tau, form=form, ids_b2=ids_B2, distributed=distributed)
 
     def after_step(self) -> None:
         """Keep the temperature within its bounds."""

@@ -11,9 +11,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,21 +29,32 @@ from flows.steps.storage import MODEL_FOLDER, address_of, fetch_model, open_stor
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import Config, ModelConfig, TrainConfig, from_mapping, to_mapping
-from mulan_core.data.batches import TrainingBatches
+from mulan_core.data.batches import TrainingBatches, validation_batch
 from mulan_core.data.shards import shard_paths
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
-from mulan_core.tasks import ClassifierTask, ContrastiveTask, Task
-from mulan_core.training import fit
+from mulan_core.tasks import Batch, ClassifierTask, ContrastiveTask, Task
+from mulan_core.training import fit, uses_bf16
 
 STATE_FILE = "state.pt"
 OPERATION = {"min_workers", "max_failures"}
 """Numbers of a run that change how it survives, and nothing of what comes out."""
 
 TaskName = Literal["contrastive", "tagging"]
-Built = tuple[Task, TrainingBatches, Callable[[Path], None]]
-"""A worker's task, its batches, and what writes the model's folder."""
+VALID_LOSS = "valid/loss"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a worker trains."""
+
+    task: Task
+    batches: TrainingBatches
+    save_model: Callable[[Path], None]
+    """Writes the model's folder."""
+    valid_loss: Callable[[], float] | None = None
+    """The loss on the validation split; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,7 @@ def train(
         if known and (model := finished(known, home)):
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
+        keep = config.train.keep if task == "contrastive" else "last"  # a classifier is not validated
         least, most = config.train.min_workers, config.train.num_workers
         num_workers: Any = (least, most) if least else most
         which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
@@ -122,10 +135,14 @@ def train(
                     name=f"{name}-{key}",
                     **storage.run_options(),
                     failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
-                    checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+                    checkpoint_config=ray.train.CheckpointConfig(
+                        num_to_keep=2,
+                        checkpoint_score_attribute=VALID_LOSS if keep == "best" else None,
+                        checkpoint_score_order="min",
+                    ),
                 ),
             )
-            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, _fit(trainer).path))
+            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, _fit(trainer, keep=keep).path))
         model = finished(mlflow.get_run(run_id), home)
     if model is None:
         raise UserError(f"training ended, but its last checkpoint is not in {checkpoints} any more")
@@ -138,13 +155,16 @@ def finished(run: Run, home: Path) -> Path | None:
     return fetch_model(checkpoint, home / "models" / run.info.run_id) if checkpoint else None
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Checkpoint:
+def _fit(trainer: ray.train.torch.TorchTrainer, *, keep: str) -> ray.train.Checkpoint:
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise UserError(f"training failed: {_cause(error)}") from error
     if result.checkpoint is None:
         raise UserError("training ended without a checkpoint; see Ray's messages above")
+    if keep == "best":
+        kept: list[tuple[ray.train.Checkpoint, dict[str, Any]]] = result.best_checkpoints or []
+        return min(kept, key=lambda one: one[1][VALID_LOSS])[0]
     return result.checkpoint
 
 
@@ -164,7 +184,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     train_config = replace(config.train, num_workers=world)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     build = {"contrastive": _contrastive, "tagging": _classifier}[settings["task"]]
-    task, batches, save_model = build(config.model, train_config, Path(settings["prepared"]), rank)
+    built = build(config.model, train_config, Path(settings["prepared"]), rank)
     client = mlflow.MlflowClient(settings["mlflow_uri"]) if rank == 0 else None
     gauges = TrainingGauges(context.get_experiment_name())
     # Steps between the last checkpoint and a kill are done again, to the same numbers; MLflow has their points already.
@@ -182,15 +202,17 @@ def train_worker(settings: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
             if rank == 0:
+                if built.valid_loss:
+                    report(step, {VALID_LOSS: built.valid_loss()})
                 torch.save(state, Path(folder) / STATE_FILE)
-                save_model(Path(folder) / MODEL_FOLDER)
+                built.save_model(Path(folder) / MODEL_FOLDER)
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
             # Every worker reports: it is a barrier, so no worker runs ahead of a checkpoint.
             ray.train.report({"step": step, **metrics}, checkpoint=checkpoint)
 
     fit(
-        task,
-        batches.from_step,
+        built.task,
+        built.batches.from_step,
         config=train_config,
         report=report,
         save=save,
@@ -207,16 +229,26 @@ def _contrastive(model_config: ModelConfig, config: TrainConfig, prepared: Path,
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
 
-    batches = TrainingBatches.of_pairs(
-        prepared, config, lambda texts: processor(text=texts), frontend=model_config.frontend, rank=rank
-    )
-    return ContrastiveTask(model, config), batches, save_model
+    def tokenize(texts: list[str]) -> Mapping[str, torch.Tensor]:
+        return processor(text=texts)
+
+    frontend, task = model_config.frontend, ContrastiveTask(model, config)
+    batches = TrainingBatches.of_pairs(prepared, config, tokenize, frontend=frontend, rank=rank)
+    valid = validation_batch(prepared, config, tokenize, frontend=frontend) if rank == 0 else None
+
+    if valid is None and rank == 0 and config.keep == "best":
+        raise UserError("train.keep is best, but fewer than two validation tracks have a text; take last")
+
+    def measure(batch: Batch) -> float:
+        return task.validation_loss(batch, bf16=uses_bf16(config.precision, task.device))
+
+    return Built(task, batches, save_model, partial(measure, valid) if valid else None)
 
 
 def _classifier(model_config: ModelConfig, config: TrainConfig, prepared: Path, rank: int) -> Built:
     batches, labels = TrainingBatches.of_labels(prepared, config, frontend=model_config.frontend, rank=rank)
     model = AudioClassifier.from_config(model_config, labels, seed=config.seed)
-    return ClassifierTask(model, config), batches, model.save_pretrained
+    return Built(ClassifierTask(model, config), batches, model.save_pretrained)
 
 
 def _restore() -> dict[str, Any] | None:

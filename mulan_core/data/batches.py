@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,10 @@ from mulan_core.tasks import Batch
 
 Beside = Callable[[list[Draw]], dict[str, Tensor]]
 """What lies beside the windows of these draws."""
+
+
+VALIDATION_PAIRS = 1024
+"""Most pairs of a validation batch: one worker encodes it, chunk by chunk, while the others wait."""
 
 
 class TrainingBatches:
@@ -68,6 +73,7 @@ class TrainingBatches:
         *,
         frontend: FrontendConfig,
         rank: int = 0,
+        split: str = "train",
     ) -> TrainingBatches:
         """Windows, each beside one of its track's texts.
 
@@ -77,11 +83,12 @@ class TrainingBatches:
             tokenize: texts -> ``input_ids`` and ``attention_mask``, padded to the longest of the batch.
             frontend: the model's front-end, whose window is cropped and whose frames and bands are masked.
             rank: this worker, of ``config.num_workers``.
+            split: whose tracks.
 
         Raises:
-            UserError: if the folder has no training shards or no text to draw.
+            UserError: if the folder has no shards of that split or no text to draw.
         """
-        clips = Split(prepared, "train", ["track_id", "audio", "num_samples", "texts"])
+        clips = Split(prepared, split, ["track_id", "audio", "num_samples", "texts"])
 
         def track_of(row: int) -> tuple[str, dict[str, list[str]]]:
             track_id, texts = clips.row(row, "track_id", "texts")
@@ -185,6 +192,38 @@ class TrainingBatches:
             time_mask=self._config.spec_time_mask,
             freq_mask=self._config.spec_freq_mask,
         )
+
+
+def validation_batch(
+    prepared: Path,
+    config: TrainConfig,
+    tokenize: Callable[[list[str]], Mapping[str, Tensor]],
+    *,
+    frontend: FrontendConfig,
+) -> Batch | None:
+    """One batch of pairs of the validation split, each track once, without SpecAugment: always the same for a run.
+
+    It holds ``config.batch_size`` pairs, or as many as there are, or ``VALIDATION_PAIRS``. None where the split has
+    fewer than two tracks with a text; for the arguments see ``TrainingBatches.of_pairs``.
+    """
+    try:
+        has = Split(prepared, "valid", ["track_id", "texts"]).sources(use_filtered=config.use_filtered_text)
+    except UserError:  # there are no shards of that split
+        return None
+    drawn = [has[source] for source, weight in config.source_weights.items() if weight > 0 and source in has]
+    usable = int(np.logical_or.reduce(drawn).sum()) if drawn else 0
+    if usable < 2:
+        return None
+    alone = replace(
+        config,
+        batch_size=min(config.batch_size, usable, VALIDATION_PAIRS),
+        num_workers=1,
+        min_workers=None,
+        readers=0,
+        spec_time_mask=0,
+        spec_freq_mask=0,
+    )
+    return TrainingBatches.of_pairs(prepared, alone, tokenize, frontend=frontend, split="valid")[0]
 
 
 def _sampler(

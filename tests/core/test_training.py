@@ -14,9 +14,9 @@ from prepared_fixtures import write_prepared
 from mulan_core import MuLanModel
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import TrainConfig
-from mulan_core.data.batches import TrainingBatches
+from mulan_core.data.batches import TrainingBatches, validation_batch
 from mulan_core.errors import UserError
-from mulan_core.losses import chance_level
+from mulan_core.losses import chance_level, contrastive_loss
 from mulan_core.tasks import ClassifierTask, ContrastiveTask, effective_rank, mean_pairwise_cosine
 from mulan_core.training import build_optimizer, fit, learning_rate, uses_bf16
 
@@ -129,6 +129,31 @@ def test_the_cache_of_decoded_clips_does_not_change_a_batch(prepared):
     for step in (0, 1, 0):
         assert torch.equal(small[step].inputs["waveforms"], large[step].inputs["waveforms"])
     assert len(small._decoded) == 0 < len(large._decoded)
+
+
+def test_the_validation_loss_is_that_of_each_track_once_by_the_model_as_it_is_used(prepared):
+    config = replace(CONFIG, batch_size=5, audio_chunk=2, text_chunk=3)
+    arguments = (prepared, config, lambda texts: processor()(text=texts))
+    batch, again = (validation_batch(*arguments, frontend=model_config().frontend) for _ in range(2))
+    assert all(torch.equal(batch.inputs[name], again.inputs[name]) for name in batch.inputs)
+    assert len(batch.sources) == 5 and len({int(row) for row in batch.inputs["ids"][:, 0]}) == 5
+    task = ContrastiveTask(tiny_model(), config)
+    task.train()
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    found = task.validation_loss(batch, bf16=False)
+    assert task.model.training and all(torch.equal(before[k], v) for k, v in task.model.state_dict().items())
+    model = task.model.eval()
+    with torch.no_grad():
+        audio = model.get_audio_features(batch.inputs["waveforms"])
+        text = model.get_text_features(batch.inputs["input_ids"], batch.inputs["attention_mask"])
+        assert found == pytest.approx(float(contrastive_loss(audio, text, model.tau)), abs=1e-5)
+
+
+def test_without_validation_tracks_there_is_no_batch_to_validate_on(tmp_path):
+    folder = write_prepared(tmp_path / "prepared", valid=1)
+    assert validation_batch(folder, CONFIG, None, frontend=model_config().frontend) is None
+    shutil.rmtree(folder / "valid")
+    assert validation_batch(folder, CONFIG, None, frontend=model_config().frontend) is None
 
 
 def test_tau_stays_in_its_range_and_the_alarm_says_so(prepared):

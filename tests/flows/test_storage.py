@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
@@ -24,7 +25,16 @@ NUMBERS = {
         "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
         "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
     },
-    "train": {"steps": 4, "batch_size": 8, "num_workers": 1, "checkpoint_every": 2, "log_every": 1},
+    "train": {
+        "steps": 4,
+        "batch_size": 8,
+        "num_workers": 1,
+        "checkpoint_every": 1,
+        "log_every": 1,
+        "keep": "best",
+        "audio_lr": 0.5,
+        "warmup_steps": 0,
+    },
 }
 
 
@@ -65,8 +75,13 @@ def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
         trained = train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place)
     assert trained.model == home / "models" / trained.run_id
     assert MuLanModel.from_pretrained(trained.model).num_parameters() > 0
-    checkpoint = mlflow.MlflowClient(place["mlflow_uri"]).get_run(trained.run_id).data.tags["mulan.checkpoint"]
+    client = mlflow.MlflowClient(place["mlflow_uri"])
+    checkpoint = client.get_run(trained.run_id).data.tags["mulan.checkpoint"]
     assert checkpoint.startswith("s3://music/runs/train-") and bucket.isdir(checkpoint)
+    # At such a rate it gets worse again: what is kept is not the last one.
+    losses = [point.value for point in client.get_metric_history(trained.run_id, "valid/loss")]
+    state = torch.load(bucket.open(f"{checkpoint}/state.pt"), weights_only=True)
+    assert len(losses) == 4 and state["step"] == 1 + losses.index(min(losses)), losses
     shutil.rmtree(trained.model)  # as on another machine: fetched again, not trained again
     assert train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place) == trained
     assert (trained.model / "model.safetensors").exists()
