@@ -43,8 +43,7 @@ def end_to_end(
     Returns:
         What each stage returned; ``stages``: seconds a stage; ``seconds``: of it all, the services' start included.
         Without ``index`` and ``serve`` where the gate refused the candidate: the release that served before goes on
-        serving. Where too few tracks are new:
-        ``skipped``, the reason, and nothing of training.
+        serving. Where too few tracks are new: ``skipped``, the reason, and nothing of training.
     """
     with open_session(manifest, playlists, params) as session:
         if serve:

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.notice import TOLD
 from flows.session import Session, open_session
 from flows.steps import data
+from flows.steps.storage import open_storage
 
 
 @flow(name="prepare", description="Any audio and its texts to versioned shards.", **TOLD)
@@ -22,6 +23,8 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
         params: the numbers, for an own manifest.
     """
     with open_session(manifest, playlists, params) as session, session.stage("prepare"):
+        if remote := session.settings.dvc_remote:
+            open_storage(remote, variable="MULAN_DVC_REMOTE")  # now, rather than after the work
         counts = data.reproduce(session.workspace, ray_address=session.stack.ray_address)
         push_data(session)
         return counts | {"data_hash": session.workspace.data_hash, "prepared": str(session.workspace.prepared)}

@@ -2,6 +2,7 @@
 
 import os
 
+import httpx
 import pytest
 import s3fs
 from flow_fixtures import CATALOGUE, mulan, result_of, write_catalogue
@@ -29,6 +30,7 @@ def bucket():
     added = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     added["AWS_DEFAULT_REGION"] = "us-east-1"
     os.environ.update(added)
+    httpx.post(f"http://{host}:{port}/moto-api/reset")  # moto's state is the process's, not the server's
     s3fs.S3FileSystem.clear_instance_cache()  # an earlier test's instance remembers the address that it was made with
     fs = s3fs.S3FileSystem()
     fs.mkdir("music")

@@ -10,6 +10,7 @@ from email.utils import formatdate
 
 import pytest
 from flow_fixtures import mulan
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.doctor import addresses, examine, machine
 from flows.settings import read_settings
@@ -116,14 +117,15 @@ def test_a_password_in_an_address_is_not_shown(settings):
     assert finding.level == "failure" and "secret" not in finding.said + finding.todo
 
 
-def test_a_prefect_server_that_wants_a_password(settings, monkeypatch):
-    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:secret")
+def test_a_prefect_server_that_wants_a_password(settings):
+    def found(url):
+        with temporary_settings({PREFECT_API_URL: f"{url}/api", PREFECT_API_AUTH_STRING: "user:secret"}):
+            return only(addresses.check_prefect(settings))
+
     with server(body='"3.8.8"') as url:
-        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
-        assert only(addresses.check_prefect(settings)).level == "ok"
+        assert found(url).level == "ok"
     with server(closed="/api") as url:
-        monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
-        refused = only(addresses.check_prefect(settings))
+        refused = found(url)
     assert refused.level == "failure" and "secret" not in refused.said + refused.todo
 
 

@@ -117,6 +117,7 @@ def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):
     assert vectors.shape == (2, 128)
 
 
+@pytest.mark.drill
 def test_training_that_is_cut_off_leaves_nothing_and_goes_on(home, first):
     """By Ctrl-C, then by SIGKILL; the third start ends in the same MLflow run."""
     command = ["train", "--manifest", "tones.jsonl", "--params", "longer.yaml", "--json"]
