@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -469,26 +468,6 @@ def export(
     console.print(table)
 
 
-@app.command()
-def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000) -> None:
-    """Start the MLflow UI on the local database and print its address.
-
-    Example: mulan ui --port 5001
-    """
-    from serving.ports import check_port_free
-
-    settings = read_settings()
-    if not settings.mlflow_uri.startswith("sqlite:"):
-        console.print(f"MLflow runs at {settings.mlflow_uri}")
-        return
-    check_port_free("127.0.0.1", port)
-    console.print(f"MLflow UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--port", str(port)]
-    command += ["--default-artifact-root", (settings.home / "artifacts").as_uri()]
-    # One worker is up four times sooner on a laptop, and each request need not be told to the terminal.
-    subprocess.run([*command, "--workers", "1", "--uvicorn-opts", "--log-level=warning"], check=False)
-
-
 # The help lists commands in this order: the path first, then what asks and looks back.
 for command in (
     cli_query.search,
@@ -497,6 +476,7 @@ for command in (
     cli_compare.compare,
     cli_versions.lineage,
     cli_status.status,
+    cli_status.ui,
     cli_plan.plan,
     cli_doctor.doctor,
 ):

@@ -140,17 +140,6 @@ def test_a_node_dies(cluster, prepared, uncut, tmp_path):
     check_same(tmp_path, uncut)
 
 
-def test_the_driver_dies_and_starts_again(cluster, prepared, uncut, tmp_path):
-    driver = start(cluster, prepared, tmp_path)
-    wait_for_step(tmp_path, 25, driver)
-    driver.kill()
-    driver.communicate()
-    reached = max(step for step, _ in losses(tmp_path))
-    again = finish(start(cluster, prepared, tmp_path))
-    assert reached < STEPS and Path(again["model"]).is_dir()
-    check_same(tmp_path, uncut)
-
-
 def test_half_of_the_cluster_goes_and_training_with_it_grows_smaller(cluster, prepared, uncut, tmp_path):
     """The batch stays the same, in chunks that are the same, so that the curve does not tell."""
     while len(cluster.worker_nodes) > 2:
@@ -160,4 +149,16 @@ def test_half_of_the_cluster_goes_and_training_with_it_grows_smaller(cluster, pr
     assert len(trainers()) == 2
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     finish(driver)
+    check_same(tmp_path, uncut)
+    cluster.add_node(num_cpus=1)
+
+
+def test_the_driver_dies_and_starts_again(cluster, prepared, uncut, tmp_path):
+    driver = start(cluster, prepared, tmp_path)
+    wait_for_step(tmp_path, 25, driver)
+    driver.kill()
+    driver.communicate()
+    reached = max(step for step, _ in losses(tmp_path))
+    again = finish(start(cluster, prepared, tmp_path))
+    assert reached < STEPS and Path(again["model"]).is_dir()
     check_same(tmp_path, uncut)
