@@ -59,7 +59,7 @@ def started():
 def words_of(command, folder):
     words = shlex.split(command)
     words = [str(MULAN) if word == "mulan" else word for word in words]
-    if "--manifest" in words:
+    if "--manifest" in words and "lineage" not in words:
         words += ["--params", "numbers.yaml"]
     port = re.search(r"serve: \{port: (\d+)", (folder / "numbers.yaml").read_text()).group(1)
     return [word.replace("localhost:8000", f"127.0.0.1:{port}") for word in words], f"http://127.0.0.1:{port}"
