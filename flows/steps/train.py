@@ -25,6 +25,7 @@ import torch
 from mlflow.entities import Run
 
 from flows.steps.gauges import TrainingGauges
+from flows.steps.salvage import STATE_FILE, drop_damaged_list, newest_state
 from flows.steps.storage import MODEL_FOLDER, address_of, fetch_model, open_storage
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
@@ -37,7 +38,6 @@ from mulan_core.processor import MuLanProcessor
 from mulan_core.tasks import Batch, ClassifierTask, ContrastiveTask, Task
 from mulan_core.training import fit, uses_bf16
 
-STATE_FILE = "state.pt"
 OPERATION = {"min_workers", "max_failures"}
 """Numbers of a run that change how it survives, and nothing of what comes out."""
 
@@ -124,6 +124,7 @@ def train(
                     "prepared": str(prepared),
                     "mlflow_uri": mlflow_uri,
                     "run_id": run_id,
+                    "salvaged": drop_damaged_list(f"{checkpoints}/{name}-{key}"),
                 },
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=num_workers,
@@ -216,7 +217,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         config=train_config,
         report=report,
         save=save,
-        state=_restore(),
+        state=_restore(settings["salvaged"]),
         device=ray.train.torch.get_device(),
     )
 
@@ -251,10 +252,10 @@ def _classifier(model_config: ModelConfig, config: TrainConfig, prepared: Path, 
     return Built(ClassifierTask(model, config), batches, model.save_pretrained)
 
 
-def _restore() -> dict[str, Any] | None:
+def _restore(salvaged: list[str]) -> dict[str, Any] | None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return None
+        return newest_state(salvaged)
     with checkpoint.as_directory() as folder:
         state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, weights_only=True, map_location="cpu")
     return state

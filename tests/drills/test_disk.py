@@ -1,13 +1,26 @@
-"""A disk that fills up under a build, and one that damages files: the live collection is kept or can be built anew."""
+"""Disks that fill up, under a build or under checkpoints, and one that damages files: what was there stays."""
 
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import psutil
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+
+from prepared_fixtures import write_prepared
+
+from flows.stack import ray_for_stage
 from flows.steps.index import build_index
-from mulan_core.config import IndexConfig
+from flows.steps.train import train
+from mulan_core.config import Config, IndexConfig, from_mapping
+from mulan_core.errors import UserError
 from serving.errors import StoreError
 from serving.milvus import MilvusServer
 from serving.store import LIVE_ALIAS, TrackStore
@@ -86,3 +99,46 @@ def test_a_damaged_live_collection_is_named_and_built_anew_without_its_folder(se
     build("1")
     store.switch_alias("tracks_1_d")
     check_finds_first(store, LIVE_ALIAS, "1")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many bytes, or gives one more of them."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size, how="size"):
+        command = ["mount", "-t", "tmpfs", "-o", f"{how}={size}", "tmpfs", str(folder)]
+        if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk needs the right to mount one")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def test_training_on_a_full_disk_says_so_and_goes_on_once_there_is_room(small_disk, tmp_path):
+    prepared = write_prepared(tmp_path / "prepared")
+    config = from_mapping(
+        Config,
+        {
+            "model": {
+                "frontend": {"window_s": 2.0, "num_mels": 32},
+                "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+                "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
+            },
+            "train": {"steps": 1, "batch_size": 8, "num_workers": 1, "log_every": 1, "max_failures": 0},
+        },
+    )
+    place = {"data_hash": "d", "home": tmp_path, "mlflow_uri": f"sqlite:///{tmp_path}/mlflow.db"}
+    with ray_for_stage():
+        once = train(config, prepared, checkpoints=str(tmp_path / "roomy"), **place)
+        size = sum(path.stat().st_size for path in once.model.parent.rglob("*") if path.is_file())
+        disk = small_disk(int(1.5 * size))
+        longer = replace(config, train=replace(config.train, steps=4, checkpoint_every=1))
+        with pytest.raises(UserError, match=r"^training failed: [^\n]*No space left on device"):
+            train(longer, prepared, checkpoints=str(disk), **place)
+        small_disk(8 * size, how="remount,size")
+        trained = train(longer, prepared, checkpoints=str(disk), **place)
+    history = mlflow.MlflowClient(place["mlflow_uri"]).get_metric_history(trained.run_id, "loss")
+    assert [point.step for point in history] == [1, 2, 3, 4]

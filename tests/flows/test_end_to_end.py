@@ -118,9 +118,9 @@ def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):
 
 
 @pytest.mark.drill
-def test_training_that_is_cut_off_leaves_nothing_and_goes_on(home, first):
-    """By Ctrl-C, then by SIGKILL; the third start ends in the same MLflow run."""
-    command = ["train", "--manifest", "tones.jsonl", "--params", "longer.yaml", "--json"]
+def test_a_flow_that_is_cut_off_leaves_nothing_and_goes_on(home, first):
+    """In training, by Ctrl-C, then by SIGKILL; the third start ends in the same MLflow run."""
+    command = ["run", "--manifest", "tones.jsonl", "--params", "longer.yaml", "--no-serve", "--json"]
     client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
 
     def training_run():
@@ -148,7 +148,10 @@ def test_training_that_is_cut_off_leaves_nothing_and_goes_on(home, first):
     run_id = training_run()
     cut_off(signal.SIGKILL, after_step=80)
     assert left_of(home, within_s=15) == []
-    assert result_of(mulan(*command, home=home))["run_id"] == run_id
+    done = mulan(*command, home=home)
+    assert done.returncode in (0, 1), done.stderr[-3000:]  # the gate may prefer the champion
+    result = json.loads(done.stdout)
+    assert result["train"]["run_id"] == run_id and result["prepare"]["changes"]["new"] == 0
     steps = [point.step for point in client.get_metric_history(run_id, "loss")]
     assert max(steps) == 120
     # A checkpoint that was just being stored when the process was killed may be lost.

@@ -1,9 +1,11 @@
 """Checkpoints in a bucket: trained there, fetched from there, and told where it is not to be had."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
 
+import fsspec
 import mlflow
 import pytest
 import torch
@@ -13,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from prepared_fixtures import write_prepared
 
 from flows.stack import ray_for_stage
+from flows.steps.salvage import LIST_FILE, drop_damaged_list, newest_state
 from flows.steps.storage import address_of, fetch_model, open_storage
 from flows.steps.train import train
 from mulan_core.config import Config, from_mapping
@@ -85,3 +88,26 @@ def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
     shutil.rmtree(trained.model)  # as on another machine: fetched again, not trained again
     assert train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place) == trained
     assert (trained.model / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_damaged_list_of_checkpoints_is_dropped_and_the_newest_whole_one_found(where, bucket, tmp_path):
+    run = str(tmp_path / "run") if where == "folder" else "s3://music/damaged"
+    files, path = fsspec.core.url_to_fs(run)
+
+    def write(name, content):
+        files.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        files.pipe_file(f"{path}/{name}", content)
+
+    whole = io.BytesIO()
+    torch.save({"step": 3}, whole)
+    write("checkpoint_2026-01-01/state.pt", whole.getvalue())
+    write("checkpoint_2026-01-02/state.pt", whole.getvalue()[:200])
+    assert drop_damaged_list(run) == []  # no list: a run that has not begun
+    write(LIST_FILE, b'{"checkpoint_results": []}')
+    assert drop_damaged_list(run) == []
+    write(LIST_FILE, b"")
+    found = drop_damaged_list(run)
+    assert found == [f"{run}/checkpoint_2026-01-02", f"{run}/checkpoint_2026-01-01"]
+    assert newest_state(found) == {"step": 3} and newest_state(found[:1]) is None
+    assert not files.exists(f"{path}/{LIST_FILE}")
