@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
-    from serving.client import SearchAnswer
+    from serving.client import Hit, SearchAnswer
 
 console = Console(file=sys.__stdout__)
 
@@ -190,10 +190,14 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
     table = Table("", "track", "title", "labels", title=f'"{query}"')
     table.add_column("score", justify="right")
     table.add_column("match", justify="right")
+    has_stretches = any(hit["start_s"] is not None for hit in answer["hits"])  # where the index keeps windows
+    if has_stretches:
+        table.add_column("where", justify="right")
     for place, hit in enumerate(answer["hits"], start=1):
         labels = ", ".join(label.partition(":")[2] or label for label in hit["labels"])
         match = "" if hit["match"] is None else f"{hit['match']:.0%}"
-        table.add_row(str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match)
+        cells = [str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match]
+        table.add_row(*cells, *([_stretch(hit)] if has_stretches else []))
     console.print(table)
     if answer["no_good_match"]:
         console.print("no good match: the catalogue seems to have nothing of the kind", highlight=False)
@@ -203,6 +207,12 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
         f"(encode {timing['encode']:.0f}, search {timing['search']:.0f})",
         highlight=False,
     )
+
+
+def _stretch(hit: Hit) -> str:
+    """The stretch that fits best, as a player shows times: 1:05-1:15."""
+    ends = (hit["start_s"], hit["end_s"])
+    return "-".join(f"{int(end // 60)}:{int(end % 60):02}" for end in ends if end is not None)
 
 
 def show_study(result: dict[str, Any]) -> None:

@@ -99,6 +99,25 @@ class ReleaseAnswer(ReleaseName):
     takes_feedback: bool
 
 
+class MapPoint(TypedDict):
+    """A track on the map, with its label of the map's facet."""
+
+    track_id: str
+    title: str
+    artist: str
+    audio_url: str | None
+    label: str | None
+    x: float
+    y: float
+
+
+class MapAnswer(Answer):
+    """The catalogue, or a sample of it, as points within 1 of the middle; near ones tend to sound alike."""
+
+    facet: str | None
+    points: list[MapPoint]
+
+
 class Query(TypedDict, total=False):
     """One of several queries: ``text`` or ``track_id``, and a weight, 1 where none is given."""
 
@@ -226,6 +245,10 @@ class MulanClient:
     def feedback(self, request_id: str, track_id: str) -> None:
         """Say that a hit of a search was the one, such as by a click; see ``serve.query_log``."""
         self._post("/v1/feedback", {"request_id": request_id, "track_id": track_id})
+
+    def map(self) -> MapAnswer:
+        """The catalogue as points of a plane."""
+        return self._ask("GET", "/v1/map")
 
     def release(self) -> ReleaseAnswer:
         """The release that is served."""

@@ -357,6 +357,7 @@ def test_python_client(endpoint, catalogue, tmp_path):
     assert client.embed(texts=["a"])["dim"] == client.embed(audio=path.read_bytes())["dim"] == 128
     assert client.track(ODD_ID)["track"]["track_id"] == ODD_ID
     assert client.release()["model_version"] == "7"
+    assert ODD_ID in {point["track_id"] for point in client.map()["points"]}
     with pytest.raises(UserError, match="no track nobody"):
         client.search_track("nobody")
     with pytest.raises(UserError, match=r"cannot read .*: No such file"):
