@@ -52,8 +52,10 @@ def hold(workspace: Path, stage: str) -> Iterator[None]:
 def _lock(file: IO[str], *, shared: bool) -> bool:
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        pass  # a file system without locks; the deployments' limits of one run at a time are left
     return True
 
 
