@@ -20,9 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Build a catalogue, train, evaluate, index and serve it (EXIT=1 stops after the check queries)
 	$(BIN)/mulan demo $(if $(EXIT),--exit)
 
-# By file: what a file's tests share (a catalogue, a trained model, servers) is then made once.
 test: check ## Everything CI runs: format, lint, types, import rules, tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2
 
 drills: $(STAMP) ## Break things on purpose, and run the stack of real servers (minutes; CI runs it by night)
 	$(BIN)/python -m pytest -m drill

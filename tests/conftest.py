@@ -1,6 +1,9 @@
 """Shared by all tests: nothing is downloaded, torch stays off the machine's other core, flows share one process."""
 
 import os
+import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,16 +23,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class _ByRoom(LoadScopeScheduling):
-    """One process of `pytest -n 2` runs all flows, since their first run takes minutes and most tests look at what it
-    left; of the others each file as a whole, since its fixtures are its own. (xdist's own groups do not work with
-    pytest 9.2: they rename tests by a field that it no longer has.)
+    """One process of `pytest -n 2` runs what looks at the flow's first run, which takes minutes; of the others each
+    file as a whole, since its fixtures are its own. (xdist's own groups do not work with pytest 9.2: they rename tests
+    by a field that it no longer has.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tests/flows" if file.startswith("tests/flows/") else file
+        return "the first run" if _looks_at_the_first_run(self.config.rootpath / file) else file
+
+
+@cache
+def _looks_at_the_first_run(file: Path) -> bool:
+    return re.search(r"^def \w+\([^)]*\bfirst\b", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those of the first run come first, being the longest, so that two processes end at about the same time."""
+    items.sort(key=lambda item: not _looks_at_the_first_run(item.path))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # by the number of their tests, which says nothing of their time
     return _ByRoom(config, log)
