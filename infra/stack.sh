@@ -18,7 +18,8 @@ mkdir -p "$1/log"
 folder=$(cd "$1" && pwd)
 port=${2:-21000}
 postgres_port=$port s3_port=$((port + 1)) mlflow_port=$((port + 2)) prefect_port=$((port + 3)) milvus_port=$((port + 4))
-etcd_port=$((port + 5)) peer_port=$((port + 6)) health_port=$((port + 7)) ray_port=$((port + 8)) dashboard_port=$((port + 9)) client_port=$((port + 10)) agent_port=$((port + 11))
+etcd_port=$((port + 5)) peer_port=$((port + 6)) health_port=$((port + 7)) ray_port=$((port + 8)) dashboard_port=$((port + 9))
+client_port=$((port + 10)) agent_port=$((port + 11))
 
 say() { echo "stack: $*" >&2; }
 fail() {
@@ -72,7 +73,9 @@ for ((i = port; i < port + 12; i++)); do
 done
 
 # Secrets are made once and stay with the folder's data.
-if [ ! -e "$folder/secrets" ]; then
+if [ -e "$folder/secrets" ]; then
+  say "S3 begins empty: models, checkpoints and data that the other servers remember are gone; a new folder is a clean start"
+else
   (
     umask 077
     for name in postgres mlflow prefect milvus ray s3; do
