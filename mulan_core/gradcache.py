@@ -45,6 +45,10 @@ class Encoding:
     module: nn.Module
     """The tower, for its BatchNorm layers and its device."""
 
+    def in_order(self, parts: Sequence[Tensor]) -> Tensor:
+        """The vectors (B, D) in the order of the batch, of the vectors of each chunk."""
+        return torch.cat(list(parts))[torch.argsort(torch.cat(list(self.chunks))).to(parts[0].device)]
+
 
 def backward_through_vectors(
     encodings: Sequence[Encoding], loss_of: Callable[..., Tensor], *, caching: bool
@@ -69,7 +73,7 @@ def backward_through_vectors(
                 states.append(_random_state(encoding.module))
                 parts.append(encoding.encode(rows))
                 statistics.count()
-        block_BD = torch.cat(parts)[torch.argsort(torch.cat(list(encoding.chunks))).to(parts[0].device)]
+        block_BD = encoding.in_order(parts)
         if cached:
             replays.append((encoding, states, block_BD.requires_grad_()))
         blocks.append((block_BD, statistics))

@@ -124,11 +124,11 @@ class ContrastiveTask(Task):
         """The loss of a batch that this worker has alone, by the model as it is used, without dropout."""
         self.model.eval()
         try:
-            blocks = []
-            for encoding in self._encodings(batch, bf16=bf16):
-                parts = torch.cat([encoding.encode(rows) for rows in encoding.chunks])
-                blocks.append(parts[torch.argsort(torch.cat(list(encoding.chunks))).to(parts.device)])
-            return float(self._loss(batch, blocks[0], blocks[1], distributed=False))
+            audio_BD, text_BD = (
+                encoding.in_order([encoding.encode(rows) for rows in encoding.chunks])
+                for encoding in self._encodings(batch, bf16=bf16)
+            )
+            return float(self._loss(batch, audio_BD, text_BD, distributed=False))
         finally:
             self.train()
 
