@@ -1,15 +1,17 @@
 """Text search under load: beside the sum of its parts, and beside infinity-emb, which only embeds.
 
-    python benchmarks/serving_load.py [--tower onnx] [--haproxy] [--infinity "PYTHON"]
+    python benchmarks/serving_load.py [--tower onnx] [--haproxy] [--infinity "PYTHON"] [--windows 3] [--sweep]
 
 Builds what it needs in a temporary folder: MiniLM as the text tower (its projection untrained), 10,000 random tracks in
-Milvus Lite behind HNSW, the endpoint on Ray Serve. All texts are new. Prints
+Milvus Lite behind HNSW (with ``--windows`` that many windows of each beside them), the endpoint on Ray Serve. All texts
+are new. Prints
 
 - p50 at concurrency 1 over HTTP, and of its parts in this process (encode one text, search one vector), in alternating
   blocks, and the ratio of the two: the goal is 1.5;
 - requests a second at concurrency 32 and, with ``--infinity PYTHON`` (the Python of an environment with
   ``infinity-emb[torch,server]``), those of infinity-emb with the same text model on the same number of threads, in
-  alternating blocks: the goal is 1.2 times as many.
+  alternating blocks: the goal is 1.2 times as many;
+- with ``--sweep``, requests a second and p50 by the number of callers: where the first stops rising, a replica is full.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "load")]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-TRACKS, LABELS, BLOCKS = 10_000, 40, 4
+LABELS, BLOCKS = 40, 4
+CALLERS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main() -> None:
@@ -41,12 +44,16 @@ def main() -> None:
     parser.add_argument("--haproxy", action="store_true", help="HAProxy before the replica instead of Ray's proxy")
     parser.add_argument("--infinity", help="Python of an environment with infinity-emb")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a block")
+    parser.add_argument("--tracks", type=int, default=10_000)
+    parser.add_argument("--windows", type=int, default=0, help="of each track, for hits that name their stretch")
+    parser.add_argument("--sweep", action="store_true", help="from 1 caller to 64 instead of infinity-emb's 32")
     given = parser.parse_args()
     if given.haproxy:
         os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     from closed_loop import drive, infinity_body, new_texts, search_body
 
-    with tempfile.TemporaryDirectory() as folder, endpoint(Path(folder), given.tower) as (url, parts):
+    size = {"tracks": given.tracks, "windows": given.windows}
+    with tempfile.TemporaryDirectory() as folder, endpoint(Path(folder), given.tower, **size) as (url, parts):
         texts = new_texts(int(time.time()))
         asyncio.run(drive(url, search_body, callers=8, seconds=2))
         one, alone = [], []
@@ -62,6 +69,11 @@ def main() -> None:
             f"{given.tower}, one at a time: p50 {http_ms:.1f} ms over HTTP, {parts_ms:.1f} ms its parts here; ", end=""
         )
         print(f"ratio {http_ms / parts_ms:.2f}", flush=True)
+        if given.sweep:
+            for callers in CALLERS:
+                run = asyncio.run(drive(url, search_body, callers=callers, seconds=given.seconds, seed=10**8 * callers))
+                print(f"{callers:3} callers: {run.summary()}", flush=True)
+            return
         ours, theirs = [], []
         with infinity(given.infinity) as other:
             for block in range(BLOCKS):
@@ -80,7 +92,7 @@ def main() -> None:
 
 
 @contextmanager
-def endpoint(folder: Path, tower: str) -> Iterator[tuple[str, object]]:
+def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator[tuple[str, object]]:
     """The endpoint's address, and a function that does what it does, here."""
     import ray
 
@@ -104,17 +116,30 @@ def endpoint(folder: Path, tower: str) -> Iterator[tuple[str, object]]:
     MuLanModel.from_config(config).save_pretrained(model)
     MuLanProcessor.from_config(config).save_pretrained(model)
     random = np.random.default_rng(0)
-    vectors = random.standard_normal((TRACKS, 128)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def draw(count: int) -> np.ndarray:
+        vectors_ND = random.standard_normal((count, 128)).astype(np.float32)
+        return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+
     rows = [
         {"track_id": f"t{i}", "title": f"Track {i}", "labels": [f"genre:{i % LABELS}"], "vector": vector}
-        for i, vector in enumerate(vectors)
+        for i, vector in enumerate(draw(tracks))
     ]
     properties = {"model_version": "1", "data_hash": "d", "preprocessing_hash": preprocessing_hash(model)}
     with MilvusServer(folder / "milvus") as milvus:
         store = TrackStore(milvus.uri)
-        batches = (rows[i : i + 1_000] for i in range(0, TRACKS, 1_000))
+        batches = (rows[i : i + 1_000] for i in range(0, tracks, 1_000))
         store.build("tracks_1_d", batches, dim=128, properties=properties, hnsw_from=1, recall_floor=0.0)
+        if windows:
+            cut = (
+                [
+                    {"track_id": f"t{i}", "start_s": 10.0 * place, "end_s": 10.0 * (place + 1), "vector": vector}
+                    for i in range(first, min(first + 500, tracks))
+                    for place, vector in enumerate(draw(windows))
+                ]
+                for first in range(0, tracks, 500)
+            )
+            store.build_windows("tracks_1_d", cut)
         release = Release(
             collection="tracks_1_d", model_path=str(model), created_at="2026-11-24T00:00:00+00:00", **properties
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, console, print_json, show_added
 from mulan_core.errors import UserError
 
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
@@ -195,3 +195,4 @@ def _show_switch(done: dict[str, Any], *, as_json: bool) -> None:
     release = done["release"]
     where = f"served at {done['url']}" if done["url"] else "no endpoint runs here; `mulan serve` serves it"
     console.print(f"champion: version {release['model_version']} ({release['collection']}), {where}", highlight=False)
+    show_added(done["added"])

@@ -15,7 +15,7 @@ from flows.progress import bar
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.index import build_index, count_changes, find_media_root, track_rows
-from flows.steps.releases import version_for_data
+from flows.steps.releases import go_live, version_for_data
 from flows.steps.windows import window_rows
 from mulan_core.evaluation.encoders import weights_hash
 from serving.release import fetch_version, preprocessing_hash
@@ -43,8 +43,8 @@ def index(
 
     Returns:
         ``version``, ``collection``, ``count``, ``built``; what the build measured; ``windows``, how many are kept,
-        where they are; and ``changes``: tracks that are new, changed, removed or unchanged since the collection that
-        is live.
+        where they are; ``changes``: tracks that are new, changed, removed or unchanged since the collection that is
+        live; and what became of those that were ``added`` over the API, see ``go_live``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
         uri, workspace = session.settings.mlflow_uri, session.workspace
@@ -58,23 +58,24 @@ def index(
             vectors = session.vectors(folder, progress=update, windows=workspace.config.index.windows)
         rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder))
         changes = count_changes(session.store, session.store.live_collection(), rows)
-        built = build_collection(session, rows, version, preprocessing_hash(folder))
+        built = build_collection(session, rows, version, folder)
         if workspace.config.index.windows:
             known = session.store.count_windows(built["collection"])
             built["windows"] = known or build_windows(session, built["collection"], folder)
         tags = {"mulan.collection": built["collection"], "mulan.media_root": find_media_root(workspace.prepared)}
         if built["built"]:
-            measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "seconds")}
+            measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "width", "seconds")}
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
         registry.tag_version(version, tags, mlflow_uri=uri)
+        added = None
         if promote:
             registry.promote(version, mlflow_uri=uri)
-            session.store.switch_alias(built["collection"])
-        return built | {"version": version, "promoted": promote, "changes": changes}
+            added = go_live(session.store, built["collection"], mlflow_uri=uri)
+        return built | {"version": version, "promoted": promote, "changes": changes, "added": added}
 
 
 @task(name="build collection", retries=1, retry_delay_seconds=5, timeout_seconds=6 * 3600, cache_policy=NO_CACHE)
-def build_collection(session: Session, rows: list[dict[str, Any]], version: str, preprocessing: str) -> dict[str, Any]:
+def build_collection(session: Session, rows: list[dict[str, Any]], version: str, model: Path) -> dict[str, Any]:
     """Build from scratch under the version's own name; a half-built leftover is replaced, so a retry is safe."""
     name, result = build_index(
         session.store,
@@ -82,7 +83,8 @@ def build_collection(session: Session, rows: list[dict[str, Any]], version: str,
         session.workspace.config.index,
         version=version,
         data_hash=session.workspace.data_hash,
-        preprocessing_hash=preprocessing,
+        preprocessing_hash=preprocessing_hash(model),
+        model=model,
     )
     if result is None:
         return {"collection": name, "count": session.store.describe(name).count, "built": False}

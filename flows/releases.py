@@ -14,7 +14,7 @@ from flows.notice import TOLD
 from flows.serve import deploy_release, find_release, make_champion
 from flows.session import Session, open_session
 from flows.steps import registry
-from flows.steps.releases import collections_to_drop
+from flows.steps.releases import collections_to_drop, go_live
 from mulan_core.errors import UserError
 from serving.deployment import is_deployed
 from serving.release import Release, check_release
@@ -34,15 +34,15 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
         version: an alias or version.
 
     Returns:
-        ``release``, and ``url`` of the endpoint that serves it now; null where none runs.
+        ``release``, ``url`` of the endpoint that serves it now, null where none runs, and what became of tracks that
+        were ``added`` over the API; see ``go_live``.
     """
     with open_session(manifest, None, params) as session, session.stage("promote"):
         uri = session.settings.mlflow_uri
         registry.check_gate(version, mlflow_uri=uri)
         release = find_release(session, version)
         url = _switch(session, release)
-        make_champion(session, release)
-        return {"release": release.to_dict(), "url": url}
+        return {"release": release.to_dict(), "url": url, "added": make_champion(session, release)}
 
 
 @flow(
@@ -65,8 +65,8 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
         release = find_release(session, champions[-2])
         url = _switch(session, release)
         registry.demote(mlflow_uri=uri)
-        session.store.switch_alias(release.collection)
-        return {"release": release.to_dict(), "url": url}
+        added = go_live(session.store, release.collection, mlflow_uri=uri)
+        return {"release": release.to_dict(), "url": url, "added": added}
 
 
 @flow(

@@ -100,6 +100,27 @@ def show_index(built: dict[str, Any]) -> None:
     console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
     if "windows" in built:
         console.print(f"{built['windows']:,} windows beside them", highlight=False)
+    show_added(built["added"])
+
+
+def added_words(added: dict[str, Any] | None) -> list[str]:
+    """What became of tracks that were added over the API, in sentences; see ``releases.go_live``."""
+    words = []
+    if added and added["carried"]:
+        words.append(f"{added['carried']:,} tracks that were added over the API went along")
+    if added and added["left"]:
+        such = ", ".join(added["left"][:MOST_ROWS]) + (" ..." if len(added["left"]) > MOST_ROWS else "")
+        words.append(
+            f"{len(added['left']):,} tracks that were added over the API stayed behind, since this model is another "
+            f"and their audio was not kept; add them again, or to the manifest: {such}"
+        )
+    return words
+
+
+def show_added(added: dict[str, Any] | None) -> None:
+    """Print what became of tracks that were added over the API; nothing where there are none."""
+    for sentence in added_words(added):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.reporting import added_words
 from flows.session import Session
 from flows.steps.tracking import MODEL_NAME, tracking
 
@@ -23,8 +24,9 @@ def run_page(result: dict[str, Any], session: Session) -> str:
 
 
 def _headline(result: dict[str, Any]) -> list[str]:
+    added = [f"- {words}" for words in added_words(result.get("serve", result.get("index", {})).get("added"))]
     if "skipped" in result:
-        return ["# Not trained", "", result["skipped"], ""]
+        return ["# Not trained", "", result["skipped"], *(["", *added] if added else []), ""]
     gate = result["register"]
     word = "passed" if gate["passed"] else "was refused by"
     lines = [f"# Version {gate['version']} {word} the gate", ""]
@@ -33,7 +35,7 @@ def _headline(result: dict[str, Any]) -> list[str]:
         built = result["index"]
         recall = f", recall@10 {built['recall_at_10']:.3f}" if "recall_at_10" in built else ""
         lines += [f"- {built['count']:,} tracks in `{built['collection']}`{recall}"]
-    return [*lines, ""]
+    return [*lines, *added, ""]
 
 
 def _links(result: dict[str, Any], session: Session) -> list[str]:

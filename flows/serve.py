@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.notice import TOLD
 from flows.session import Session, open_session
 from flows.steps import registry
+from flows.steps.releases import go_live
 from serving.client import MulanClient
 from serving.deployment import build_app, deploy
 from serving.release import Release, resolve_release
@@ -33,21 +34,28 @@ def serve(
     Args:
         version: deploy this one instead, an alias or version, and make it champion once it answers. Where it does not
             come up, champion and endpoint stay what they were.
+
+    Returns:
+        ``url``, the ``release`` that answers there and, with a ``version``, what became of tracks that were ``added``
+        over the API; see ``go_live``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("serve"):
         release = find_release(session, version or "champion")
         url = deploy_release(session, release)
         # Ready means that it has encoded a text and found a track; asking that needs no API key.
         served = MulanClient(url).ready()["release"]
-        if version:
-            make_champion(session, release)
-        return {"url": url, "release": served}
+        added = make_champion(session, release) if version else None
+        return {"url": url, "release": served, "added": added}
 
 
-def make_champion(session: Session, release: Release) -> None:
-    """Have the registry and Milvus name a release that is served already, or that nobody serves."""
+def make_champion(session: Session, release: Release) -> dict[str, Any]:
+    """Have the registry and Milvus name a release that is served already, or that nobody serves.
+
+    Returns:
+        What ``go_live`` says of the tracks that were added over the API.
+    """
     registry.promote(release.model_version, mlflow_uri=session.settings.mlflow_uri)
-    session.store.switch_alias(release.collection)
+    return go_live(session.store, release.collection, mlflow_uri=session.settings.mlflow_uri)
 
 
 def find_release(session: Session, name: str) -> Release:
@@ -59,6 +67,7 @@ def find_release(session: Session, name: str) -> Release:
 def deploy_release(session: Session, release: Release, canary: Release | None = None, canary_share: float = 0.0) -> str:
     """Check and deploy; Serve replaces the old release only when the new one answers."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
+    session.check_gpus("serve.num_gpus", config.num_gpus)
     app = build_app(
         release.to_dict(),
         config,

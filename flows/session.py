@@ -80,6 +80,26 @@ class Session:
         """
         check_exposed(self.host, KeyFile(self.settings.keys_file), allow_open=self.allow_open)
 
+    def check_gpus(self, field: str, number: float) -> None:
+        """Refuse what would wait for ever: more GPUs than this machine's own Ray has. A cluster may get more nodes.
+
+        Args:
+            field: that asks for them, as params.yaml names it.
+            number: how many in all.
+
+        Raises:
+            UserError: if there are fewer.
+        """
+        if number and self.settings.ray_address is None:
+            import ray
+
+            has = ray.cluster_resources().get("GPU", 0.0)
+            if has < number:
+                raise UserError(
+                    f"{field} asks for {number:g} GPUs and Ray finds {has:g} on this machine; change it, or name a "
+                    "cluster that has them (RAY_ADDRESS)"
+                )
+
     def trained(self) -> Trained:
         """The finished training run of the workspace's numbers and data.
 
@@ -115,6 +135,7 @@ class Session:
         from flows.steps.embed import embed_prepared
 
         config = self.workspace.config
+        self.check_gpus("index.use_gpu", config.index.num_actors * config.index.use_gpu)
         return embed_prepared(
             model,
             placed.path if placed else self.workspace.prepared,

@@ -30,6 +30,8 @@ def train(
     """
     with open_session(manifest, playlists, params, ray_client=True) as session, session.stage("train"):
         config, uri = session.workspace.config, session.settings.mlflow_uri
+        least = config.train.min_workers or config.train.num_workers
+        session.check_gpus("train.use_gpu", least * config.train.use_gpu)
         data_hash = session.workspace.data_hash
         key = steps.run_key(config, data_hash, task)
         with bar("train", total=config.train.steps) as update:

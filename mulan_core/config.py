@@ -536,6 +536,8 @@ class ServeConfig:
     """HTTP port."""
     num_replicas: int = 1
     """Ray Serve replicas."""
+    num_gpus: float = 0.0
+    """GPUs of a replica: 1, or a share of one such as 0.25 where four replicas have it; 0 encodes on the CPU."""
     max_body_mb: int = 20
     """Largest request body, megabytes; larger ones are refused before they are parsed."""
     body_timeout_s: float = 30.0
@@ -553,12 +555,20 @@ class ServeConfig:
     target_ongoing_requests; empty for a fixed number."""
     query_log: Literal["off", "hashed", "full"] = "off"
     """What is kept of searches: nothing, hashes of the words with the hits, or the words too."""
+    query_log_days: int | None = None
+    """Days that it is kept, today included; null keeps it until somebody deletes it."""
     rate_per_s: float = 50.0
     """Requests a second that an API key may send to a replica, where the key has no rate of its own."""
     allow_open: bool = False
     """Serve without keys on an address that others reach, where something else keeps strangers out."""
     cors_origins: tuple[str, ...] = ()
     """Sites whose pages may ask the endpoint, such as ``https://radio.example``; none by default."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_gpus <= 1:
+            raise UserError(f"serve.num_gpus is {self.num_gpus:g}; a replica encodes on one GPU: give 0 to 1")
+        if self.query_log_days is not None and self.query_log_days < 1:
+            raise UserError(f"serve.query_log_days is {self.query_log_days}; give 1 or more, or null to keep all")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from serving import schemas
-from serving.answers import ERRORS, answer, is_json, name_of, read_upload, timing_of
+from serving.answers import ERRORS, answer, name_of, timing_of
+from serving.bodies import is_json, parse_values, read_upload, upload_body, with_json
 from serving.errors import ApiError
 from serving.media import locate_media
 from serving.query_log import QueryLog
-from serving.schemas import parse_values, upload_body, with_json
 from serving.service import Service
 
 _TEXT = {"type": "string"}

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import schemas
-from serving.answers import ERRORS, is_json
+from serving.answers import ERRORS
+from serving.bodies import is_json, json_body, parse_json
 from serving.errors import ApiError
 from serving.query_log import QueryLog
-from serving.schemas import json_body, parse_json
 from serving.service import Service
 
 _CLICK = {"a click": {"request_id": "4f0c2b1e", "track_id": "demo-00042"}}

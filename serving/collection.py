@@ -15,6 +15,7 @@ from pymilvus import DataType, MilvusClient
 
 from serving.connection import Connection
 from serving.errors import StoreError, StoreUnavailableError
+from serving.recall import WIDTHS
 from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ class CollectionInfo:
     """What ``build`` was given: model_version, data_hash, preprocessing_hash."""
     labels: tuple[str, ...]
     """Labels in the catalogue, most frequent first."""
+    width: int
+    """How wide its graph is searched (``ef``); see ``recall.WIDTHS``."""
 
 
 def collection_name(model_version: str, data_hash: str) -> str:
@@ -94,9 +97,9 @@ class Collections:
         name = found["collection_name"]
         stored = {str(key): str(value) for key, value in found.get("properties", {}).items()}
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
-        labels = tuple(json.loads(own.pop("labels", "[]")))
+        labels, width = tuple(json.loads(own.pop("labels", "[]"))), int(own.pop("width", WIDTHS[0]))
         dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
-        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
+        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels, width)
 
     def count(self, name: str) -> int:
         """Tracks in a collection; in one that is not loaded, those that were ever flushed."""
@@ -193,9 +196,11 @@ class Collections:
         self._call(lambda client: client.create_index(name, params))
         self.load(name)
 
-    def _describe_as(self, name: str, properties: Mapping[str, str], labels: Sequence[str]) -> None:
+    def _describe_as(
+        self, name: str, properties: Mapping[str, str], labels: Sequence[str] = (), *, width: int = WIDTHS[0]
+    ) -> None:
         kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
-        kept[f"{_PREFIX}labels"] = json.dumps(list(labels))
+        kept |= {f"{_PREFIX}labels": json.dumps(list(labels)), f"{_PREFIX}width": str(width)}
         self._call(lambda client: client.alter_collection_properties(name, properties=kept))
 
     def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:

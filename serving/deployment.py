@@ -60,7 +60,9 @@ class MulanApp:
         log_to()
         self._config = config
         self._keys = KeyFile(keys_file) if keys_file else None
-        self._query_log = QueryLog(log_folder, config.query_log, model_version=release["model_version"])
+        self._query_log = QueryLog(
+            log_folder, config.query_log, model_version=release["model_version"], days=config.query_log_days
+        )
         self._traces = traces_from_environment(release["model_version"], release["collection"])
 
         def open_service(of: dict[str, Any], program: str | None) -> Service:
@@ -70,6 +72,7 @@ class MulanApp:
                 media_root=media_root,
                 max_audio_s=config.max_audio_s,
                 num_threads=num_threads,
+                use_gpu=config.num_gpus > 0,
                 text_program=program,
             )
 
@@ -128,7 +131,7 @@ def build_app(
     deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
         **_replicas(serve_config),
         max_ongoing_requests=waiting + _SLACK,
-        ray_actor_options={"num_cpus": num_threads},
+        ray_actor_options={"num_cpus": num_threads, "num_gpus": serve_config.num_gpus},
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
         graceful_shutdown_timeout_s=10,
         # New replicas start beside the old ones, which stay where the new do not come up; by default Serve stops first.

@@ -15,6 +15,7 @@ import torch
 from mulan_core.audio.decode import check_wave, decode_audio
 from mulan_core.audio.windows import place_windows
 from mulan_core.embedding import embed_texts, embed_with_windows
+from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
 from serving.text_program import TextProgram
@@ -31,14 +32,27 @@ class Encoder:
     Args:
         model_path: folder of the saved model.
         num_threads: of torch, for the whole process.
+        use_gpu: have the towers on the process's first GPU. The exported text tower stays on the CPU.
         text_program: an exported text tower that encodes texts instead of the model's own; see ``text_program``.
+
+    Raises:
+        UserError: if there is to be a GPU and torch sees none.
     """
 
-    def __init__(self, model_path: str | Path, *, num_threads: int = 1, text_program: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        num_threads: int = 1,
+        use_gpu: bool = False,
+        text_program: str | Path | None = None,
+    ) -> None:
+        if use_gpu and not torch.cuda.is_available():
+            raise UserError(
+                "serve.num_gpus asks for a GPU and torch sees none here; set it to 0, or see what `mulan doctor` says"
+            )
         torch.set_num_threads(num_threads)
-        self._model = MuLanModel.from_pretrained(model_path).eval()
-        if torch.cuda.is_available():
-            self._model = self._model.to("cuda")
+        self._model = MuLanModel.from_pretrained(model_path).eval().to("cuda" if use_gpu else "cpu")
         self._processor = MuLanProcessor.from_pretrained(model_path)
         self.dim = self._model.config.model.embedding_dim
         """D; noted here, since the model reads its whole configuration each time it is asked."""

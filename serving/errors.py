@@ -37,7 +37,7 @@ logger = logging.getLogger("mulan.serving")
 
 
 class StoreError(UserError):
-    """Milvus does not do what was asked."""
+    """Milvus, or the disk, does not do what was asked."""
 
 
 class StoreUnavailableError(StoreError):

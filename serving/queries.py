@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from serving import schemas
-from serving.answers import ERRORS, answer, is_json, read_upload, timing_of
+from serving.answers import ERRORS, answer, timing_of
+from serving.bodies import is_json, parse_json, parse_values, read_upload, request_body, with_json
 from serving.errors import ApiError
 from serving.query_log import QueryLog
-from serving.schemas import parse_json, parse_values, request_body, with_json
 from serving.service import Part, Service
 
 NEGATIVE_WEIGHT = -0.5

@@ -5,7 +5,7 @@
 
 ``hashed`` keeps no words: an HMAC of them under a salt that only this folder has, so that equal queries can be counted
 and nobody can try words out without the salt. ``full`` keeps them. Uploads are never kept. The folder is its owner's
-alone; every replica has a file of its own, a new one each day.
+alone; every replica has a file of its own, a new one each day, and begins the day by deleting what is too old.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import time
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mulan_core.errors import UserError
+from serving.errors import StoreError
 
 Mode = Literal["off", "hashed", "full"]
+
+logger = logging.getLogger("mulan.serving")
 
 
 class QueryLog:
@@ -32,14 +36,18 @@ class QueryLog:
         folder: of the logs; made if it is not there.
         mode: what is kept.
         model_version: the release's.
+        days: files of days before these last ones, of whichever replica, are deleted; None keeps them.
 
     Raises:
         UserError: if the folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path | None, mode: Mode, *, model_version: str = "") -> None:
+    def __init__(
+        self, folder: str | Path | None, mode: Mode, *, model_version: str = "", days: int | None = None
+    ) -> None:
         self.mode: Mode = mode if folder is not None else "off"
-        self._folder, self._model_version = Path(folder or "."), model_version
+        self._folder, self._model_version, self._days = Path(folder or "."), model_version, days
+        self._today = ""
         if self.mode == "off":
             return
         try:
@@ -54,14 +62,25 @@ class QueryLog:
         return self.mode != "off"
 
     def search(self, request_id: str, query: Sequence[dict[str, Any]], hits: Sequence[str], offset: int) -> None:
-        """Note a search: its parts as ``text`` or ``track_id`` with ``weight``, and the ids that were shown."""
+        """Note a search: its parts as ``text`` or ``track_id`` with ``weight``, and the ids that were shown.
+
+        It goes missing, and the endpoint's log says so, where it cannot be written: people are to be answered all the
+        same.
+        """
         if self.mode == "hashed":
             query = [{_hashed(n): self._hash(v) if n == "text" else v for n, v in part.items()} for part in query]
         line = {"kind": "search", "request_id": request_id, "release": self._model_version, "query": list(query)}
-        self._write(line | {"offset": offset, "hits": list(hits)})
+        try:
+            self._write(line | {"offset": offset, "hits": list(hits)})
+        except StoreError as error:
+            logger.warning("a search is missing in the query log: %s", error)
 
     def feedback(self, request_id: str, track_id: str) -> None:
-        """Note that a track was chosen."""
+        """Note that a track was chosen.
+
+        Raises:
+            StoreError: if it cannot be written, as on a full disk.
+        """
         self._write({"kind": "feedback", "request_id": request_id, "track_id": track_id})
 
     def _hash(self, text: str) -> str:
@@ -72,14 +91,28 @@ class QueryLog:
             return
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-        path = self._folder / f"{stamp[:10]}-{os.getpid()}.jsonl"
+        if stamp[:10] != self._today:
+            self._today = stamp[:10]
+            self._forget(now)
+        path = self._folder / f"{self._today}-{os.getpid()}.jsonl"
         data = json.dumps({"time": stamp} | line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        # One write each, so that whoever reads meanwhile finds whole lines.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(handle, data)
-        finally:
-            os.close(handle)
+            # One write each, so that whoever reads meanwhile finds whole lines.
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(handle, data)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StoreError(f"the query log cannot be written: {error.strerror or error}") from error
+
+    def _forget(self, now: float) -> None:
+        if self._days is None:
+            return
+        first = time.strftime("%Y-%m-%d", time.gmtime(now - (self._days - 1) * 86_400))
+        for path in self._folder.glob("????-??-??-*.jsonl"):
+            if path.name[:10] < first:
+                path.unlink(missing_ok=True)  # another replica may be doing the same
 
 
 def read_query_log(folder: str | Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""How well an index finds what exact search finds.
+"""How well an index finds what exact search finds, and how wide a graph must be searched for that.
+
+A graph (HNSW) is searched along its own tracks. A query that lies elsewhere, as texts do, leads into it at worse
+places, so recall of tracks as queries alone says little about what people ask.
 
 Shape letters: N tracks, Q queries, D embedding size.
 """
@@ -11,6 +14,8 @@ import numpy as np
 
 PROBE_QUERIES = 64
 PROBE_K = 10
+WIDTHS = (128, 256, 512, 1_024, 2_048)
+"""Of the search in a graph (``ef``); a build takes the least that reaches its floor."""
 
 
 def pick_queries(num_tracks: int) -> np.ndarray:

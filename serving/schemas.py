@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from serving.errors import ApiError, invalid
 from serving.filters import TrackFilter, printable
-
-M = TypeVar("M", bound=BaseModel)
 
 MAX_K = 100
 MAX_DEPTH = 1_000
@@ -264,86 +260,3 @@ class ErrorAnswer(BaseModel):
     """The shape of every error."""
 
     error: ErrorDetail
-
-
-def parse_json(model: type[M], body: bytes) -> M:
-    """Read a JSON body.
-
-    Raises:
-        ApiError: 400 if it is not JSON, 422 if its values do not fit.
-    """
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise invalid(error) from error
-
-
-def parse_values(model: type[M], values: dict[str, Any]) -> M:
-    """Read the text fields of a form.
-
-    Raises:
-        ApiError: 422 if the values do not fit.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise invalid(error) from error
-
-
-def with_json(fields: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The fields of a form with some of them, written in JSON, read.
-
-    Raises:
-        ApiError: 422 if one is not JSON.
-    """
-    read = dict(fields)
-    for name in names:
-        if name in fields:
-            try:
-                read[name] = json.loads(fields[name])
-            except (TypeError, ValueError, RecursionError) as error:
-                raise ApiError(422, f"{name}: must be JSON") from error
-    return read
-
-
-def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fields: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI of a route that takes JSON or an upload on the same path."""
-    schema = json_model.model_json_schema()
-    schema = _inline(schema, schema.pop("$defs", {}))
-    named = {name: {"value": value} for name, value in examples.items()}
-    content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
-    """OpenAPI of a route that takes JSON alone."""
-    body = request_body(model, examples, {})
-    del body["requestBody"]["content"]["multipart/form-data"]
-    return body
-
-
-def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """OpenAPI of a route that takes an upload alone."""
-    return {"requestBody": {"required": True, "content": _form(form_fields, ["audio", *required])}}
-
-
-def _form(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    audio = {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."}
-    schema = {
-        "type": "object",
-        "required": required,
-        "properties": {"audio": audio, **fields},
-        "additionalProperties": False,
-    }
-    return {"multipart/form-data": {"schema": schema}}
-
-
-def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Put definitions where they are referred to; these models are not among FastAPI's own components."""
-    if isinstance(schema, list):
-        return [_inline(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inline(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
-    return {key: _inline(value, definitions) for key, value in schema.items()}

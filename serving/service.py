@@ -20,28 +20,25 @@ from urllib.parse import quote
 import numpy as np
 
 from mulan_core.errors import UserError
-from serving.background import PHRASES, Topic
-from serving.calibration import GOOD_MATCH, Calibration, Kind, calibrate
-from serving.drift import QueryDrift
+from mulan_core.evaluation.tagging import split_label
+from serving.calibration import GOOD_MATCH, Kind
 from serving.encoder import Encoder
 from serving.errors import ApiError
 from serving.filters import TrackFilter
 from serving.map import CatalogueMap
 from serving.media import is_playable
 from serving.metrics import Metrics
+from serving.norms import learn_norms
 from serving.release import Release, check_release
 from serving.searches import Searches
 from serving.store import CollectionInfo, Hit, Stretch, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
-from serving.tracks import Track
+from serving.tracks import ADDED, Track
 
 T = TypeVar("T")
 
 CACHED_TEXTS = 4_096
-CALIBRATION_LABELS = 200
-"""The most frequent ones; encoding them is what a replica's start waits for."""
-CALIBRATION_TRACKS = 1_000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -88,6 +85,7 @@ class Service:
         media_root: folder under which tracks may be played; None plays none.
         max_audio_s: longest audio query, seconds.
         num_threads: of torch.
+        use_gpu: encode on the GPU that Ray gave this process.
         text_program: an exported text tower to use instead of the model's.
         metrics: where its work is counted.
 
@@ -103,6 +101,7 @@ class Service:
         media_root: str | Path | None,
         max_audio_s: float,
         num_threads: int = 1,
+        use_gpu: bool = False,
         text_program: str | Path | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -110,7 +109,7 @@ class Service:
         self.release, self.media_root = release, Path(media_root).absolute() if media_root else None
         self.metrics = metrics or Metrics()
         self._store, self._max_audio_s = store, max_audio_s
-        self._encoder = Encoder(release.model_path, num_threads=num_threads, text_program=text_program)
+        self._encoder = Encoder(release.model_path, num_threads=num_threads, use_gpu=use_gpu, text_program=text_program)
         self._encoder.warm_up()
         store.load(release.collection)
         self.collection: CollectionInfo = store.describe(release.collection)
@@ -125,34 +124,10 @@ class Service:
         # Of its own: who comes while it is drawn waits here, and takes no thread from searches.
         self._map_thread = ThreadPoolExecutor(1, thread_name_prefix="map")
         self._label_vectors_LD: np.ndarray | None = None
-        self.calibration = Calibration()
-        self._drift: QueryDrift | None = None
-        self._topic: Topic | None = None
         self._probe()
-        self._study_labels()
+        self._norms = learn_norms(self.collection.labels, self._encoder.encode_texts, store, release.collection)
         self.metrics.name_release(release)
         self.metrics.index_tracks.set(self.collection.count)
-
-    def _study_labels(self) -> None:
-        """See what scores are worth, and what queries are to be expected, by the catalogue's own labels."""
-        labels, collection = self.collection.labels[:CALIBRATION_LABELS], self.release.collection
-        if not labels:
-            return
-        vectors = self._encoder.encode_texts([*(as_words(label) for label in labels), *PHRASES])
-        words_LD = vectors[: len(labels)]
-        self._drift, self._topic = QueryDrift(words_LD), Topic(words_LD, vectors[len(labels) :])
-        # Tracks from all over the space: those nearest to random directions.
-        random_QD = np.random.default_rng(0).standard_normal((64, self._encoder.dim)).astype(np.float32)
-        random_QD /= np.linalg.norm(random_QD, axis=1, keepdims=True)
-        near = self._store.search(random_QD, 50, collection=collection)
-        ids = list(dict.fromkeys(hit.track.track_id for hits in zip(*near, strict=False) for hit in hits))
-        sample = self._store.get(ids[:CALIBRATION_TRACKS], collection=collection)
-        self.calibration = calibrate(
-            np.stack([vector_D for _, vector_D in sample.values()]),
-            [track.labels for track, _ in sample.values()],
-            words_LD,
-            labels,
-        )
 
     async def ready(self) -> None:
         """Try everything a search needs.
@@ -226,11 +201,12 @@ class Service:
         if norm < 1e-3:
             raise ApiError(422, "the queries cancel each other out; give them other weights")
         query_D = (sum_D / norm).astype(np.float32)
-        if kinds == {"words"} and self._drift is not None:
-            self.metrics.query_drift.set(self._drift.note(query_D))
+        if kinds == {"words"} and self._norms.drift is not None:
+            self.metrics.query_drift.set(self._norms.drift.note(query_D))
         wanted = [vectors[part.text] for part in parts if part.text is not None and part.weight > 0]
         words_alone = len(wanted) == sum(part.weight > 0 for part in parts) > 0
-        off_topic = words_alone and self._topic is not None and all(self._topic.is_off(text_D) for text_D in wanted)
+        topic = self._norms.topic
+        off_topic = words_alone and topic is not None and all(topic.is_off(text_D) for text_D in wanted)
         return Query(query_D, frozenset(kinds), frozenset(ids), off_topic)
 
     async def search(
@@ -241,7 +217,7 @@ class Service:
         with timing.stage("search"):
             found = await self._find(query.vector_D, depth + len(query.exclude), narrow)
         hits = [hit for hit in found if hit.track.track_id not in query.exclude][:depth]
-        best = self.calibration.match(hits[0].score, query.kinds) if hits else 0.0
+        best = self._norms.calibration.match(hits[0].score, query.kinds) if hits else 0.0
         no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
         if no_good_match:
             self.metrics.no_good_match.inc()
@@ -259,7 +235,7 @@ class Service:
             )
 
     def _show_hit(self, hit: Hit, kinds: frozenset[Kind], stretch: Stretch | None) -> dict[str, Any]:
-        match = self.calibration.match(hit.score, kinds)
+        match = self._norms.calibration.match(hit.score, kinds)
         return self.show(hit.track) | {
             "score": round(hit.score, 6),
             "match": None if match is None else round(match, 4),
@@ -286,7 +262,7 @@ class Service:
         return [{"label": chosen[i], "score": round(float(scores_L[i]), 6)} for i in order]
 
     async def _encode_labels(self, labels: Sequence[str]) -> np.ndarray:
-        return await self.encode_texts([as_words(label) for label in labels])
+        return await self.encode_texts([split_label(label)[1] for label in labels])
 
     async def add(
         self, fields: dict[str, Any], audio_D: np.ndarray, windows: Sequence[dict[str, Any]], timing: Timing
@@ -302,7 +278,7 @@ class Service:
 
         def write() -> bool:
             replaced = bool(self._store.get([track_id], collection=collection))
-            row = fields | {"title": fields["title"] or track_id, "vector": audio_D}
+            row = fields | {"title": fields["title"] or track_id, "vector": audio_D, "content_hash": ADDED}
             self._store.upsert(collection, [row], windows=[window | {"track_id": track_id} for window in windows])
             return replaced
 
@@ -353,8 +329,3 @@ class Service:
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
-
-
-def as_words(label: str) -> str:
-    """A label as people say it: "genre:Reggae" is read as "Reggae", as in evaluation."""
-    return label.partition(":")[2] or label

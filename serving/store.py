@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,14 @@ import numpy as np
 from serving.collection import CONSISTENCY, LIVE_ALIAS, CollectionInfo, collection_name
 from serving.errors import StoreError
 from serving.filters import TrackFilter, one_of
-from serving.recall import PROBE_K, pick_queries, share_found
+from serving.recall import PROBE_K, WIDTHS, pick_queries, share_found
 from serving.stretches import Stretch, Windows
-from serving.tracks import METADATA, Track, clean_row, track_of
+from serving.tracks import ADDED, METADATA, Track, clean_row, track_of
 
 __all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Stretch", "TrackStore", "collection_name"]
 
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
-
-_HNSW_EF = 128
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,11 @@ class BuildResult:
 
     count: int
     recall_at_10: float
+    """Of tracks as queries, or of the probes given, whichever is lower."""
     index_type: str
     seconds: float
+    width: int
+    """How wide the graph is searched from now on, to reach that; see ``recall.WIDTHS``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Hit:
 class TrackStore(Windows):
     """The tracks in the collections at one Milvus address; see ``Collections``."""
 
+    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0) -> None:
+        super().__init__(uri, token, timeout_s=timeout_s)
+        self._width: dict[str, int] = {}
+
     def build(
         self,
         name: str,
@@ -59,10 +64,12 @@ class TrackStore(Windows):
         properties: Mapping[str, str],
         hnsw_from: int,
         recall_floor: float,
+        probes_QD: np.ndarray | None = None,
     ) -> BuildResult:
         """Build a collection from nothing, load it, and measure recall@10 against exact search.
 
-        A collection of the same name is replaced, unless it is live.
+        A graph is searched as wide as it must be for the floor. A collection of the same name is replaced, unless it is
+        live.
 
         Args:
             name: of the collection.
@@ -72,6 +79,7 @@ class TrackStore(Windows):
             properties: kept with the collection; ``describe`` returns them.
             hnsw_from: collections at least this large get an HNSW index, smaller ones FLAT.
             recall_floor: least recall@10.
+            probes_QD: queries such as people ask, unit vectors, beside some of the tracks.
 
         Raises:
             StoreError: if recall@10 is under the floor, a row does not fit, or there are none. The
@@ -92,17 +100,22 @@ class TrackStore(Windows):
             count = self.count(name)
             if count != len(ids):
                 raise StoreError(f"{name} holds {count} tracks of {len(ids)}; not kept")
-            recall = self._recall(name, vectors_ND, ids)
+            probes = [vectors_ND[pick_queries(len(ids))], *([] if probes_QD is None else [probes_QD])]
+            for width in WIDTHS if index_type == "HNSW" else WIDTHS[:1]:
+                self._width[name] = width
+                recall = min(self._recall(name, queries_QD, vectors_ND, ids) for queries_QD in probes)
+                if recall >= recall_floor:
+                    break
             if not recall >= recall_floor:
                 raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {recall_floor:g}; not kept")
             # Last, so that a collection with properties is one that was proved.
             frequent = [label for label, _ in labels.most_common(MAX_CATALOGUE_LABELS)]
-            self._describe_as(name, properties, frequent)
+            self._describe_as(name, properties, frequent, width=width)
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
             raise
-        return BuildResult(len(ids), recall, index_type, time.perf_counter() - started)
+        return BuildResult(len(ids), recall, index_type, time.perf_counter() - started, width)
 
     def upsert(
         self, collection: str, rows: Sequence[Mapping[str, Any]], *, windows: Sequence[Mapping[str, Any]] = ()
@@ -137,6 +150,20 @@ class TrackStore(Windows):
             self._call(lambda client: client.delete(collection, filter=one_of(found)))
             self._settle(collection)
         return len(found)
+
+    def added(self, collection: str, *, unknown_to: str) -> list[str]:
+        """Tracks that were added to a collection over the API (``tracks.ADDED``) and that another one lacks."""
+        ids = [track_id for page in self.scroll(collection) for track_id, mark in page if mark == ADDED]
+        known = {track_id for some in _in_turn(ids) for track_id in self.get(some, collection=unknown_to)}
+        return [track_id for track_id in ids if track_id not in known]
+
+    def copy_added(self, track_ids: Sequence[str], source: str, target: str) -> None:
+        """Copy tracks that were added over the API, and their windows, into another collection of the same model."""
+        has_windows = self.count_windows(source) > 0
+        for some in _in_turn(track_ids):
+            found = self.get(some, collection=source).values()
+            rows = [asdict(track) | {"vector": vector_D, "content_hash": ADDED} for track, vector_D in found]
+            self.upsert(target, rows, windows=self.windows(some, collection=source) if has_windows else ())
 
     def scroll(self, collection: str, *, batch: int = 5_000) -> Iterator[list[tuple[str, str]]]:
         """All tracks as (track_id, content_hash), in batches; the hash is empty where none was given.
@@ -181,6 +208,7 @@ class TrackStore(Windows):
             StoreUnavailableError: if Milvus does not answer. A collection that a restart of Milvus left
                 unloaded is loaded, and the search tried again.
         """
+        width = max(self._width_of(collection), k + len(exclude))
 
         def ask(client: Any) -> Any:
             return client.search(
@@ -190,7 +218,7 @@ class TrackStore(Windows):
                 filter=narrow.expression() if narrow else "",
                 # Lite gives the id as track_id beside the entity, a real Milvus as id: in the entity both do.
                 output_fields=["track_id", *METADATA],
-                search_params={"params": {"ef": max(_HNSW_EF, k + len(exclude))}},
+                search_params={"params": {"ef": width}},
                 consistency_level=CONSISTENCY,
                 timeout=self._timeout_s,
             )
@@ -238,7 +266,20 @@ class TrackStore(Windows):
             counts.update(label for row in clean for label in row["labels"])
         return np.array(vectors, np.float32), ids, counts
 
-    def _recall(self, name: str, vectors_ND: np.ndarray, ids: list[str]) -> float:
-        queries_QD = vectors_ND[pick_queries(len(ids))]
+    def _recall(self, name: str, queries_QD: np.ndarray, vectors_ND: np.ndarray, ids: list[str]) -> float:
         hits = self.search(queries_QD, min(PROBE_K, len(ids)), collection=name)
         return share_found([[hit.track.track_id for hit in of] for of in hits], queries_QD, vectors_ND, ids)
+
+    def _width_of(self, collection: str) -> int:
+        width = self._width.get(collection)
+        if width is None:
+            info = self.describe(collection)
+            width = info.width
+            if info.name == collection:  # an alias may name another one soon
+                self._width[collection] = width
+        return width
+
+
+def _in_turn(track_ids: Sequence[str], number: int = 100) -> Iterator[Sequence[str]]:
+    for first in range(0, len(track_ids), number):
+        yield track_ids[first : first + number]

@@ -58,7 +58,7 @@ class Windows(Collections):
             self._call(lambda client, batch=batch: client.insert(beside, _numbered(batch)))  # type: ignore[misc]
             count += len(batch)
         self._index(beside, "FLAT")
-        self._describe_as(beside, {"windows_of": collection}, [])
+        self._describe_as(beside, {"windows_of": collection})
         return count
 
     def _replace_windows(
@@ -73,6 +73,28 @@ class Windows(Collections):
             self._call(lambda client: client.insert(beside, _numbered(rows)))
         self._settle(beside)
 
+    def windows(self, track_ids: Sequence[str], *, collection: str) -> list[dict[str, Any]]:
+        """The windows of tracks as rows with track_id, start_s, end_s and vector, in no order.
+
+        Args:
+            track_ids: the tracks; those without windows are left out.
+            collection: name of a collection that has windows.
+        """
+        if not track_ids:
+            return []
+        fields = ["track_id", "start_s", "end_s", "vector"]
+
+        def ask(client: Any) -> Any:
+            return client.query(
+                collection + WINDOWS,
+                filter=one_of(track_ids),
+                output_fields=fields,
+                consistency_level=CONSISTENCY,
+                timeout=self._timeout_s,
+            )
+
+        return [{field: row[field] for field in fields} for row in self._loaded(collection + WINDOWS, ask)]
+
     def best_stretches(self, query_D: np.ndarray, track_ids: Sequence[str], *, collection: str) -> dict[str, Stretch]:
         """The window of each track that is nearest to the query; tracks without windows are left out.
 
@@ -81,19 +103,7 @@ class Windows(Collections):
             track_ids: the tracks.
             collection: name of a collection that has windows.
         """
-        if not track_ids:
-            return {}
-
-        def ask(client: Any) -> Any:
-            return client.query(
-                collection + WINDOWS,
-                filter=one_of(track_ids),
-                output_fields=["track_id", "start_s", "end_s", "vector"],
-                consistency_level=CONSISTENCY,
-                timeout=self._timeout_s,
-            )
-
-        rows = self._loaded(collection + WINDOWS, ask)
+        rows = self.windows(track_ids, collection=collection)
         if not rows:
             return {}
         scores_W = np.array([row["vector"] for row in rows], np.float32) @ query_D

@@ -19,6 +19,8 @@ MAX_TEXT_BYTES = {
     "media_path": 4_096,
     "content_hash": 64,
 }
+ADDED = "added"
+"""The ``content_hash`` of tracks that were added over the API, which no manifest knows."""
 MAX_LABELS = 256
 """Labels of one track."""
 MAX_LABEL_BYTES = 512

@@ -9,12 +9,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from flows.steps.embed import Vectors
 from mulan_core.config import IndexConfig
 from mulan_core.data import shards
+from mulan_core.evaluation.encoders import open_encoder
+from mulan_core.evaluation.tagging import split_label
+from serving.recall import PROBE_QUERIES
 from serving.store import BuildResult, TrackStore, collection_name
+from serving.tracks import ADDED
 
 ROWS_PER_INSERT = 500
 
@@ -27,6 +32,7 @@ def build_index(
     version: str,
     data_hash: str,
     preprocessing_hash: str,
+    model: Path | None = None,
 ) -> tuple[str, BuildResult | None]:
     """Build the collection of a model version; one that stands is left as it is.
 
@@ -35,6 +41,7 @@ def build_index(
         rows: every usable track; see ``track_rows``.
         config: kind of index and least recall.
         version, data_hash, preprocessing_hash: the release's other parts, kept with the collection.
+        model: folder of the saved model, to see how well texts find tracks in an index that is not exact.
 
     Returns:
         The collection's name and what the build measured, or None where the collection stood already.
@@ -47,6 +54,7 @@ def build_index(
     # Only a proved build has properties: one that was killed is built anew.
     if store.has(name) and store.describe(name).properties == properties:
         return name, None
+    probes_QD = embed_probes(rows, model) if model and len(rows) >= config.hnsw_from else None
     result = store.build(
         name,
         (rows[first : first + ROWS_PER_INSERT] for first in range(0, len(rows), ROWS_PER_INSERT)),
@@ -54,8 +62,17 @@ def build_index(
         properties=properties,
         hnsw_from=config.hnsw_from,
         recall_floor=config.recall_floor,
+        probes_QD=probes_QD,
     )
     return name, result
+
+
+def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
+    """Texts that somebody may type, as unit vectors (Q, D): the most frequent labels' words, then titles."""
+    labels = Counter(label for row in rows for label in row["labels"])
+    texts = [split_label(label)[1] for label, _ in labels.most_common(PROBE_QUERIES)]
+    texts += [row["title"] for row in rows[: PROBE_QUERIES - len(texts)]]
+    return open_encoder(model).embed_texts(texts)
 
 
 def track_rows(prepared: Path, vectors: Vectors, *, weights: str) -> list[dict[str, Any]]:
@@ -86,7 +103,10 @@ def track_rows(prepared: Path, vectors: Vectors, *, weights: str) -> list[dict[s
 
 
 def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]]) -> dict[str, int]:
-    """What differs from the collection that is live: new, changed, removed and unchanged tracks."""
+    """What differs from the collection that is live: new, changed, removed and unchanged tracks.
+
+    Tracks that were added over the API are none of these; see ``releases.go_live``.
+    """
     before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
     counts = Counter(
         "new"
@@ -96,7 +116,8 @@ def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]
         else "changed"
         for row in rows
     )
-    counts["removed"] = len(before.keys() - {row["track_id"] for row in rows})
+    indexed = {track_id for track_id, content_hash in before.items() if content_hash != ADDED}
+    counts["removed"] = len(indexed - {row["track_id"] for row in rows})
     return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}
 
 

@@ -18,6 +18,7 @@ from flows.steps.versions import read_version
 from flows.workspace import Workspace
 from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError
+from serving.store import TrackStore
 
 OF_THE_INDEX = ("mulan.collection", "mulan.media_root", "mulan.index")
 """Tags that say what was built for a version, rather than what it is."""
@@ -51,6 +52,37 @@ def version_for_data(name: str, data_hash: str, *, mlflow_uri: str) -> str:
         tags = {"mulan.trained_on": version.tags["mulan.data_hash"]} | tags | {"mulan.data_hash": data_hash}
         made = client.create_model_version(MODEL_NAME, str(version.source), version.run_id, tags=tags)
         return str(made.version)
+
+
+def go_live(store: TrackStore, collection: str, *, mlflow_uri: str) -> dict[str, Any]:
+    """Name a collection live; tracks that were added over the API to the one before go along.
+
+    A vector means something to its own model alone, and the audio of these tracks was not kept, so a release of other
+    weights does without them. The collection before keeps them all.
+
+    Returns:
+        ``carried``, how many tracks went along, and ``left``, the ids of those that could not.
+
+    Raises:
+        UserError: if Milvus is away, or has no such collection; the alias stays where it was.
+    """
+    before = store.live_collection()
+    store.load(collection)
+    added = store.added(before, unknown_to=collection) if before and before != collection else []
+    carries = bool(added) and _weights(store, before, mlflow_uri) == _weights(store, collection, mlflow_uri) is not None
+    if carries:
+        store.copy_added(added, str(before), collection)
+    store.switch_alias(collection)
+    return {"carried": len(added), "left": []} if carries else {"carried": 0, "left": added}
+
+
+def _weights(store: TrackStore, collection: str | None, mlflow_uri: str) -> str | None:
+    version = store.describe(str(collection)).properties.get("model_version", "")
+    try:
+        with tracking(mlflow_uri) as client:
+            return client.get_model_version(MODEL_NAME, version).tags.get("mulan.weights")
+    except MlflowException:  # deleted since
+        return None
 
 
 def show_release(name: str, *, mlflow_uri: str) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
             "does not divide by 3, one of the 2 to 4 workers; give a multiple of 12",
         ),
         ({"train": {"max_failures": -2}}, "-1 for no end"),
+        ({"serve": {"num_gpus": 2.0}}, "serve.num_gpus is 2; a replica encodes on one GPU: give 0 to 1"),
+        ({"serve": {"query_log_days": 0}}, "serve.query_log_days is 0; give 1 or more, or null to keep all"),
         ({"model": {"audio": {"depths": [1, "a"]}}}, "model.audio.depths[1] is 'a'"),
         ({"model": {"tau_min": 0.5}}, "tau_min <= tau_init"),
         ({"model": {"frontend": {"fmax_hz": 9000}}}, "above half the sample rate"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import mlflow
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -13,8 +14,10 @@ from flow_fixtures import environment, mulan, result_of
 from prepared_fixtures import tone
 
 from flows.steps import registry
-from flows.steps.releases import collections_to_drop, version_for_data
+from flows.steps.releases import collections_to_drop, go_live, version_for_data
 from mulan_core.errors import UserError
+from serving.store import TrackStore
+from serving.tracks import ADDED
 
 CHANGED = ("changed.jsonl", None, "params.yaml")
 SWITCHES = f"""
@@ -167,6 +170,44 @@ def test_old_collections_are_those_that_nobody_goes_back_to(versions, keep, old)
     dropped, kept = collections_to_drop(keep, mlflow_uri=versions)
     assert dropped == old
     assert sorted(dropped + kept) == [f"tracks_{number}" for number in range(1, 6)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Lite in this process; version 1 is live."""
+    store = TrackStore(str(tmp_path_factory.mktemp("lite") / "lite.db"))
+    yield store
+    store.close()
+
+
+def build(store, version):
+    rows = [
+        {"track_id": f"t{i}", "vector": vector, "dataset": "d", "content_hash": f"h{i}"}
+        for i, vector in enumerate(np.eye(4, 8))
+    ]
+    name = f"tracks_{version}"
+    properties = {"model_version": version}
+    store.build(name, [rows], dim=8, properties=properties, hnsw_from=10_000, recall_floor=0.95)
+    return name
+
+
+def test_tracks_added_over_the_api_go_along_to_a_release_of_the_same_weights(store, versions):
+    added = {"track_id": "new", "vector": np.eye(8)[7], "dataset": "added", "content_hash": ADDED}
+    first = go_live(store, build(store, "1"), mlflow_uri=versions)
+    assert (first, store.live_collection()) == ({"carried": 0, "left": []}, "tracks_1")
+    store.upsert("tracks_1", [added])
+    assert go_live(store, build(store, "2"), mlflow_uri=versions) == {"carried": 1, "left": []}
+    assert (store.live_collection(), store.count("tracks_2")) == ("tracks_2", 5)
+    assert go_live(store, "tracks_1", mlflow_uri=versions) == {"carried": 0, "left": []}, "it has it"
+    mlflow.MlflowClient(versions).set_model_version_tag("mulan", "4", "mulan.weights", "others")
+    for version in ("4", "99"):  # of other weights, and one that the registry has lost
+        build(store, version)
+        assert go_live(store, f"tracks_{version}", mlflow_uri=versions) == {"carried": 0, "left": ["new"]}
+        assert (store.live_collection(), store.count(f"tracks_{version}")) == (f"tracks_{version}", 4)
+        go_live(store, "tracks_1", mlflow_uri=versions)
+    with pytest.raises(UserError, match="tracks_nowhere"):
+        go_live(store, "tracks_nowhere", mlflow_uri=versions)
+    assert store.live_collection() == "tracks_1"
 
 
 def test_a_model_over_other_data_is_one_version_for_each(versions):

@@ -7,12 +7,14 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 import pytest
 import ray
+import torch
 from serving_fixtures import NUM_TRACKS, SERVE, ids, tone, wav
 from serving_fixtures import check_error as check_shape
 
@@ -29,7 +31,8 @@ ODD_ID = "folder/söng 0?&"
 
 @pytest.fixture(scope="module")
 def endpoint(release, milvus, catalogue):
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    # Ray takes our word for the GPU; see test_a_gpu_that_torch_does_not_see.
+    ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, media_root=catalogue.folder)
         yield deploy(app, host="127.0.0.1", port=free_port())
@@ -395,6 +398,14 @@ def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus,
         asking.result()
     assert set(statuses) == {200}
     assert MulanClient(endpoint).release()["created_at"] == "2027-01-01"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here torch sees one")
+def test_a_gpu_that_torch_does_not_see(endpoint, client, release, milvus):
+    app = build_app(release.to_dict(), replace(SERVE, num_gpus=0.5), milvus_uri=milvus.uri)
+    with pytest.raises(UserError, match=r"^serve.num_gpus asks for a GPU and torch sees none.*goes on serving$"):
+        deploy(app, host="127.0.0.1", port=int(endpoint.rsplit(":", 1)[1]))
+    assert client.get("/readyz").status_code == 200
 
 
 def test_a_dead_milvus_is_a_503_and_comes_back(client, milvus):

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import os
 import re
 import stat
 import threading
@@ -247,6 +248,34 @@ def test_hashes_say_what_is_equal_and_nothing_else(service, tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(UserError, match=r"holds hashes, no words; set serve.query_log to full"):
         to_playlists([*lines, {"kind": "feedback", "request_id": lines[0]["request_id"], "track_id": "song-1"}])
+
+
+def test_old_days_are_forgotten_when_a_day_begins(tmp_path, monkeypatch):
+    def log_at(day, days):
+        monkeypatch.setattr("serving.query_log.time.time", lambda: 86_400.0 * day)
+        QueryLog(tmp_path, "full", days=days).search("r", [{"text": "a", "weight": 1}], ["t1"], 0)
+
+    for day in (20_000, 20_001, 20_002):
+        log_at(day, None)
+    (tmp_path / "notes.jsonl").write_text("")
+    days = ["2024-10-04", "2024-10-05", "2024-10-06"]
+    assert [path.name[:10] for path in sorted(tmp_path.glob("2*.jsonl"))] == days
+    log_at(20_003, 2)
+    assert [path.name[:10] for path in sorted(tmp_path.glob("2*.jsonl"))] == ["2024-10-06", "2024-10-07"]
+    assert (tmp_path / "notes.jsonl").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full: Linux only")
+def test_on_a_full_disk_people_are_answered_all_the_same(service, tmp_path, caplog):
+    folder = tmp_path / "queries"
+    with logged(service, folder, "full") as client:
+        day = time.strftime("%Y-%m-%d", time.gmtime())
+        (folder / f"{day}-{os.getpid()}.jsonl").symlink_to("/dev/full")
+        answer = client.post("/v1/search", json={"text": "calm piano"})
+        assert answer.status_code == 200
+        chosen = {"request_id": answer.json()["request_id"], "track_id": "song-1"}
+        check_error(client.post("/v1/feedback", json=chosen), 503, "store_failed", "cannot be written: No space left")
+    assert "a search is missing in the query log: the query log cannot be written: No space left" in caplog.text
 
 
 def test_what_people_choose_becomes_an_evaluation_set(service, catalogue, tmp_path):

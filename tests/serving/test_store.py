@@ -10,6 +10,7 @@ from serving.errors import StoreError, StoreUnavailableError
 from serving.filters import TrackFilter
 from serving.milvus import MilvusServer
 from serving.store import LIVE_ALIAS, TrackStore, collection_name
+from serving.tracks import ADDED
 
 DIM, COUNT = 16, 300
 PROPERTIES = {"model_version": "3", "data_hash": "0123456789abcdef", "preprocessing_hash": "feed"}
@@ -173,6 +174,42 @@ def test_hnsw_is_built_from_a_size_on(store):
     store.drop("tracks_hnsw")
 
 
+def test_a_graph_is_searched_as_wide_as_queries_off_the_catalogue_need(store, monkeypatch):
+    """Tracks lie in clusters, the probes anywhere: there a narrow search misses tracks, and one of tracks does not."""
+    random, dim, name = np.random.default_rng(0), 64, "tracks_wide"
+
+    def unit(vectors):
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    centres = unit(random.standard_normal((40, dim)))
+    tracks = unit(np.repeat(centres, 100, axis=0) + 0.5 * random.standard_normal((4_000, dim)) / dim**0.5)
+    probes = unit(random.standard_normal((64, dim)))
+    rows = [[row(i, tracks[i]) for i in range(first, first + 500)] for first in range(0, 4_000, 500)]
+    options = {"dim": dim, "properties": PROPERTIES, "hnsw_from": 1}
+    monkeypatch.setattr("serving.store.WIDTHS", (16, 32, 256))
+    of_tracks = store.build(name, rows, **options, recall_floor=0.95)
+    assert (of_tracks.width, of_tracks.index_type) == (16, "HNSW")
+    of_probes = store.build(name, rows, **options, recall_floor=0.95, probes_QD=probes)
+    assert of_probes.width == 256 and of_probes.recall_at_10 >= 0.95
+    assert store.describe(name).width == 256 and store.describe(name).properties == PROPERTIES
+
+    expected = np.argsort(-(probes @ tracks.T), axis=1)[:, :10]
+
+    def found(by):
+        hits = by.search(probes, 10, collection=name)
+        pairs = zip(hits, expected, strict=True)
+        return np.mean([len(set(ids(of)) & {f"t{i}" for i in best}) / 10 for of, best in pairs])
+
+    elsewhere = TrackStore(store._connection.uri) if "://" in store._connection.uri else store
+    assert found(elsewhere) == pytest.approx(of_probes.recall_at_10, abs=0.01), "whoever opens it searches as wide"
+    store._width[name] = 16
+    assert found(store) < 0.9
+    monkeypatch.setattr("serving.store.WIDTHS", (16, 32))
+    with pytest.raises(StoreError, match=r"recall@10 of tracks_wide is 0\.\d+, under the floor of 0.95"):
+        store.build(name, rows, **options, recall_floor=0.95, probes_QD=probes)
+    assert not store.has(name)
+
+
 def test_what_is_written_is_found_at_once_and_what_is_deleted_is_not(store):
     vectors, query = unit_vectors(40), unit_vectors(1, seed=5)
     build(store, "tracks_edited", vectors)
@@ -229,6 +266,33 @@ def test_windows_say_where_a_track_fits_best(store):
     assert best(vectors[0], "t0", "t1", "t2") == {}
     store.drop(name)
     assert not store.has(f"{name}_windows")
+
+
+def test_what_was_added_over_the_api_moves_on_with_its_windows(store):
+    vectors = unit_vectors(6)
+    marked = {4: {"content_hash": ADDED, "labels": [NASTY]}, 5: {"content_hash": ADDED}}
+    build(store, "tracks_old", None, rows=[row(i, vectors[i], content_hash=f"h{i}") for i in range(3)])
+    store.build_windows("tracks_old", [[window(0, 0, vectors[0])]])
+    cuts = [window(4, place, vectors[place]) for place in range(2)]
+    store.upsert("tracks_old", [row(i, vectors[i], **more) for i, more in marked.items()], windows=cuts)
+    build(store, "tracks_new", None, rows=[row(i, vectors[i], content_hash=f"h{i}") for i in (1, 2, 5)])
+    store.build_windows("tracks_new", [[window(1, 0, vectors[1])]])
+    moving = store.added("tracks_old", unknown_to="tracks_new")
+    assert moving == ["t4"], "t5 is in the manifest by now"
+    store.copy_added(moving, "tracks_old", "tracks_new")
+    assert store.added("tracks_old", unknown_to="tracks_new") == []
+    assert dict(pair for page in store.scroll("tracks_new") for pair in page) == {
+        "t1": "h1",
+        "t2": "h2",
+        "t4": ADDED,
+        "t5": "h5",
+    }
+    before, after = (store.get(["t4"], collection=f"tracks_{of}")["t4"] for of in ("old", "new"))
+    assert before[0] == after[0] and np.array_equal(before[1], after[1])
+    placed = sorted((cut["start_s"], cut["end_s"]) for cut in store.windows(["t4"], collection="tracks_new"))
+    assert placed == [(0.0, 5.0), (2.5, 7.5)]
+    for name in ("tracks_old", "tracks_new"):
+        store.drop(name)
 
 
 def test_flat_is_built_below_that_size(lite):

@@ -13,6 +13,7 @@ import soundfile
 from serving_fixtures import NUM_TRACKS, SERVE, check_error, ids, tone, wav
 
 from serving.encoder import Encoder
+from serving.tracks import ADDED
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +155,7 @@ def test_opening_a_model_unpickles_nothing(model_folder):
     assert asked == []
 
 
-def test_a_track_comes_and_goes(bare, catalogue):
+def test_a_track_comes_and_goes(bare, catalogue, service, store):
     audio = wav(tone(77))
     fields = {"track_id": "new/söng", "title": "New", "artist": "Ada", "labels": '["genre:Jazz"]'}
     before = bare.get("/v1/release").json()["num_tracks"]
@@ -163,6 +164,8 @@ def test_a_track_comes_and_goes(bare, catalogue):
         assert added.status_code == 200, added.text
         track = added.json()["track"]
         assert (track["track_id"], track["title"], track["labels"]) == ("new/söng", "New", ["genre:Jazz"])
+        assert store.added(service.release.collection, unknown_to=service.release.collection) == []
+        assert ("new/söng", ADDED) in [pair for page in store.scroll(service.release.collection) for pair in page]
         assert (track["dataset"], track["audio_url"], added.json()["replaced"]) == ("added", None, False)
         assert added.json()["timing_ms"]["store"] > 0
         assert bare.get("/v1/release").json()["num_tracks"] == before + 1

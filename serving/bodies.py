@@ -1,0 +1,126 @@
+"""Bodies of requests: how they are read, and how OpenAPI describes them.
+
+FastAPI does neither, since a path takes JSON and uploads alike.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+
+from serving.errors import ApiError, invalid
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def is_json(request: Request) -> bool:
+    """Which of the two kinds of body this is.
+
+    Raises:
+        ApiError: 415 if neither.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "multipart/form-data"):
+        raise ApiError(415, f"send application/json or multipart/form-data with audio, not {kind or 'an untyped body'}")
+    return kind == "application/json"
+
+
+async def read_upload(request: Request) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of the file field ``audio`` and the other fields.
+
+    Raises:
+        ApiError: 422 if there is no such file, or another one.
+    """
+    async with request.form(max_files=1, max_fields=8) as form:
+        audio = form.get("audio")
+        if not isinstance(audio, UploadFile):
+            raise ApiError(422, "audio: send the file in a form field named audio")
+        fields = {name: value for name, value in form.items() if name != "audio"}
+        return await audio.read(), fields
+
+
+def parse_json(model: type[M], body: bytes) -> M:
+    """Read a JSON body.
+
+    Raises:
+        ApiError: 400 if it is not JSON, 422 if its values do not fit.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def parse_values(model: type[M], values: dict[str, Any]) -> M:
+    """Read the text fields of a form.
+
+    Raises:
+        ApiError: 422 if the values do not fit.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid(error) from error
+
+
+def with_json(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields of a form with some of them, written in JSON, read.
+
+    Raises:
+        ApiError: 422 if one is not JSON.
+    """
+    read = dict(fields)
+    for name in names:
+        if name in fields:
+            try:
+                read[name] = json.loads(fields[name])
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ApiError(422, f"{name}: must be JSON") from error
+    return read
+
+
+def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fields: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a route that takes JSON or an upload on the same path."""
+    schema = json_model.model_json_schema()
+    schema = _inline(schema, schema.pop("$defs", {}))
+    named = {name: {"value": value} for name, value in examples.items()}
+    content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI of a route that takes JSON alone."""
+    body = request_body(model, examples, {})
+    del body["requestBody"]["content"]["multipart/form-data"]
+    return body
+
+
+def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """OpenAPI of a route that takes an upload alone."""
+    return {"requestBody": {"required": True, "content": _form(form_fields, ["audio", *required])}}
+
+
+def _form(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    audio = {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."}
+    schema = {
+        "type": "object",
+        "required": required,
+        "properties": {"audio": audio, **fields},
+        "additionalProperties": False,
+    }
+    return {"multipart/form-data": {"schema": schema}}
+
+
+def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Put definitions where they are referred to; these models are not among FastAPI's own components."""
+    if isinstance(schema, list):
+        return [_inline(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inline(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    return {key: _inline(value, definitions) for key, value in schema.items()}
