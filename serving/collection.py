@@ -210,7 +210,6 @@ class Collections:
             raise
         except StoreError:
             name = self.describe(collection).name
-            if self._is_loaded(name):
-                raise
-            self.load(name)
+            if not self._is_loaded(name):  # where it is, another caller may have been faster
+                self.load(name)
             return self._call(ask)

@@ -31,6 +31,12 @@ class Windows(Collections):
     A collection is named here by the one of its tracks.
     """
 
+    def load(self, name: str) -> None:
+        """Bring a collection into memory, and the windows of its tracks."""
+        super().load(name)
+        if self.has(name + WINDOWS):
+            super().load(name + WINDOWS)
+
     def count_windows(self, collection: str) -> int:
         """How many windows of its tracks are kept; 0 also where a build of them was cut off."""
         beside = collection + WINDOWS

@@ -1,5 +1,6 @@
 """The store's contract, against Lite in process, a Lite server and the real engine; exact search is the reference."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import milvus_engine
@@ -266,6 +267,28 @@ def test_windows_say_where_a_track_fits_best(store):
     assert best(vectors[0], "t0", "t1", "t2") == {}
     store.drop(name)
     assert not store.has(f"{name}_windows")
+
+
+def test_many_may_find_that_nothing_is_in_memory(store):
+    """As after a restart of Milvus, when searches come before anything is loaded."""
+    name, vectors = "tracks_cold", unit_vectors(20)
+    build(store, name, vectors)
+    store.build_windows(name, [[window(i, 0, vectors[i]) for i in range(20)]])
+
+    def ask(i):
+        hit = store.search(vectors[[i]], 1, collection=name)[0][0].track.track_id
+        return hit, [*store.best_stretches(vectors[i], [f"t{i}"], collection=name)]
+
+    for _ in range(3):
+        for of in (name, f"{name}_windows"):
+            store._call(lambda client, of=of: client.release_collection(of))
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, range(8))) == [(f"t{i}", [f"t{i}"]) for i in range(8)]
+    for of in (name, f"{name}_windows"):
+        store._call(lambda client, of=of: client.release_collection(of))
+    store.load(name)
+    assert store.describe(f"{name}_windows").is_loaded
+    store.drop(name)
 
 
 def test_what_was_added_over_the_api_moves_on_with_its_windows(store):
