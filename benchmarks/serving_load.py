@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="from 1 caller to 64 instead of infinity-emb's 32")
     given = parser.parse_args()
     if given.haproxy:
-        os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+        # Its replicas wait half a minute for callers before they stop; here nobody comes any more.
+        os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     from closed_loop import drive, infinity_body, new_texts, search_body
 
     size = {"tracks": given.tracks, "windows": given.windows}
@@ -133,7 +134,13 @@ def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator
         if windows:
             cut = (
                 [
-                    {"track_id": f"t{i}", "start_s": 10.0 * place, "end_s": 10.0 * (place + 1), "vector": vector}
+                    {
+                        "track_id": f"t{i}",
+                        "place": place,
+                        "start_s": 10.0 * place,
+                        "end_s": 10.0 * (place + 1),
+                        "vector": vector,
+                    }
                     for i in range(first, min(first + 500, tracks))
                     for place, vector in enumerate(draw(windows))
                 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -55,11 +54,9 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
 
     Example: mulan ui --port 5001
     """
-    import httpx
-
     from flows.demo import wait_for_interrupt
     from serving.child import Child
-    from serving.ports import check_port_free
+    from serving.ports import answers, check_port_free
 
     settings = read_settings()
     if not settings.mlflow_uri.startswith("sqlite:"):
@@ -71,15 +68,9 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
     # One worker is up four times sooner on a laptop, and each request need not be told to the terminal.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"{url}/health", timeout=5).status_code == 200
-        return False
-
     server = Child("MLflow", command, log_path=settings.home / "mlflow.log")
     try:
-        server.wait_until(answers, timeout_s=120)
+        server.wait_until(lambda: answers(f"{url}/health"), timeout_s=120)
         console.print(f"MLflow UI: {url}", highlight=False)
         wait_for_interrupt()
     finally:

@@ -11,11 +11,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from mulan_core.errors import UserError
 from serving.child import Child
-from serving.ports import free_port
+from serving.ports import answers, free_port
 
 START_TIMEOUT_S = 180.0
 """How long our server may take to answer; on a new home it makes its database first."""
@@ -49,7 +47,7 @@ class PrefectServer:
             UserError: if it ends, or does not answer in time.
         """
         if self._child is not None:
-            self._child.wait_until(self._answers, timeout_s=START_TIMEOUT_S)
+            self._child.wait_until(lambda: answers(f"{self.url}/health"), timeout_s=START_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
@@ -59,12 +57,6 @@ class PrefectServer:
             APILogHandler().flush()  # what the flows said last is still on its way
             self._child.stop()
         self._child = None
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
 
 
 def find_api() -> str | None:

@@ -77,12 +77,12 @@ class Encoder:
         return self.encode_windows(wave)[0]
 
     def encode_windows(self, wave: np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """What ``encode_wave`` gives, and the windows: start_s, end_s and vector of each."""
+        """What ``encode_wave`` gives, and the windows: place, start_s, end_s and vector of each."""
         tracks_1D, (vectors_WD,) = embed_with_windows(self._model, self._processor, [wave], batch_size=BATCH_SIZE)
         places = place_windows(len(vectors_WD), len(wave) / self._processor.sample_rate_hz, self._processor.window_s)
         return tracks_1D[0], [
-            {"start_s": start_s, "end_s": end_s, "vector": vector_D}
-            for (start_s, end_s), vector_D in zip(places, vectors_WD, strict=True)
+            {"place": place, "start_s": start_s, "end_s": end_s, "vector": vector_D}
+            for place, ((start_s, end_s), vector_D) in enumerate(zip(places, vectors_WD, strict=True))
         ]
 
     def decode(self, data: bytes, *, max_s: float) -> np.ndarray:

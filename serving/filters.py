@@ -49,9 +49,9 @@ class TrackFilter(BaseModel):
         return " and ".join(terms)
 
 
-def one_of(track_ids: Sequence[str]) -> str:
-    """These tracks, in Milvus's language; pymilvus's own way to name them quotes nothing inside an id."""
-    return f"track_id in [{', '.join(_literal(track_id) for track_id in track_ids)}]"
+def one_of(ids: Sequence[str], field: str = "track_id") -> str:
+    """These rows, in Milvus's language; pymilvus's own way to name them quotes nothing inside an id."""
+    return f"{field} in [{', '.join(map(_literal, ids))}]"
 
 
 def _literal(value: str) -> str:

@@ -1,9 +1,11 @@
-"""TCP ports: find a free one, or say in one sentence that a wanted one is taken."""
+"""TCP ports: find a free one, say in one sentence that a wanted one is taken, see whether a server answers."""
 
 from __future__ import annotations
 
 import errno
 import socket
+
+import httpx
 
 from mulan_core.errors import UserError
 
@@ -34,6 +36,14 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago."""
     with _bind(host, 0) as bound:
         return int(bound.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers 200 now."""
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def _bind(host: str, port: int) -> socket.socket:

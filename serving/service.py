@@ -30,7 +30,7 @@ from serving.media import is_playable
 from serving.metrics import Metrics
 from serving.norms import learn_norms
 from serving.release import Release, check_release
-from serving.searches import Searches
+from serving.searches import BestStretches, Searches
 from serving.store import CollectionInfo, Hit, Stretch, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
@@ -113,13 +113,15 @@ class Service:
         self._encoder.warm_up()
         store.load(release.collection)
         self.collection: CollectionInfo = store.describe(release.collection)
-        self._has_windows = store.count_windows(release.collection) > 0
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="io")
         self.encode_texts = TextVectors(
             self._encoder.encode_texts, self._model_thread, size=CACHED_TEXTS, metrics=self.metrics
         )
         self._find = Searches(store, release.collection, self._pool, metrics=self.metrics)
+        self._stretch: BestStretches | None = None
+        if store.count_windows(release.collection):
+            self._stretch = BestStretches(store, release.collection, self._pool)
         self._map = CatalogueMap(store, release.collection, self.show)
         # Of its own: who comes while it is drawn waits here, and takes no thread from searches.
         self._map_thread = ThreadPoolExecutor(1, thread_name_prefix="map")
@@ -226,13 +228,10 @@ class Service:
         return Found(shown, no_good_match, depth if len(hits) == depth else None)
 
     async def _stretches(self, query: Query, hits: Sequence[Hit], timing: Timing) -> dict[str, Stretch]:
-        if not self._has_windows:
+        if self._stretch is None or not hits:
             return {}
-        ids, collection = [hit.track.track_id for hit in hits], self.release.collection
         with timing.stage("search"):
-            return await self._in(
-                self._pool, lambda: self._store.best_stretches(query.vector_D, ids, collection=collection)
-            )
+            return await self._stretch(query.vector_D, [hit.track.track_id for hit in hits])
 
     def _show_hit(self, hit: Hit, kinds: frozenset[Kind], stretch: Stretch | None) -> dict[str, Any]:
         match = self._norms.calibration.match(hit.score, kinds)

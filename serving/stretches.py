@@ -16,6 +16,10 @@ import numpy as np
 from serving.collection import CONSISTENCY, WINDOWS, Collections
 from serving.filters import one_of
 
+_IDS = "track@place"
+_FIRST_ASKED = 4
+"""Windows of each track that are asked for at once; a clip of 30 s has three or four, and of longer ones more are."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -43,14 +47,16 @@ class Windows(Collections):
         if not self.has(beside):
             return 0
         info = self.describe(beside)
-        return info.count if info.properties else 0  # they come last in a build
+        # They come last in a build. Collections of earlier versions numbered their windows otherwise.
+        return info.count if info.properties.get("window_ids") == _IDS else 0
 
     def build_windows(self, collection: str, rows: Iterable[Sequence[Mapping[str, Any]]]) -> int:
         """Keep the windows of a collection that stands, in place of those that it had; returns how many.
 
         Args:
             collection: its name.
-            rows: batches of rows with track_id, start_s, end_s and vector (a unit vector (D,)).
+            rows: batches of rows with track_id, place (0 for a track's first window, then 1, ...), start_s, end_s and
+                vector (a unit vector (D,)).
 
         Raises:
             StoreError: if a row does not fit; then the collection has no windows.
@@ -64,7 +70,7 @@ class Windows(Collections):
             self._call(lambda client, batch=batch: client.insert(beside, _numbered(batch)))  # type: ignore[misc]
             count += len(batch)
         self._index(beside, "FLAT")
-        self._describe_as(beside, {"windows_of": collection})
+        self._describe_as(beside, {"windows_of": collection, "window_ids": _IDS})
         return count
 
     def _replace_windows(
@@ -80,45 +86,73 @@ class Windows(Collections):
         self._settle(beside)
 
     def windows(self, track_ids: Sequence[str], *, collection: str) -> list[dict[str, Any]]:
-        """The windows of tracks as rows with track_id, start_s, end_s and vector, in no order.
+        """The windows of tracks as rows as ``build_windows`` takes them, in no order.
 
         Args:
             track_ids: the tracks; those without windows are left out.
             collection: name of a collection that has windows.
         """
-        if not track_ids:
-            return []
+        rows: list[dict[str, Any]] = []
+        first, number, asked = 0, _FIRST_ASKED, list(dict.fromkeys(track_ids))
+        while asked:
+            # By their own ids, which Milvus finds at once: a filter on track_id would walk over all windows.
+            names = [_name(track_id, place) for track_id in asked for place in range(first, first + number)]
+            found = self._named(names, collection=collection)
+            rows += found
+            first += number
+            asked = [row["track_id"] for row in found if row["place"] == first - 1]  # they may have more
+            number *= 2
+        return rows
+
+    def _named(self, names: Sequence[str], *, collection: str) -> list[dict[str, Any]]:
         fields = ["track_id", "start_s", "end_s", "vector"]
 
         def ask(client: Any) -> Any:
             return client.query(
                 collection + WINDOWS,
-                filter=one_of(track_ids),
-                output_fields=fields,
+                filter=one_of(names, "window_id"),
+                output_fields=["window_id", *fields],
                 consistency_level=CONSISTENCY,
                 timeout=self._timeout_s,
             )
 
-        return [{field: row[field] for field in fields} for row in self._loaded(collection + WINDOWS, ask)]
+        return [
+            {field: row[field] for field in fields} | {"place": int(row["window_id"].rpartition("@")[2])}
+            for row in self._loaded(collection + WINDOWS, ask)
+        ]
 
-    def best_stretches(self, query_D: np.ndarray, track_ids: Sequence[str], *, collection: str) -> dict[str, Stretch]:
-        """The window of each track that is nearest to the query; tracks without windows are left out.
+    def best_stretches(
+        self, asked: Sequence[tuple[np.ndarray, Sequence[str]]], *, collection: str
+    ) -> list[dict[str, Stretch]]:
+        """The window of each track that is nearest to a query, for several queries and the tracks that each found.
 
         Args:
-            query_D: a unit vector.
-            track_ids: the tracks.
+            asked: unit vectors, each with its tracks; tracks without windows are left out of the answer.
             collection: name of a collection that has windows.
         """
-        rows = self.windows(track_ids, collection=collection)
-        if not rows:
-            return {}
-        scores_W = np.array([row["vector"] for row in rows], np.float32) @ query_D
-        best: dict[str, Stretch] = {}
-        for i in np.argsort(-scores_W, kind="stable"):
-            best.setdefault(rows[i]["track_id"], Stretch(float(rows[i]["start_s"]), float(rows[i]["end_s"])))
-        return best
+        rows = self.windows([track_id for _, ids in asked for track_id in ids], collection=collection)
+        rows.sort(key=lambda row: row["place"])  # of equal windows the first
+        of_track: dict[str, list[int]] = {}
+        for i, row in enumerate(rows):
+            of_track.setdefault(row["track_id"], []).append(i)
+        vectors_WD = np.array([row["vector"] for row in rows], np.float32)
+
+        def best(query_D: np.ndarray, track_id: str) -> Stretch:
+            windows = of_track[track_id]
+            row = rows[windows[int(np.argmax(vectors_WD[windows] @ query_D))]]
+            return Stretch(float(row["start_s"]), float(row["end_s"]))
+
+        return [{id_: best(query_D, id_) for id_ in ids if id_ in of_track} for query_D, ids in asked]
 
 
 def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as stored: a track has one window at a place, to the millisecond."""
-    return [{**row, "window_id": f"{row['track_id']}@{round(1000 * row['start_s'])}"} for row in rows]
+    """Rows as stored: named by track and place."""
+    return [
+        {name: value for name, value in row.items() if name != "place"}
+        | {"window_id": _name(row["track_id"], row["place"])}
+        for row in rows
+    ]
+
+
+def _name(track_id: str, place: int) -> str:
+    return f"{track_id}@{place}"

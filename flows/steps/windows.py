@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 500
 def window_rows(
     prepared: Path, model: str | Path, *, cache: Path, config: PrepareConfig
 ) -> Iterator[list[dict[str, Any]]]:
-    """The windows of all tracks, in batches of rows with track_id, start_s, end_s and vector.
+    """The windows of all tracks, in batches of rows with track_id, place, start_s, end_s and vector.
 
     A clip is cut from the middle of its file, so where it begins is read from the file's header. Files that are not on
     this machine do not play and have no rows; nor have those whose header states no length.
@@ -43,9 +43,9 @@ def window_rows(
         if first_s is None:
             continue
         places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)
-        for (start_s, end_s), vector in zip(places, heard.get(keys), strict=True):
-            row = {"track_id": track["track_id"], "start_s": first_s + start_s, "end_s": first_s + end_s}
-            rows.append(row | {"vector": vector})
+        for place, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
+            row = {"track_id": track["track_id"], "place": place, "vector": vector}
+            rows.append(row | {"start_s": first_s + start_s, "end_s": first_s + end_s})
         if len(rows) >= ROWS_AT_ONCE:
             yield rows
             rows = []

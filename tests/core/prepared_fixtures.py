@@ -10,6 +10,12 @@ from mulan_core.data import shards
 
 RATE = 16_000
 PITCHES = {"low": 220.0, "middle": 880.0, "high": 3520.0}
+TINY_MODEL = {
+    "frontend": {"window_s": 2.0, "num_mels": 32},
+    "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+    "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
+}
+"""As ``params.yaml`` says it; it takes a step of these clips in a moment."""
 SHAPES = {"smooth": np.sin, "buzzing": lambda phase: np.sign(np.sin(phase))}
 
 

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from prepared_fixtures import write_prepared
+from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.stack import ray_for_stage
 from flows.steps.index import build_index
@@ -122,11 +122,7 @@ def test_training_on_a_full_disk_says_so_and_goes_on_once_there_is_room(small_di
     config = from_mapping(
         Config,
         {
-            "model": {
-                "frontend": {"window_s": 2.0, "num_mels": 32},
-                "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
-                "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
-            },
+            "model": TINY_MODEL,
             "train": {"steps": 1, "batch_size": 8, "num_workers": 1, "log_every": 1, "max_failures": 0},
         },
     )

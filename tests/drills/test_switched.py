@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, result_of, tone, write_catalogue
 from serving_fixtures import metric
 
+from serving.ports import answers
+
 LATER = ("--manifest", "later.jsonl", "--params", "params.yaml")
 EVERYTHING = 100
 """More hits than there are tracks, so that an answer names its whole collection."""
@@ -43,12 +45,7 @@ def url(home):
         server = subprocess.Popen(command, cwd=home, env=environment(home), stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
-        while True:
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
+        while not answers(f"{url}/readyz"):
             assert time.monotonic() < deadline and server.poll() is None, (home / "serve.log").read_text()
             time.sleep(0.5)
         yield url

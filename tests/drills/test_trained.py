@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from prepared_fixtures import write_prepared
+from prepared_fixtures import TINY_MODEL, write_prepared
 
 ROOT = Path(__file__).parents[2]
 STEPS, CHECKPOINT_EVERY, LOG_EVERY = 60, 10, 5
@@ -33,11 +33,7 @@ from mulan_core.config import Config, from_mapping
 
 address, prepared, home, numbers = sys.argv[1:]
 config = from_mapping(Config, {{
-    "model": {{
-        "frontend": {{"window_s": 2.0, "num_mels": 32}},
-        "audio": {{"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}},
-        "text": {{"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"}},
-    }},
+    "model": {TINY_MODEL!r},
     "train": {{
         "steps": {STEPS}, "batch_size": 8, "num_workers": 2, "warmup_steps": 4, "precision": "fp32",
         "checkpoint_every": {CHECKPOINT_EVERY}, "log_every": {LOG_EVERY}, "audio_chunk": 4,

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from prepared_fixtures import write_prepared
+from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.stack import ray_for_stage
 from flows.steps.salvage import LIST_FILE, drop_damaged_list, newest_state
@@ -23,11 +23,7 @@ from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 
 NUMBERS = {
-    "model": {
-        "frontend": {"window_s": 2.0, "num_mels": 32},
-        "audio": {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
-        "text": {"pretrained": "demo-minilm", "max_tokens": 16, "trainable_layers": 0, "pooling": "mean"},
-    },
+    "model": TINY_MODEL,
     "train": {
         "steps": 4,
         "batch_size": 8,

@@ -7,11 +7,10 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from serving.child import Child
-from serving.ports import free_port
+from serving.ports import answers, free_port
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "milvus.sh"
 
@@ -28,14 +27,8 @@ def running(data):
     command = [SCRIPT, "run", data, proxy, etcd, peer, health]
     child = Child("Milvus", [*map(str, command)], log_path=data.with_suffix(".log"))
 
-    def answers():
-        try:
-            return "OK" in httpx.get(f"http://127.0.0.1:{health}/healthz").text
-        except httpx.TransportError:
-            return False
-
     try:
-        child.wait_until(answers, timeout_s=120)
+        child.wait_until(lambda: answers(f"http://127.0.0.1:{health}/healthz"), timeout_s=120)
         yield f"http://127.0.0.1:{proxy}"
     finally:
         os.kill(child.pid, signal.SIGKILL)  # it takes its time to say goodbye

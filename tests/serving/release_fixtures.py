@@ -73,7 +73,7 @@ def release(store, catalogue, model_folder):
     store.build_windows(
         name,
         [
-            [{"track_id": track_id, "start_s": i, "end_s": i + 2, "vector": v} for i, v in enumerate(of)]
+            [{"track_id": track_id, "place": i, "start_s": i, "end_s": i + 2, "vector": v} for i, v in enumerate(of)]
             for track_id, of in catalogue.windows.items()
         ],
     )

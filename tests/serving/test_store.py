@@ -236,7 +236,8 @@ def test_what_is_written_is_found_at_once_and_what_is_deleted_is_not(store):
 
 
 def window(i, place, vector):
-    return {"track_id": f"t{i}", "start_s": 2.5 * place, "end_s": 2.5 * place + 5, "vector": vector}
+    cut = {"track_id": f"t{i}", "place": place, "start_s": 2.5 * place, "end_s": 2.5 * place + 5}
+    return cut | {"vector": vector}
 
 
 def test_windows_say_where_a_track_fits_best(store):
@@ -252,17 +253,24 @@ def test_windows_say_where_a_track_fits_best(store):
     assert name in store.list_collections() and f"{name}_windows" not in store.list_collections()
 
     def best(query, *ids):
-        return {track: s.start_s for track, s in store.best_stretches(query, ids, collection=name).items()}
+        (stretches,) = store.best_stretches([(query, ids)], collection=name)
+        return {track: s.start_s for track, s in stretches.items()}
 
     for i in range(4):
         for place in range(3):
             assert best(queries[3 * i + place], f"t{i}")[f"t{i}"] == 2.5 * place
     expected = {f"t{i}": 2.5 * int(np.argmax(queries[3 * i : 3 * i + 3] @ vectors[0])) for i in (0, 3)}
     assert best(vectors[0], "t0", "nobody", "t3") == expected
-    assert best(vectors[0]) == {}
+    assert best(vectors[0]) == {} and store.best_stretches([], collection=name) == []
+    several = [(vectors[0], ["t3", "nobody"]), (queries[5], ["t1", "t3"])]
+    alone = [store.best_stretches([ask], collection=name)[0] for ask in several]
+    assert store.best_stretches(several, collection=name) == alone
 
-    store.upsert(name, [row(0, vectors[0]), row(1, vectors[1])], windows=[window(0, 4, vectors[0])])
-    assert best(vectors[0], "t0", "t1") == {"t0": 10.0}
+    # The best of many comes last: all of them are asked for, however many a track has.
+    many = [window(0, place, vectors[0] if place == 29 else queries[place % 12]) for place in range(30)]
+    store.upsert(name, [row(0, vectors[0]), row(1, vectors[1])], windows=many)
+    assert best(vectors[0], "t0", "t1") == {"t0": 72.5}
+    assert sorted(row["place"] for row in store.windows(["t0"], collection=name)) == [*range(30)]
     store.delete(name, ["t0", "t2"])
     assert best(vectors[0], "t0", "t1", "t2") == {}
     store.drop(name)
@@ -277,7 +285,7 @@ def test_many_may_find_that_nothing_is_in_memory(store):
 
     def ask(i):
         hit = store.search(vectors[[i]], 1, collection=name)[0][0].track.track_id
-        return hit, [*store.best_stretches(vectors[i], [f"t{i}"], collection=name)]
+        return hit, [*store.best_stretches([(vectors[i], [f"t{i}"])], collection=name)[0]]
 
     for _ in range(3):
         for of in (name, f"{name}_windows"):
