@@ -544,8 +544,8 @@ class ServeConfig:
     """Longest time that a request's body may take to arrive, seconds."""
     max_audio_s: float = 600.0
     """Longest audio query, seconds."""
-    max_ongoing_requests: int = 32
-    """Requests a replica works on at once; more are queued."""
+    max_ongoing_requests: int = 64
+    """Requests a replica works on at once; more are queued. With fewer, batches get small where many ask at once."""
     max_queued_requests: int = 256
     """Requests that wait; more get a 503."""
     text_tower: Literal["torch", "onnx", "onnx-int8"] = "torch"
