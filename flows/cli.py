@@ -7,8 +7,10 @@ the user or a server that is away, told in one sentence without a traceback.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -35,6 +37,9 @@ from flows.project import VERSION, code_version
 from flows.reporting import console
 from flows.settings import read_settings
 from mulan_core.errors import UserError
+
+FULL_BYTES = 32 * 2**20
+"""With less left than this, a disk counts as full: what failed on it has been cleaned away by the time we look."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,8 +98,18 @@ def _terminate(*_: object) -> None:
 
 
 def _fail(sentence: str, code: int = 2) -> None:
+    sentence += _of_a_full_disk()
     Console(stderr=True).print(f"[red]mulan:[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
     sys.exit(code)
+
+
+def _of_a_full_disk() -> str:
+    """What errors do not say of themselves: SQLite, Ray and MLflow each have words of their own for a full disk."""
+    home = read_settings().home
+    with suppress(OSError):
+        if shutil.disk_usage(home).free < FULL_BYTES:
+            return f"; the disk of {home} is full: free some of it and run this again, it goes on where it stopped"
+    return ""
 
 
 def _behind(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:

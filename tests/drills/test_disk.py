@@ -12,8 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
+from flow_fixtures import CATALOGUE, left_of, mulan, result_of, write_catalogue
 from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.stack import ray_for_stage
@@ -138,3 +139,22 @@ def test_training_on_a_full_disk_says_so_and_goes_on_once_there_is_room(small_di
         trained = train(longer, prepared, checkpoints=str(disk), **place)
     history = mlflow.MlflowClient(place["mlflow_uri"]).get_metric_history(trained.run_id, "loss")
     assert [point.step for point in history] == [1, 2, 3, 4]
+
+
+def test_a_run_on_a_full_disk_says_so_and_goes_on_once_there_is_room(small_disk, tmp_path):
+    (tmp_path / "catalogue").mkdir()
+    catalogue, home = write_catalogue(tmp_path / "catalogue"), small_disk("30m")
+
+    def run():
+        return mulan("run", *CATALOGUE, "--no-serve", "--json", home=home, cwd=catalogue)
+
+    refused = run()
+    assert refused.returncode == 2
+    *_, told = refused.stderr.strip().splitlines()
+    assert told.startswith("mulan: ") and told.endswith(
+        f"; the disk of {home} is full: free some of it and run this again, it goes on where it stopped"
+    )
+    small_disk("3g", how="remount,size")
+    done = result_of(run())
+    assert done["register"]["passed"] and done["prepare"]["changes"]["unchanged"] == 65, "prepared already"
+    assert left_of(home, within_s=10) == []
