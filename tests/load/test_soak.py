@@ -61,6 +61,7 @@ async def soak(url, processes, *, per_s, seconds):
     return await run, memory
 
 
+@pytest.mark.timeout(0)  # it lasts as long as it is told to
 def test_minutes_at_70_percent_of_saturation(url, milvus, pytestconfig):
     asyncio.run(drive(url, search_body, callers=CALLERS, seconds=5, seed=0))  # warm up
     full = asyncio.run(drive(url, search_body, callers=CALLERS, seconds=20, seed=10**7)).summary()
