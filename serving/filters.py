@@ -43,10 +43,15 @@ class TrackFilter(BaseModel):
         """The filter in Milvus's language; empty for no filter."""
         terms = [f"array_contains(labels, {_literal(label)})" for label in self.labels]
         if self.dataset is not None:
-            terms.append(f"dataset == {_literal(self.dataset)}")
+            terms.append(equals("dataset", self.dataset))
         if self.artist is not None:
-            terms.append(f"artist == {_literal(self.artist)}")
+            terms.append(equals("artist", self.artist))
         return " and ".join(terms)
+
+
+def equals(field: str, value: str) -> str:
+    """Rows with this value, in Milvus's language."""
+    return f"{field} == {_literal(value)}"
 
 
 def one_of(ids: Sequence[str], field: str = "track_id") -> str:

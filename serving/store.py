@@ -16,7 +16,7 @@ import numpy as np
 
 from serving.collection import CONSISTENCY, LIVE_ALIAS, CollectionInfo, collection_name
 from serving.errors import StoreError
-from serving.filters import TrackFilter, one_of
+from serving.filters import TrackFilter, equals, one_of
 from serving.recall import PROBE_K, WIDTHS, pick_queries, share_found
 from serving.stretches import Stretch, Windows
 from serving.tracks import ADDED, METADATA, Track, clean_row, track_of
@@ -153,7 +153,7 @@ class TrackStore(Windows):
 
     def added(self, collection: str, *, unknown_to: str) -> list[str]:
         """Tracks that were added to a collection over the API (``tracks.ADDED``) and that another one lacks."""
-        ids = [track_id for page in self.scroll(collection) for track_id, mark in page if mark == ADDED]
+        ids = [track_id for page in self.scroll(collection, content_hash=ADDED) for track_id, _ in page]
         known = {track_id for some in _in_turn(ids) for track_id in self.get(some, collection=unknown_to)}
         return [track_id for track_id in ids if track_id not in known]
 
@@ -165,18 +165,23 @@ class TrackStore(Windows):
             rows = [asdict(track) | {"vector": vector_D, "content_hash": ADDED} for track, vector_D in found]
             self.upsert(target, rows, windows=self.windows(some, collection=source) if has_windows else ())
 
-    def scroll(self, collection: str, *, batch: int = 5_000) -> Iterator[list[tuple[str, str]]]:
-        """All tracks as (track_id, content_hash), in batches; the hash is empty where none was given.
+    def scroll(
+        self, collection: str, *, batch: int = 5_000, content_hash: str | None = None
+    ) -> Iterator[list[tuple[str, str]]]:
+        """All tracks, or those of one hash, as (track_id, content_hash) in batches; it is empty where none was given.
 
         Tracks that are written or deleted meanwhile may or may not be among them.
         """
         found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
         # Collections of earlier versions have no hashes.
         fields = [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
+        if content_hash is not None and "content_hash" not in fields:
+            return
+        narrow = equals("content_hash", content_hash) if content_hash is not None else ""
 
         def start(client: Any) -> Any:
             return client.query_iterator(
-                collection, batch_size=batch, filter="", output_fields=fields, consistency_level=CONSISTENCY
+                collection, batch_size=batch, filter=narrow, output_fields=fields, consistency_level=CONSISTENCY
             )
 
         iterator = self._loaded(collection, start)

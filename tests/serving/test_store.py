@@ -229,6 +229,8 @@ def test_what_is_written_is_found_at_once_and_what_is_deleted_is_not(store):
     assert max(len(page) for page in pages) <= 10
     scrolled = dict(pair for page in pages for pair in page)
     assert scrolled == {f"t{i}": "" for i in range(40) if i not in (0, 7)} | {"t8": "h8", "t99": "h99"}
+    assert list(store.scroll("tracks_edited", content_hash="h99")) == [[("t99", "h99")]]
+    assert list(store.scroll("tracks_edited", content_hash='" or 1 == 1 or "')) == []
     with pytest.raises(StoreError, match="unit vector"):
         store.upsert("tracks_edited", [row(1, vectors[1]), row(2, vectors[2] * 2)])
     assert store.upsert("tracks_edited", []) == store.delete("tracks_edited", []) == 0
