@@ -101,7 +101,9 @@ def _probes(service: Service) -> APIRouter:
             raise ApiError(503, f"not ready: {error}", code="not_ready", headers=RETRY_AFTER) from error
         return JSONResponse({"status": "ready", "release": name_of(service)})
 
-    @routes.get("/metrics", summary="Numbers for Prometheus")
+    plain = {"description": "Prometheus's text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
+
+    @routes.get("/metrics", summary="Numbers for Prometheus", response_class=Response, responses={200: plain})
     async def numbers() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from serving import schemas
 from serving.answers import ERRORS, answer, name_of, timing_of
 from serving.bodies import is_json, parse_values, read_upload, upload_body, with_json
 from serving.errors import ApiError
-from serving.media import locate_media
+from serving.media import AudioFile, locate_media
 from serving.query_log import QueryLog
 from serving.service import Service
 
 _TEXT = {"type": "string"}
+_AUDIO = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+_PLAYED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The track's file", "content": _AUDIO},
+    206: {"description": "The part of it that Range asks for", "content": _AUDIO},
+    416: ERRORS[404],
+}
 _TRACK_FORM = {
     "track_id": _TEXT,
     "title": _TEXT,
@@ -29,11 +37,16 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
 
     # Ids may hold slashes, hence the path converter, and the longer route first.
     @routes.head("/v1/tracks/{track_id:path}/audio", include_in_schema=False)
-    @routes.get("/v1/tracks/{track_id:path}/audio", summary="Play a track", responses=ERRORS)
+    @routes.get(
+        "/v1/tracks/{track_id:path}/audio",
+        summary="Play a track",
+        response_class=Response,
+        responses=ERRORS | _PLAYED,
+    )
     async def play(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
         path, kind = locate_media(track, service.media_root)
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+        return AudioFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.get(
         "/v1/tracks/{track_id:path}",

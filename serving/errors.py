@@ -26,6 +26,7 @@ CODES = {
     409: "conflict",
     413: "too_large",
     415: "unsupported_media_type",
+    416: "no_such_part",
     422: "invalid",
     429: "too_many_requests",
     500: "internal",

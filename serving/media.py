@@ -1,9 +1,12 @@
-"""Which file plays a track: the store's own path, and only from under the media root."""
+"""Which file plays a track: the store's own path, and only from under the media root; and the answer that sends it."""
 
 from __future__ import annotations
 
 import mimetypes
 from pathlib import Path
+
+from starlette.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.errors import ApiError
 from serving.tracks import Track
@@ -32,3 +35,24 @@ def locate_media(track: Track, media_root: Path | None) -> tuple[Path, str]:
         if path.is_relative_to(media_root.resolve()) and kind.startswith("audio/") and path.is_file():
             return path, kind
     raise ApiError(404, f"there is no audio of track {track.track_id} on this machine")
+
+
+class AudioFile(FileResponse):
+    """A file, or the part of it that ``Range`` asks for; what is wrong with a range is told as all errors are."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it.
+
+        Raises:
+            ApiError: 400 for a range that cannot be read, 416 for one that the file does not have.
+        """
+
+        async def sent(message: Message) -> None:
+            if message.get("status") == 416:
+                whole = {"Content-Range": dict(message["headers"])[b"content-range"].decode()}
+                raise ApiError(416, "the file has no such part", headers=whole)
+            if message.get("status") == 400:
+                raise ApiError(400, "the header Range must be like bytes=0-1023")
+            await send(message)
+
+        await super().__call__(scope, receive, sent)

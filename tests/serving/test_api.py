@@ -326,6 +326,21 @@ def test_release_probes_and_metrics(client, release):
     assert count(f'mulan_release_info{{collection="{release.collection}",model_version="7"}}') == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ("bytes=999999999-", 416, "no_such_part"),
+        ("bytes=a", 400, "bad_request"),
+        ("bytes=9-2", 400, "bad_request"),
+        ("lines=1", 400, "bad_request"),
+    ],
+)
+def test_a_part_that_the_file_does_not_have(client, asked, status, code):
+    answer = client.get("/v1/tracks/song-1/audio", headers={"Range": asked})
+    check_error(answer, status, code)
+    assert (answer.headers.get("content-range", "").startswith("bytes */")) is (status == 416)
+
+
 def test_page_and_openapi(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
@@ -345,6 +360,11 @@ def test_page_and_openapi(client):
         assert set(content) == {"application/json", "multipart/form-data"}
         for example in content["application/json"]["examples"].values():
             assert set(example["value"]) <= set(content["application/json"]["schema"]["properties"])
+    kinds = {
+        path: set(document["paths"][path]["get"]["responses"]["200"]["content"])
+        for path in ("/metrics", "/v1/tracks/{track_id}/audio", "/v1/release")
+    }
+    assert [*kinds.values()] == [{"text/plain"}, {"audio/*"}, {"application/json"}]
     references = set(re.findall(r'"\$ref": ?"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
 
