@@ -12,6 +12,8 @@ Report = Mapping[str, Any]
 
 SHOWN = 8
 """Classes, and queries of each kind, that gained most; as many that lost most."""
+MOST_NAMED = 5
+"""Metrics that the verdict names each way; the tables have all."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,11 @@ class Comparison:
         ]
         for word, found in (("better", [d for d in stand if d.gain > 0]), ("worse", [d for d in stand if d.gain < 0])):
             if found:
-                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found)
-                said.append(f"{self.name_b} is {word} than {self.name_a} in {each}.")
+                # The largest first; ranks are on another scale, and come last.
+                found.sort(key=lambda one: (one.lower_is_better, -abs(one.gain)))
+                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found[:MOST_NAMED])
+                more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+                said.append(f"{self.name_b} is {word} than {self.name_a} in {each}{more}.")
         return " ".join(said)
 
     def grouped(self) -> list[tuple[str, list[tuple[str, Difference]]]]:
