@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -284,6 +284,11 @@ class MulanClient:
         raise UserError(f"{self.url} does not answer as a MuLan endpoint ({response.status_code}: {words})")
 
     def _send(self, method: str, url: str, content: dict[str, Any]) -> httpx.Response:
+        nobody = f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
+        try:
+            _ = urlsplit(url).port  # one above 65535 would be dialled modulo 65536, where somebody else may answer
+        except ValueError as error:
+            raise UserError(nobody) from error
         for left in range(self._retries, -1, -1):
             try:
                 response = self._http.request(method, url, **content)
@@ -295,9 +300,7 @@ class MulanClient:
                 time.sleep(0.2)
                 continue
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                raise UserError(
-                    f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
-                ) from error
+                raise UserError(nobody) from error
             # Ray Serve's own word, in plain text, where a replica died over a request; the API's errors are JSON.
             lost = response.status_code == 500 and "json" not in response.headers.get("content-type", "")
             if not left or not (lost or response.status_code in _BUSY):
