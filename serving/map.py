@@ -20,7 +20,6 @@ from serving.store import TrackStore
 from serving.tracks import Track
 
 MAX_POINTS = 3_000
-_BATCH = 500
 
 
 class CatalogueMap:
@@ -64,10 +63,7 @@ class CatalogueMap:
         ids = (track_id for rows in self._store.scroll(self._collection) for track_id, _ in rows)
         # By a hash of the id: in no order that could mean anything, and without a list of all of them.
         chosen = heapq.nsmallest(MAX_POINTS, ids, key=lambda track_id: zlib.crc32(track_id.encode()))
-        found: list[tuple[Track, np.ndarray]] = []
-        for start in range(0, len(chosen), _BATCH):
-            found += self._store.get(chosen[start : start + _BATCH], collection=self._collection).values()
-        return found
+        return list(self._store.get(chosen, collection=self._collection).values())
 
 
 def flatten(vectors_ND: np.ndarray) -> np.ndarray:

@@ -23,6 +23,8 @@ from serving.tracks import ADDED, METADATA, Track, clean_row, track_of
 
 __all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Stretch", "TrackStore", "collection_name"]
 
+BATCH = 500
+"""Tracks that Milvus is asked for by id at once."""
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
 
@@ -154,7 +156,7 @@ class TrackStore(Windows):
     def added(self, collection: str, *, unknown_to: str) -> list[str]:
         """Tracks that were added to a collection over the API (``tracks.ADDED``) and that another one lacks."""
         ids = [track_id for page in self.scroll(collection, content_hash=ADDED) for track_id, _ in page]
-        known = {track_id for some in _in_turn(ids) for track_id in self.get(some, collection=unknown_to)}
+        known = self.get(ids, collection=unknown_to)
         return [track_id for track_id in ids if track_id not in known]
 
     def copy_added(self, track_ids: Sequence[str], source: str, target: str) -> None:
@@ -240,20 +242,21 @@ class TrackStore(Windows):
 
     def get(self, track_ids: Sequence[str], *, collection: str) -> dict[str, tuple[Track, np.ndarray]]:
         """Tracks and their vectors by id; ids that are not there are left out."""
-        if not track_ids:
-            return {}
+        fields = ["track_id", "vector", *METADATA]
 
-        def ask(client: Any) -> Any:
-            fields = ["track_id", "vector", *METADATA]
-            return client.query(
-                collection,
-                filter=one_of(track_ids),
-                output_fields=fields,
-                consistency_level=CONSISTENCY,
-                timeout=self._timeout_s,
-            )
+        def ask_for(some: Sequence[str]) -> list[dict[str, Any]]:
+            def ask(client: Any) -> Any:
+                return client.query(
+                    collection,
+                    filter=one_of(some),
+                    output_fields=fields,
+                    consistency_level=CONSISTENCY,
+                    timeout=self._timeout_s,
+                )
 
-        rows = self._loaded(collection, ask)
+            return list(self._loaded(collection, ask))
+
+        rows = [row for some in _in_turn(track_ids) for row in ask_for(some)]
         return {row["track_id"]: (track_of(row), np.asarray(row["vector"], np.float32)) for row in rows}
 
     def _insert(
@@ -285,6 +288,6 @@ class TrackStore(Windows):
         return width
 
 
-def _in_turn(track_ids: Sequence[str], number: int = 100) -> Iterator[Sequence[str]]:
-    for first in range(0, len(track_ids), number):
-        yield track_ids[first : first + number]
+def _in_turn(track_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(track_ids), BATCH):
+        yield track_ids[first : first + BATCH]

@@ -67,7 +67,6 @@ def go_live(store: TrackStore, collection: str, *, mlflow_uri: str) -> dict[str,
         UserError: if Milvus is away, or has no such collection; the alias stays where it was.
     """
     before = store.live_collection()
-    store.load(collection)
     added = store.added(before, unknown_to=collection) if before and before != collection else []
     carries = bool(added) and _weights(store, before, mlflow_uri) == _weights(store, collection, mlflow_uri) is not None
     if carries:

@@ -5,6 +5,7 @@ import pytest
 from serving_fixtures import NUM_TRACKS
 
 import serving.map
+import serving.store
 from serving.map import CatalogueMap, choose_labels, flatten
 
 
@@ -50,5 +51,5 @@ def test_a_large_collection_shows_a_sample_that_stays_the_same(store, release, c
 
     assert len(draw()) == NUM_TRACKS
     monkeypatch.setattr(serving.map, "MAX_POINTS", 5)
-    monkeypatch.setattr(serving.map, "_BATCH", 2)
+    monkeypatch.setattr(serving.store, "BATCH", 2)
     assert len(set(draw())) == 5 and draw() == draw()
