@@ -23,15 +23,13 @@ Shape letters: B pairs of this process, c of one chunk, D embedding size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-BATCH_NORM_MOMENTUM = 0.1
-"""Share of a step's statistics in the running ones, as in torch."""
 
 
 @dataclass(frozen=True)
@@ -64,47 +62,53 @@ def backward_through_vectors(
         The loss and the vectors of each tower, detached.
     """
     blocks, replays = [], []
-    for encoding in encodings:
-        cached = caching and len(encoding.chunks) > 1
-        statistics = _Statistics(encoding.module)
-        states, parts = [], []
-        with torch.set_grad_enabled(not cached):
-            for rows in encoding.chunks:
-                states.append(_random_state(encoding.module))
-                parts.append(encoding.encode(rows))
-                statistics.count()
-        block_BD = encoding.in_order(parts)
-        if cached:
-            replays.append((encoding, states, block_BD.requires_grad_()))
-        blocks.append((block_BD, statistics))
-    loss = loss_of(*(block_BD for block_BD, _ in blocks))
-    loss.backward()
-    for encoding, states, block_BD in replays:
-        after = _random_state(encoding.module)
-        for rows, state in zip(encoding.chunks, states, strict=True):
-            _set_random_state(encoding.module, state)
-            encoding.encode(rows).backward(block_BD.grad[rows.to(block_BD.device)])  # type: ignore[index]
-        _set_random_state(encoding.module, after)
-    for _, statistics in blocks:
-        statistics.settle()
-    return loss.detach(), [block_BD.detach() for block_BD, _ in blocks]
+    with ExitStack() as stack:
+        for encoding in encodings:
+            cached = caching and len(encoding.chunks) > 1
+            statistics = stack.enter_context(_Statistics(encoding.module))
+            states, parts = [], []
+            with torch.set_grad_enabled(not cached):
+                for rows in encoding.chunks:
+                    states.append(_random_state(encoding.module))
+                    parts.append(encoding.encode(rows))
+                    statistics.count()
+            block_BD = encoding.in_order(parts)
+            if cached:
+                replays.append((encoding, states, block_BD.requires_grad_()))
+            blocks.append(block_BD)
+        loss = loss_of(*blocks)
+        loss.backward()
+        for encoding, states, block_BD in replays:
+            after = _random_state(encoding.module)
+            for rows, state in zip(encoding.chunks, states, strict=True):
+                _set_random_state(encoding.module, state)
+                encoding.encode(rows).backward(block_BD.grad[rows.to(block_BD.device)])  # type: ignore[index]
+            _set_random_state(encoding.module, after)
+    return loss.detach(), [block_BD.detach() for block_BD in blocks]
 
 
 class _Statistics:
     """BatchNorm's running statistics over one step: they move once, by the mean over all chunks of all workers.
 
     Left alone they would move once a chunk and once more in the second pass, in the order of the chunks, and
-    differently on each worker.
+    differently on each worker. Layers without running statistics have nothing to move. Whatever happens inside, each
+    layer leaves with its own momentum; a step that failed moves nothing.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        norms = _training_norms(module)
-        for norm in norms:
-            norm.momentum = 1.0  # after each chunk the buffers then hold the statistics of that chunk alone
+        self._norms = [norm for norm in _training_norms(module) if norm.running_mean is not None]
+        self._num_chunks = 0
+
+    def __enter__(self) -> _Statistics:
+        norms = self._norms
+        self._momenta = [norm.momentum for norm in norms]
+        self._steps = [norm.num_batches_tracked.clone() for norm in norms]
         self._buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self._before = [buffer.clone() for buffer in self._buffers]
         self._total = [torch.zeros_like(buffer) for buffer in self._buffers]
-        self._num_chunks = 0
+        for norm in norms:
+            norm.momentum = 1.0  # after each chunk the buffers then hold the statistics of that chunk alone
+        return self
 
     def count(self) -> None:
         """Note the statistics of the chunk that was just encoded."""
@@ -112,12 +116,25 @@ class _Statistics:
             torch._foreach_add_(self._total, self._buffers)
         self._num_chunks += 1
 
-    def settle(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         """Move the running statistics; what a step that was not finite has left in them is dropped."""
+        for norm, momentum, steps in zip(self._norms, self._momenta, self._steps, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(steps if kind else steps + 1)
+        if kind:
+            for buffer, before in zip(self._buffers, self._before, strict=True):
+                buffer.copy_(before)
+            return
         average_over_workers(self._total)
-        for buffer, before, total in zip(self._buffers, self._before, self._total, strict=True):
-            moved = torch.lerp(before, total / self._num_chunks, BATCH_NORM_MOMENTUM)
+        shares = [share for norm in self._norms for share in (_share_of_a_step(norm),) * 2]
+        for buffer, before, total, share in zip(self._buffers, self._before, self._total, shares, strict=True):
+            moved = torch.lerp(before, total / self._num_chunks, share)
             buffer.copy_(torch.where(torch.isfinite(moved), moved, before))
+
+
+def _share_of_a_step(norm: Any) -> float:
+    """Share of a step's statistics in the running ones; a momentum of None is torch's word for a plain mean."""
+    return 1.0 / int(norm.num_batches_tracked) if norm.momentum is None else float(norm.momentum)
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

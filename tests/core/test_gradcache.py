@@ -117,6 +117,53 @@ def test_a_step_that_is_not_finite_does_not_live_on_in_the_statistics():
     assert norm.running_var.tolist() == [1.0] * 4
 
 
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("momentum", [0.1, 0.03, None])
+def test_a_layer_keeps_its_own_momentum_and_counts_steps_not_chunks(caching, momentum):
+    """One chunk a step is what torch does by itself; three steps, since None means the mean over the steps so far."""
+    rows = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(1))
+    own, torchs = (torch.nn.BatchNorm1d(4, momentum=momentum) for _ in range(2))
+    for of_step in rows:
+        encoding = Encoding(lambda chosen, x=of_step: own(x[chosen]), [torch.arange(6)], own)
+        backward_through_vectors([encoding], lambda v: v.square().sum(), caching=caching)
+        torchs(of_step)
+    assert own.momentum == momentum
+    assert own.num_batches_tracked == 3
+    torch.testing.assert_close(own.state_dict(), torchs.state_dict())
+    encoding = Encoding(lambda chosen: own(rows[0][chosen]), torch.arange(6).split(3), own)
+    backward_through_vectors([encoding], lambda v: v.square().sum(), caching=caching)
+    assert own.num_batches_tracked == 4, "two chunks are one step"
+
+
+def test_layers_without_running_statistics_have_none_to_move():
+    norm, rows = torch.nn.BatchNorm1d(4, track_running_stats=False), torch.randn(6, 4)
+    for caching in (False, True):
+        encoding = Encoding(lambda chosen: norm(rows[chosen]), torch.arange(6).split(3), norm)
+        loss, _ = backward_through_vectors([encoding], lambda v: v.square().sum(), caching=caching)
+        assert torch.isfinite(loss)
+    assert norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("caching", [False, True])
+def test_a_step_that_fails_leaves_the_layers_as_they_were(caching):
+    norm, rows = torch.nn.BatchNorm1d(4), torch.randn(6, 4)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    encoding = Encoding(lambda chosen: norm(rows[chosen]), torch.arange(6).split(3), norm)
+
+    def fail(vectors):
+        raise ValueError("no loss")
+
+    with pytest.raises(ValueError, match="no loss"):
+        backward_through_vectors([encoding], fail, caching=caching)
+    assert norm.momentum == 0.1
+    torch.testing.assert_close(norm.state_dict(), before)
+    linear = torch.nn.Linear(4, 2)  # a tower without such layers fails as it is
+    with pytest.raises(ValueError, match="no loss"):
+        backward_through_vectors(
+            [Encoding(lambda c: linear(rows[c]), [torch.arange(6)], linear)], fail, caching=caching
+        )
+
+
 def test_only_one_graph_is_alive_at_a_time():
     """The point of it: with caching the graph of the whole batch never exists."""
     alive, most = set(), {}
