@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
 import mlflow
@@ -137,7 +138,7 @@ def register(trained: Trained, decision: Decision, *, card: str, tags: dict[str,
                     python_model=str(PACKAGES / "serving" / "pyfunc.py"),
                     artifacts={"model": str(trained.model)},
                     code_paths=[str(PACKAGES / "mulan_core")],
-                    pip_requirements=["torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"],
+                    pip_requirements=requirements(),
                     registered_model_name=MODEL_NAME,
                 )
             version = info.registered_model_version
@@ -148,6 +149,13 @@ def register(trained: Trained, decision: Decision, *, card: str, tags: dict[str,
         client.log_text(trained.run_id, card, "model_card.md")
         client.set_registered_model_alias(MODEL_NAME, "candidate", version)
     return version
+
+
+def requirements() -> list[str]:
+    """What a registered model needs, in the versions that it was made with: others may load it otherwise."""
+    names = ("torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml")
+    # A build's own mark, as in 2.13.0+cpu, is not in the index that others install from.
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
 
 
 def version_of(trained: Trained, *, mlflow_uri: str) -> str:

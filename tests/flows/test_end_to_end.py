@@ -10,7 +10,7 @@ import mlflow
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, prepared_of, result_of
+from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, result_of
 
 from mulan_core.data import shards
 
@@ -33,6 +33,11 @@ def test_a_second_prepare_does_nothing_and_strict_says_no(home, first):
     assert json.loads(done.stdout)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 65}
     assert "Quarantined: 5" in done.stderr and "undecodable" in done.stderr
     assert {path: path.stat().st_ino for path in prepared_of(home).rglob("*")} == before
+
+
+def test_prepared_data_and_dvcs_cache_of_it_share_their_bytes(home, first):
+    shards_of = list(prepared_of(home).rglob("*.parquet"))
+    assert shards_of and all(path.stat().st_nlink > 1 for path in shards_of)
 
 
 def test_nothing_is_left_running(home, first):
@@ -60,6 +65,11 @@ def test_the_champion_carries_its_lineage(home, first):
     assert f"pitch ROC-AUC | {auc:.3f}" in version.description and "It passed the gate" in version.description
     assert version.tags["mulan.collection"] == first["index"]["collection"]
     assert version.tags["mulan.git_commit"] and version.tags["mulan.flow_run_id"] != "none"
+    needs = mlflow.pyfunc.get_model_dependencies(version.source)
+    pinned = dict(line.strip().split("==") for line in Path(needs).read_text().splitlines() if "mlflow" not in line)
+    assert pinned.keys() == {"torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"}
+    locked = (ROOT / "constraints.txt").read_text().lower()
+    assert all(f"\n{name}=={number}\n" in locked for name, number in pinned.items())
     losses = [point.value for point in client.get_metric_history(first["train"]["run_id"], "loss")]
     assert len(losses) == 8 and losses[-1] < losses[0]
     assert "texts.md" in {item.path for item in client.list_artifacts(first["train"]["run_id"])}
