@@ -48,6 +48,17 @@ def test_every_decision_is_in_the_list():
     assert listed == sorted(p.name for p in (ROOT / "docs/decisions").glob("[0-9]*.md"))
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "findings").glob("*.sh")), ids=lambda p: p.name)
+def test_a_finding_says_what_was_guessed_what_was_seen_and_with_what(script):
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n# "), "it opens by the finding in one sentence"
+    for word in ("# Guess:", "# Seen:", "# With:", "set -euo pipefail", "mktemp -d"):
+        assert word in text, f"{script.name} has no {word}"
+    assert re.search(r"pip install [^\n]*==|npm install [^\n]*@\d", text), f"{script.name} pins no package"
+    assert not re.search(r"(?<![\w/.])(import|from) (mulan_core|serving|flows)\b", text), "it does without this project"
+    subprocess.run(["bash", "-n", script], check=True)
+
+
 def test_the_papers_map_names_files_and_tests_that_exist():
     for row in (ROOT / "docs" / "paper.md").read_text().splitlines():
         file = None
