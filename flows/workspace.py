@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from flows.project import PROJECT
-from mulan_core.config import Config, load_config, to_mapping
+from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
 from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
 from mulan_core.data.uris import is_remote, local_path, locate, marks_of
@@ -133,7 +133,7 @@ def open_workspace(
     prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
     config = replace(config, prepare=prepare)
     catalogue = workspace.folder / config.catalogue
-    _write_catalogue(manifest, catalogue / MANIFEST, allow_outside=allow_outside)
+    _write_catalogue(manifest, catalogue / MANIFEST, prepare)
     _write_playlists(playlists, catalogue)
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
@@ -169,7 +169,8 @@ def write_set_catalogues(workspace: Workspace) -> None:
     for name, one in sets.items():
         try:
             place = one.manifest if is_remote(one.manifest) else workspace.folder / one.manifest
-            _write_catalogue(place, catalogues / name / MANIFEST, allow_outside=one.allow_outside, split="test")
+            prepare = replace(workspace.config.prepare, allow_outside=one.allow_outside)
+            _write_catalogue(place, catalogues / name / MANIFEST, prepare, split="test")
             _write_playlists(one.playlists and workspace.folder / one.playlists, catalogues / name)
         except UserError as error:
             raise UserError(f"evaluate.sets.{name}: {error}") from error
@@ -228,10 +229,11 @@ def _write_playlists(playlists: str | Path | None, catalogue: Path) -> None:
         pq.write_table(read_playlists(playlists), path)
 
 
-def _write_catalogue(manifest: str | Path, path: Path, *, allow_outside: bool, split: str | None = None) -> None:
+def _write_catalogue(manifest: str | Path, path: Path, config: PrepareConfig, *, split: str | None = None) -> None:
     """Copy a manifest with absolute uris and the files' marks, so that DVC sees when one has changed."""
     building = path.with_suffix(".building")
-    with open_manifest(manifest, allow_outside=allow_outside, split=split) as opened:
+    outside, private = config.allow_outside, config.allow_private
+    with open_manifest(manifest, allow_outside=outside, allow_private=private, split=split) as opened:
         carried = [field for field in opened.schema if field.name != "file_mark"]
         schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
         uri = schema.get_field_index("uri")
@@ -241,6 +243,6 @@ def _write_catalogue(manifest: str | Path, path: Path, *, allow_outside: bool, s
                 uris = [locate(value, opened.root) for value in batch.column("uri").to_pylist()]
                 columns = [batch.column(field.name) for field in carried]
                 columns[uri] = pa.array(uris)
-                columns.append(pa.array(marks_of(uris), pa.string()))
+                columns.append(pa.array(marks_of(uris, allow_private=private), pa.string()))
                 file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     building.replace(path)

@@ -280,6 +280,8 @@ class PrepareConfig:
     """Go on where train and valid or test have the same recording; False refuses it (mulan_core/data/overlap.py)."""
     allow_outside: bool = False
     """Take local files outside the manifest's folder."""
+    allow_private: bool = False
+    """Ask for URLs of a table also at loopback, link-local, private and other addresses that are not public."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from mulan_core.errors import UserError
 
 SAMPLE_RATE_HZ = 16_000
 
-Reason = Literal["missing", "empty", "undecodable", "too_short", "too_long", "silent", "not_finite"]
+Reason = Literal["missing", "empty", "undecodable", "too_short", "too_long", "silent", "not_finite", "refused"]
 
 _BLOCK_SAMPLES = 1 << 20  # over all channels: 4 MiB of float32
 _MARGIN_S = 0.25  # decoded on both sides of a clip; soxr's filter needs a fifth of it at 11 kHz, less above

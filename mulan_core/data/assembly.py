@@ -70,7 +70,7 @@ class Bench:
         for track_id, key in self._clips(shard):
             keys.setdefault(track_id, set()).add(key)
         work = []
-        for row, mark in zip(rows, _marks(rows), strict=True):
+        for row, mark in zip(rows, _marks(rows, self.config), strict=True):
             track_id, outcome = row["track_id"], known.get(row["track_id"])
             if outcome and mark and outcome["mark"] == mark and outcome["sha256"]:
                 key = clip_key(outcome["sha256"], row["start_s"], row["duration_s"], self.config)
@@ -225,11 +225,11 @@ class _Clip:
     num_samples: int
 
 
-def _marks(rows: list[dict[str, Any]]) -> list[str | None]:
+def _marks(rows: list[dict[str, Any]], config: PrepareConfig) -> list[str | None]:
     """Marks as the workspace noted them in the manifest; else as they are now."""
     if rows and "file_mark" in rows[0]:
         return [row["file_mark"] for row in rows]
-    return marks_of([row["media_path"] for row in rows])
+    return marks_of([row["media_path"] for row in rows], allow_private=config.allow_private)
 
 
 def _metadata_of(path: Path) -> pa.Table:

@@ -26,7 +26,7 @@ def check_manifest(
 
     Args:
         manifest: a table or a folder of audio, by path or URL.
-        config: the numbers of prepare.
+        config: the numbers of prepare, and whether addresses that are not public may be asked.
         allow_outside: take local files outside the manifest's folder.
         progress: called with the number of rows looked at.
 
@@ -46,13 +46,18 @@ def check_manifest(
     after: Counter[str] = Counter()
     remote = rows = 0
     seconds = 0.0
-    with open_manifest(manifest, problems=problems, allow_outside=allow_outside) as opened:
+    refusals: dict[str, str] = {}
+    allow_private = config.allow_private
+    with open_manifest(manifest, problems=problems, allow_outside=allow_outside, allow_private=allow_private) as opened:
         for batch in opened.batches:
             tracks = batch.to_pylist()
             places = [locate(row["uri"], opened.root) for row in tracks]
-            for row, place, mark in zip(tracks, places, marks_of(places), strict=True):
+            marks = marks_of(places, allow_private=allow_private, refusals=refusals)
+            for row, place, mark in zip(tracks, places, marks, strict=True):
                 remote += is_remote(place)
                 try:
+                    if place in refusals:
+                        raise AudioError("refused", f"{place} is not asked for: {refusals.pop(place)}")
                     seconds += _clip_length(row, place, mark, config)
                     splits[row["split"]] += 1
                 except AudioError as error:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from mulan_core.audio.decode import AudioError, check_wave, decode_clip
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
+from mulan_core.data.addresses import PrivateAddressError
 from mulan_core.data.uris import is_remote, local_path, open_uri
 
 CUTTING = 1
@@ -84,12 +85,12 @@ def fetch_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> d
 
     Args:
         row: which file and stretch.
-        config: decides the key.
+        config: decides the key, and whether addresses that are not public may be asked.
         downloads: a folder that the decoder sees too; large remote files are copied there.
     """
     nothing = dict.fromkeys(("sha256", "clip_key", "reason", "detail", "data", "path"))
     try:
-        sha256, data, path = _fetch(row["uri"], downloads)
+        sha256, data, path = _fetch(row["uri"], downloads, allow_private=config.allow_private)
     except AudioError as error:
         return {**row, **nothing, "reason": error.reason, "detail": str(error)}
     key = clip_key(sha256, row["start_s"], row["duration_s"], config)
@@ -129,17 +130,19 @@ def encode_clip(row: dict[str, Any], config: PrepareConfig) -> dict[str, Any]:
     return {name: (row | {"audio": audio})[name] for name in OUTCOME.names}
 
 
-def _fetch(uri: str, downloads: Path) -> tuple[str, bytes | None, str | None]:
+def _fetch(uri: str, downloads: Path, *, allow_private: bool) -> tuple[str, bytes | None, str | None]:
     """Its sha256, and its bytes or the path of a file that holds them."""
     remote = is_remote(uri)
     for attempt in range(1, _TRIES + 1):
         try:
-            with open_uri(uri) as file:
+            with open_uri(uri, allow_private=allow_private) as file:
                 return _read(file, uri, downloads)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise AudioError("missing", f"there is no file {uri}") from error
         except AudioError:
             raise
+        except PrivateAddressError as error:
+            raise AudioError("refused", f"{uri} is not asked for: {error}") from error
         except Exception as error:  # each protocol's library has exceptions of its own
             if attempt == _TRIES or not remote or isinstance(error, PermissionError):
                 told = " ".join(str(error).split()) or type(error).__name__

@@ -23,8 +23,12 @@ ENDINGS = frozenset((
 COLUMNS = ["uri", "title", "artist", "texts"]
 
 
-def read_folder(path: str | Path) -> Table:
+def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
     """List a folder, its folders included, and read the tags of its audio files as the rows are asked for.
+
+    Args:
+        path: the folder, or the URL of one.
+        allow_private: ask its files from addresses that are not public, too.
 
     Raises:
         UserError: if the folder cannot be listed or holds no audio.
@@ -37,15 +41,17 @@ def read_folder(path: str | Path) -> Table:
     def chunks() -> Iterator[Chunk]:
         for first in range(0, len(files), CHUNK_ROWS):
             names = files[first : first + CHUNK_ROWS]
-            yield Chunk(list(range(first + 1, first + 1 + len(names))), [_row(name, root) for name in names])
+            yield Chunk(
+                list(range(first + 1, first + 1 + len(names))), [_row(name, root, allow_private) for name in names]
+            )
 
     return Table(COLUMNS, None, chunks())
 
 
-def _row(name: str, root: str) -> dict[str, Any]:
+def _row(name: str, root: str, allow_private: bool) -> dict[str, Any]:
     tags = Tags()
     # A file that cannot be opened is a row all the same: prepare says why it is unusable.
-    with suppress(OSError), open_uri(locate(name, root)) as file:
+    with suppress(OSError), open_uri(locate(name, root), allow_private=allow_private) as file:
         tags = read_tags(file, name)
     title = tags.title or PurePosixPath(name).stem.replace("_", " ")
     return {"uri": name, "title": title, "artist": tags.artist, "texts": tags.texts}

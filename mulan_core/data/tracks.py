@@ -76,7 +76,12 @@ class Manifest:
 
 @contextmanager
 def open_manifest(
-    path: str | Path, *, problems: Problems | None = None, allow_outside: bool = True, split: str | None = None
+    path: str | Path,
+    *,
+    problems: Problems | None = None,
+    allow_outside: bool = True,
+    allow_private: bool = True,
+    split: str | None = None,
 ) -> Iterator[Manifest]:
     """Open and check a manifest without holding its rows.
 
@@ -90,6 +95,7 @@ def open_manifest(
         problems: collects the bad rows instead of an error at the end.
         allow_outside: take local paths outside the manifest's folder. The commands ask the user; a table of our own
             making was judged when it came in.
+        allow_private: take URLs of addresses that are not public. The same holds.
         split: the split of tracks without one, instead of one by their hash.
 
     Raises:
@@ -97,25 +103,25 @@ def open_manifest(
     """
     collected = problems or Problems(str(path))
     root = root_of(path)
-    with _open_rows(path, collected) as table:
+    with _open_rows(path, collected, allow_private=allow_private) as table:
         carried, types = _carried_columns(path, table)
         if table.schema is None and not table.columns:  # JSONL: only a pass over the rows tells the types
             unread = Problems(str(path))
-            with _open_rows(path, unread) as first_pass:
+            with _open_rows(path, unread, allow_private=allow_private) as first_pass:
                 carried, types = _infer_columns(path, first_pass, unread)
         schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
-        refuse = partial(why_refused, root=root, allow_outside=allow_outside)
+        refuse = partial(why_refused, root=root, allow_outside=allow_outside, allow_private=allow_private)
         check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected, split=split)
         yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
 
 
-def read_manifest(path: str | Path, *, allow_outside: bool = True) -> pa.Table:
+def read_manifest(path: str | Path, *, allow_outside: bool = True, allow_private: bool = True) -> pa.Table:
     """Read and check a whole manifest; see ``open_manifest``.
 
     Raises:
         UserError: as ``open_manifest``.
     """
-    with open_manifest(path, allow_outside=allow_outside) as manifest:
+    with open_manifest(path, allow_outside=allow_outside, allow_private=allow_private) as manifest:
         return pa.Table.from_batches(manifest.batches, manifest.schema)
 
 
@@ -141,9 +147,9 @@ def read_playlists(path: str | Path) -> pa.Table:
 
 
 @contextmanager
-def _open_rows(path: str | Path, problems: Problems) -> Iterator[Table]:
+def _open_rows(path: str | Path, problems: Problems, *, allow_private: bool) -> Iterator[Table]:
     if is_folder(path):
-        yield read_folder(path)
+        yield read_folder(path, allow_private=allow_private)
         return
     with open_table(path, problems, wanted=[*SCHEMA.names, "text"]) as table:
         yield table

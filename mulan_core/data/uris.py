@@ -13,18 +13,27 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from mulan_core.data.addresses import ALLOW, PrivateAddressError, refusal_behind, why_private
 from mulan_core.errors import UserError
 
 PROTOCOLS = ("file", "s3", "gs", "http", "https", "az")
 """What a URL may start with. fsspec knows more, such as archives within archives; a manifest needs none of them."""
 
+HTTP = ("http", "https")
+"""Those whose hosts a URL chooses; a bucket's host is in the user's configuration."""
+
 REMOTE_THREADS = 32
 """Requests for marks at once: each waits for its server nearly all the time."""
 
 
+def scheme_of(uri: str | Path) -> str:
+    """What a URL starts with, in small letters; empty for a path."""
+    return str(uri).partition("://")[0].lower() if "://" in str(uri) else ""
+
+
 def is_remote(uri: str | Path) -> bool:
     """True for a URL that is not on this machine's disks."""
-    return "://" in str(uri) and not str(uri).startswith("file://")
+    return scheme_of(uri) not in ("", "file")
 
 
 def is_folder(path: str | Path) -> bool:
@@ -45,23 +54,39 @@ def root_of(manifest: str | Path) -> str:
 def locate(uri: str, root: str) -> str:
     """Where a track's audio is: a relative uri starts at the catalogue's root, others stand as they are."""
     if "://" in uri:
-        return local_path(uri) if uri.startswith("file://") else uri
+        return uri if is_remote(uri) else local_path(uri)
     if Path(uri).is_absolute():
         return uri
     return f"{root}/{uri}" if is_remote(root) else str(Path(root) / uri)
 
 
-def why_refused(uri: str, root: str, *, allow_outside: bool) -> str | None:
+def why_refused(uri: str, root: str, *, allow_outside: bool, allow_private: bool) -> str | None:
     """Why a manifest may not name this uri, or None.
 
     A table that somebody else has written must not make the endpoint play any file of this machine, so local paths
-    stay under the catalogue's root unless the user says otherwise. URLs are as reachable to others as to us.
+    stay under the catalogue's root; nor may it make prepare ask services that only this machine or its network
+    reaches, so http(s) addresses are public ones; unless the user says otherwise. Buckets (``s3://``, ``gs://``,
+    ``az://``) are read with the credentials of whoever runs prepare, from the endpoint that they have configured: a
+    table may name whatever those credentials open.
+
+    Args:
+        uri: as the table has it.
+        root: of the manifest; see ``root_of``.
+        allow_outside: take local paths outside the root.
+        allow_private: take addresses that are not public.
     """
-    scheme = uri.partition("://")[0].lower() if "://" in uri else ""
-    if (scheme and scheme not in PROTOCOLS) or "::" in uri:
+    scheme, place = scheme_of(uri), locate(uri, root)
+    if scheme and scheme not in PROTOCOLS:
         return f"{uri!r} is not a path or a URL that starts with {', '.join(PROTOCOLS)}"
     if "\0" in uri:
         return f"{uri!r} holds a zero byte"
+    if scheme_of(place) in HTTP:
+        if not allow_private and (reason := why_private(place)):
+            return f"{uri!r} {reason}; {ALLOW}"
+    elif is_remote(place) and "::" in uri:
+        return f"{uri!r} holds '::', which would lead from one file system into another"
+    elif scheme == "az" and {"@", "."} & set(urlsplit(uri).netloc):  # its library would sign in there as us
+        return f"{uri!r} names an account; a table names containers of the account that you have configured"
     if allow_outside or is_remote(uri):
         return None
     path = local_path(uri)
@@ -76,53 +101,74 @@ def why_refused(uri: str, root: str, *, allow_outside: bool) -> str | None:
 def local_path(uri: str | Path) -> str:
     """A path, also where it came as a file:// URL."""
     uri = str(uri)
-    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    return unquote(urlsplit(uri).path) if scheme_of(uri) == "file" else uri
 
 
 @contextmanager
-def open_uri(uri: str | Path) -> Iterator[BinaryIO]:
+def open_uri(uri: str | Path, *, allow_private: bool) -> Iterator[BinaryIO]:
     """Open a path or URL for reading.
+
+    Args:
+        uri: what to open.
+        allow_private: ask addresses that are not public, too. What the user has typed may be anywhere; what a table
+            names is ``prepare.allow_private``'s to decide.
 
     Raises:
         FileNotFoundError: if there is nothing.
+        PrivateAddressError: if it leads to an address that is not public, at once, after DNS, or behind a redirect.
         OSError: if it cannot be reached, whatever the protocol's library calls that.
     """
     if not is_remote(uri):
         with Path(local_path(uri)).open("rb") as file:
             yield file
         return
+    if scheme_of(uri) in HTTP and not allow_private and (reason := why_private(str(uri))):
+        raise PrivateAddressError(f"it {reason}; {ALLOW}")
     try:
-        opened = fsspec.open(str(uri), "rb").open()
+        filesystem, path = _filesystem(uri, allow_private=allow_private)
+        opened = filesystem.open(path, "rb")
     except ImportError as error:
         raise OSError(f"{error} (mulan[s3] and mulan[gcs] do)") from error
-    except OSError:
-        raise
     except Exception as error:  # each protocol's library has exceptions of its own
+        if refusal := refusal_behind(error):
+            raise refusal from error
+        if isinstance(error, OSError):
+            raise
         raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
     with opened:
-        yield opened
+        try:
+            yield opened
+        except Exception as error:  # reading asks the address anew for every piece
+            if (refusal := refusal_behind(error)) and refusal is not error:
+                raise refusal from error
+            raise
 
 
-def marks_of(uris: Sequence[str]) -> list[str | None]:
+def marks_of(uris: Sequence[str], *, allow_private: bool, refusals: dict[str, str] | None = None) -> list[str | None]:
     """What tells a changed file from the same one without reading it: size and time, or the server's ETag.
 
     Null where the file is missing or out of reach, empty where its server tells nothing of it.
+
+    Args:
+        uris: where the files are.
+        allow_private: as for ``open_uri``.
+        refusals: takes, by uri, the sentences of those that led to an address that is not public.
     """
     if not any(map(is_remote, uris)):
-        return [_mark(uri) for uri in uris]
+        return [_mark(uri, allow_private, refusals) for uri in uris]
     with ThreadPoolExecutor(REMOTE_THREADS) as pool:
-        return list(pool.map(_mark, uris))
+        return list(pool.map(lambda uri: _mark(uri, allow_private, refusals), uris))
 
 
 def list_files(folder: str | Path) -> list[str]:
-    """Relative paths of all files under a folder, sorted; hidden ones are left out.
+    """Relative paths of all files under a folder that the user has named, sorted; hidden ones are left out.
 
     Raises:
         UserError: if it cannot be listed.
     """
     try:
         if is_remote(folder):
-            fs, base = fsspec.core.url_to_fs(str(folder))
+            fs, base = _filesystem(folder, allow_private=True)
             found = [path[len(base.rstrip("/")) + 1 :] for path in fs.find(base)]
         else:
             base = local_path(folder)
@@ -133,14 +179,28 @@ def list_files(folder: str | Path) -> list[str]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
 
 
-def _mark(uri: str) -> str | None:
+def _filesystem(uri: str | Path, *, allow_private: bool) -> tuple[Any, str]:
+    """The only way to a server: fsspec's file system for a URL, and the path in it."""
+    scheme, _, rest = str(uri).partition("://")
+    url = f"{scheme.lower()}://{rest}"
+    if scheme.lower() in HTTP:
+        from mulan_core.data.web import http_filesystem  # aiohttp takes a while to import
+
+        return http_filesystem(allow_private=allow_private), url
+    return fsspec.core.url_to_fs(url)
+
+
+def _mark(uri: str, allow_private: bool, refusals: dict[str, str] | None) -> str | None:
     try:
         if not is_remote(uri):
             stat = Path(uri).stat()
             return f"{stat.st_size}:{stat.st_mtime_ns}"
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = _filesystem(uri, allow_private=allow_private)
         facts: dict[str, Any] = fs.info(path)
-    except Exception:  # whatever it is, prepare meets it again when it reads the file, and says so
+    except Exception as error:  # whatever it is, prepare meets it again when it reads the file, and says so
+        refusal = refusal_behind(error)
+        if refusal and refusals is not None:
+            refusals[uri] = str(refusal)
         return None
     times = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "last_modified", "mtime")
     known = next((str(facts[name]) for name in times if facts.get(name)), None)

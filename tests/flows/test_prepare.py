@@ -1,11 +1,16 @@
 """Prepare on a real Ray: what it makes, what a second run leaves alone, and how it bears bad files and kills."""
 
+import http.server
+import ipaddress
 import json
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +247,40 @@ def test_table_and_audio_on_s3(bucket, tmp_path):
     open_workspace(tmp_path / "home", manifest="s3://music/tracks.csv")
     changes = prepare(catalogue, tmp_path / "out", CONFIG)["changes"]
     assert changes == {"new": 0, "changed": 2, "removed": 0, "unchanged": 1}
+
+
+def test_a_name_that_leads_inside_goes_to_quarantine_and_the_job_goes_on(tmp_path):
+    """By the machine's own name, which leads to itself or to its network; a table may not make us ask there."""
+    try:
+        at = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        pytest.skip("this machine's name has no address")
+    if ipaddress.ip_address(at).is_global:
+        pytest.skip("this machine's name has a public address")
+    folder, asked = tmp_path / "catalogue", []
+    folder.mkdir()
+    for i in range(5):
+        make_audio(folder / f"{i}.wav", i)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def send_response(self, *args):
+            asked.append(self.path)
+            super().send_response(*args)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer((at, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uris = [*(f"{i}.wav" for i in range(4)), f"http://{socket.gethostname()}:{server.server_port}/4.wav"]
+        write_manifest(folder, [{"track_id": f"t{i}", "uri": uri} for i, uri in enumerate(uris)])
+        closed = prepare(folder, tmp_path / "out", CONFIG)
+        assert (closed["usable"], closed["quarantined"], asked) == (4, {"refused": 1}, [])
+        (row,) = pq.read_table(tmp_path / "out" / shards.QUARANTINE).to_pylist()
+        assert f"{socket.gethostname()} is at {at}, a" in row["detail"] and "prepare.allow_private" in row["detail"]
+        allowed = prepare(folder, tmp_path / "out", replace(CONFIG, allow_private=True))
+        server.shutdown()
+    assert (allowed["usable"], allowed["quarantined"]) == (5, {}) and "/4.wav" in asked
