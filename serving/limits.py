@@ -99,7 +99,8 @@ class Guard:
                 spans=[(name, start - started, end - started) for name, start, end in timing.spans],
                 error=state["error_code"],
                 key_id=state["key"].key_id if state["key"] else None,
-                traceparent=headers.get("traceparent"),
+                traceparent=tuple(headers.getlist("traceparent")),
+                tracestate=tuple(headers.getlist("tracestate")),
             )
             for recorder in self._recorders:
                 recorder(record)

@@ -30,8 +30,10 @@ class Record:
     """Stages with their start and end, seconds after the request came."""
     error: str | None
     key_id: str | None
-    traceparent: str | None
-    """The caller's own trace, in the W3C's form."""
+    traceparent: tuple[str, ...] = ()
+    """The caller's own trace, in the W3C's form, as often as the header came."""
+    tracestate: tuple[str, ...] = ()
+    """What the caller's tracing systems say beside it; passed on."""
 
 
 Recorder = Callable[[Record], None]

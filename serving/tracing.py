@@ -1,150 +1,155 @@
 """Traces of requests, sent to an OpenTelemetry collector where OTEL_EXPORTER_OTLP_ENDPOINT names one.
 
-A request is a span, its stages are spans below it, and a caller's ``traceparent`` is taken up. They go out as OTLP over
-HTTP from a thread of their own; where the collector is slow or away they are dropped, and requests do not wait.
-
-The spans are put together here from what is known when the answer is out, so OpenTelemetry's SDK is not needed: only
-its wire format, ``opentelemetry-proto``, which MLflow brings along.
+A request is a span and its stages are spans below it. They are made when the answer is out, from what was noted on the
+way; OpenTelemetry's SDK then says which are kept, by the caller's ``traceparent`` and by OTEL_TRACES_SAMPLER, and sends
+them from a thread of its own. Where the collector is slow or away they are dropped, and requests do not wait.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
-import queue
-import re
-import secrets
-import threading
-import time
-from urllib.parse import unquote
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-import httpx
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+import requests
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serving.records import Record
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_MOST_QUEUED, _MOST_SENT, _EVERY_S = 2_000, 500, 1.0
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables that name the collector; the first is the whole address, the second goes without ``/v1/traces``."""
+
+_CLOSE_MS = 5_000
+_TALKATIVE = ("opentelemetry.exporter.otlp", "opentelemetry.exporter.http", "opentelemetry.trace.propagation")
+"""Loggers that have a line for each failed batch, and for each odd header of a caller."""
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 
 logger = logging.getLogger("mulan.serving")
 
 
-class TraceExporter:
-    """A recorder that sends traces.
+class Traces:
+    """A recorder that makes spans of requests.
 
     Args:
-        endpoint: the collector's address, without ``/v1/traces``.
-        headers: sent with every batch, such as a collector's token.
-        resource: what all spans say of their source, such as ``service.name``.
+        exporter: takes the finished spans.
+        resource: what all spans say of their source, such as ``service.name``; what the environment says
+            (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) is added, and a service that nobody has named is ``mulan``.
     """
 
-    def __init__(self, endpoint: str, *, headers: dict[str, str], resource: dict[str, str]) -> None:
-        self._url = f"{endpoint.rstrip('/')}/v1/traces"
-        self._headers = {**headers, "Content-Type": "application/x-protobuf"}
-        self._resource = [_attribute(name, value) for name, value in resource.items()]
-        self._queue: queue.Queue[Record | None] = queue.Queue(_MOST_QUEUED)
-        self._is_away = False
-        self._thread = threading.Thread(target=self._send_all, daemon=True, name="traces")
-        self._thread.start()
+    def __init__(self, exporter: SpanExporter, *, resource: dict[str, str]) -> None:
+        source = Resource.create(resource)
+        if str(source.attributes[SERVICE_NAME]).startswith("unknown_service"):
+            source = source.merge(Resource({SERVICE_NAME: "mulan"}))
+        # Not the process's global provider: Ray and MLflow have traces of their own.
+        self._provider = TracerProvider(resource=source, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(_ToldOnce(exporter)))
+        self._tracer = self._provider.get_tracer("mulan.serving")
 
     def __call__(self, record: Record) -> None:
-        """Take a request in; drops it where too many wait."""
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self._warn("too many traces are waiting")
+        """Take a request in; drops it where the sampler says so or too many wait."""
+        around = _TRACE_CONTEXT.extract(_carrier(record), context=Context())
+        whole = self._tracer.start_span(
+            f"{record.method} {record.route}",
+            context=around,
+            kind=SpanKind.SERVER,
+            start_time=record.began_ns,
+            attributes={
+                "http.request.method": record.method,
+                "http.route": record.route,
+                "http.response.status_code": record.status,
+                "mulan.request_id": record.request_id,
+                **({"error.type": record.error} if record.error else {}),
+            },
+        )
+        if not whole.is_recording():
+            return
+        if record.status >= 500:
+            whole.set_status(Status(StatusCode.ERROR))
+        below = set_span_in_context(whole, Context())
+        for name, start, end in record.spans:
+            stage = self._tracer.start_span(name, context=below, start_time=record.began_ns + int(start * 1e9))
+            stage.end(record.began_ns + int(end * 1e9))
+        whole.end(record.began_ns + int(record.seconds * 1e9))
 
     def close(self) -> None:
-        """Send what waits."""
-        self._queue.put(None)
-        self._thread.join(10)
+        """Send what waits, for some seconds."""
+        self._provider.force_flush(_CLOSE_MS)
+        self._provider.shutdown()
 
-    def _send_all(self) -> None:
-        with httpx.Client(timeout=5.0, headers=self._headers) as client:
-            is_last = False
-            while not is_last:
-                batch = [self._queue.get()]
-                if batch[0] is not None and self._queue.qsize() < _MOST_SENT:
-                    time.sleep(_EVERY_S)  # more are on their way
-                while len(batch) < _MOST_SENT and not self._queue.empty():
-                    batch.append(self._queue.get())
-                is_last = None in batch
-                records = [record for record in batch if record is not None]
-                if records:
-                    self._send(client, records)
 
-    def _send(self, client: httpx.Client, records: list[Record]) -> None:
-        request = ExportTraceServiceRequest()
-        group = request.resource_spans.add()
-        group.resource.attributes.extend(self._resource)
-        scope = group.scope_spans.add()
-        scope.scope.name = "mulan.serving"
-        for record in records:
-            scope.spans.extend(spans_of(record))
+class _ToldOnce(SpanExporter):
+    """An exporter whose failures are told once, until it works again; the SDK would tell of every batch."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter, self._is_away = exporter, False
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch."""
         try:
-            client.post(self._url, content=request.SerializeToString()).raise_for_status()
+            result = self._exporter.export(spans)
+        except Exception as error:  # whatever it is, it costs traces and nothing else
+            self._tell(f": {error}")
+            return SpanExportResult.FAILURE
+        if result is SpanExportResult.SUCCESS:
             self._is_away = False
-        except httpx.HTTPError as error:
-            self._warn(str(error) or type(error).__name__)
+        else:
+            self._tell("")
+        return result
 
-    def _warn(self, reason: str) -> None:
-        if not self._is_away:  # once, until it is back
-            logger.warning("traces are dropped: %s", reason)
+    def shutdown(self) -> None:
+        """End what is being sent."""
+        self._exporter.shutdown()
+
+    def _tell(self, reason: str) -> None:
+        if not self._is_away:
+            logger.warning("traces are dropped: the collector takes none%s", reason)
         self._is_away = True
 
 
-def spans_of(record: Record) -> list[Span]:
-    """The request and its stages."""
-    around = _TRACEPARENT.fullmatch(record.traceparent or "")
-    trace = bytes.fromhex(around[1]) if around else secrets.token_bytes(16)
-    whole = Span(
-        trace_id=trace,
-        span_id=secrets.token_bytes(8),
-        parent_span_id=bytes.fromhex(around[2]) if around else b"",
-        name=f"{record.method} {record.route}",
-        kind=Span.SPAN_KIND_SERVER,
-        start_time_unix_nano=record.began_ns,
-        end_time_unix_nano=record.began_ns + int(record.seconds * 1e9),
-        attributes=[
-            _attribute("http.request.method", record.method),
-            _attribute("http.route", record.route),
-            _attribute("http.response.status_code", record.status),
-            _attribute("mulan.request_id", record.request_id),
-            *([_attribute("error.type", record.error)] if record.error else []),
-        ],
-        status=Status(code=Status.STATUS_CODE_ERROR if record.status >= 500 else Status.STATUS_CODE_UNSET),
-    )
-    stages = [
-        Span(
-            trace_id=trace,
-            span_id=secrets.token_bytes(8),
-            parent_span_id=whole.span_id,
-            name=name,
-            kind=Span.SPAN_KIND_INTERNAL,
-            start_time_unix_nano=record.began_ns + int(start * 1e9),
-            end_time_unix_nano=record.began_ns + int(end * 1e9),
-        )
-        for name, start, end in record.spans
-    ]
-    return [whole, *stages]
-
-
-def traces_from_environment(model_version: str, collection: str) -> TraceExporter | None:
-    """The exporter that the environment asks for.
-
-    Reads OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS (``name=value,...``) and OTEL_SERVICE_NAME.
-    """
-    endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if not endpoint:
+def collector_address() -> str | None:
+    """Where the environment has traces sent, in full; None where it wants none."""
+    is_off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    if is_off or os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
         return None
-    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",") if pair)
-    resource = {"service.name": os.environ.get("OTEL_SERVICE_NAME") or "mulan"}
-    resource |= {"mulan.model_version": model_version, "mulan.collection": collection}
-    return TraceExporter(endpoint, headers={n.strip(): unquote(v.strip()) for n, _, v in pairs}, resource=resource)
+    whole, base = (os.environ.get(name, "").strip() for name in ENDPOINTS)
+    return whole or (f"{base.rstrip('/')}/v1/traces" if base else None)
 
 
-def _attribute(name: str, value: str | int) -> KeyValue:
-    kind = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=value)
-    return KeyValue(key=name, value=kind)
+def traces_from_environment(model_version: str, collection: str) -> Traces | None:
+    """The recorder that the environment asks for, by OpenTelemetry's own variables.
+
+    Besides those of the address (``ENDPOINTS``) OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_TIMEOUT and the like,
+    OTEL_TRACES_SAMPLER, OTEL_BSP_*, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_SDK_DISABLED count.
+    """
+    address = collector_address()
+    if address is None:
+        return None
+    session = requests.Session()
+    session.trust_env = not _is_loopback(address)  # no proxy of the environment reaches this machine's own
+    resource = {"mulan.model_version": model_version, "mulan.collection": collection}
+    return Traces(OTLPSpanExporter(endpoint=address, session=session), resource=resource)
+
+
+def _carrier(record: Record) -> dict[str, list[str]]:
+    """The caller's headers, as W3C Trace Context reads them: two traceparents are none."""
+    if len(record.traceparent) != 1:
+        return {}
+    return {"traceparent": list(record.traceparent), "tracestate": list(record.tracestate)}
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

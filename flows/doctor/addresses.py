@@ -226,12 +226,15 @@ def _said(answer: httpx.Response) -> str:
 
 def check_traces(_: Settings) -> Iterator[Finding]:
     """The collector of traces, where one is named."""
-    if endpoint := os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+    from serving.tracing import ENDPOINTS, collector_address
+
+    if endpoint := collector_address():
         try:
-            httpx.post(f"{endpoint.rstrip('/')}/v1/traces", content=b"", timeout=TIMEOUT_S)
+            httpx.post(endpoint, content=b"", timeout=TIMEOUT_S)
             yield ok("traces", f"{_plain_address(endpoint)} answers")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            todo = "start the collector, or unset OTEL_EXPORTER_OTLP_ENDPOINT: the endpoint goes on without its traces"
+            named = next(name for name in ENDPOINTS if os.environ.get(name))
+            todo = f"start the collector, or unset {named}: the endpoint goes on without its traces"
             yield warning("traces", f"{_plain_address(endpoint)} does not answer ({_reason(error)})", todo)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from serving_fixtures import SERVE, check_error, ids, metric, run_bare, tone, wav
 
 from mulan_core.data.tracks import read_playlists
@@ -22,8 +23,9 @@ from mulan_core.errors import UserError
 from serving.app import create_api
 from serving.feedback import to_playlists
 from serving.query_log import QueryLog, read_query_log
+from serving.records import Record
 from serving.service import Service
-from serving.tracing import TraceExporter, traces_from_environment
+from serving.tracing import Traces, traces_from_environment
 
 pytestmark = pytest.mark.slow
 
@@ -176,43 +178,186 @@ def collector(status=200):
         server.shutdown()
 
 
-def test_traces_arrive_with_their_stages(service, monkeypatch):
-    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-    with collector() as (address, got):
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address + "/")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%20b")
-        traces = traces_from_environment("7", "tracks_7")
-        with run_bare(create_api(service, SERVE, traces=traces)) as url:
-            headers = {"traceparent": f"00-{trace}-{parent}-01"}
-            httpx.post(f"{url}/v1/search", json={"text": "velvet rhinoceros"}, headers=headers)
-            httpx.get(f"{url}/v1/tracks/nobody")
-        traces.close()
-    assert {path for path, _, _ in got} == {"/v1/traces"} and got[0][1]["x-token"] == "a b"
+def spans_of(got):
+    """What a collector got, and the attributes of its source."""
     spans, resource = [], {}
     for _, _, body in got:
         (group,) = ExportTraceServiceRequest.FromString(body).resource_spans
         resource = {item.key: item.value.string_value for item in group.resource.attributes}
         spans += list(group.scope_spans[0].spans)
+    return spans, resource
+
+
+def test_traces_arrive_with_their_stages(service, monkeypatch):
+    with collector() as (address, got):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address + "/")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=a%20b")
+        traces = traces_from_environment("7", "tracks_7")
+        with run_bare(create_api(service, SERVE, traces=traces)) as url:
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
+            httpx.post(f"{url}/v1/search", json={"text": "velvet rhinoceros"}, headers=headers)
+            httpx.get(f"{url}/v1/tracks/nobody")
+            httpx.get(f"{url}/v1/release", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+        traces.close()
+    assert {path for path, _, _ in got} == {"/v1/traces"} and got[0][1]["x-token"] == "a b"
+    spans, resource = spans_of(got)
     assert resource["service.name"] == "mulan" and resource["mulan.model_version"] == "7"
     search = next(span for span in spans if span.name == "POST /v1/search")
-    assert (search.trace_id.hex(), search.parent_span_id.hex()) == (trace, parent)
+    assert (search.trace_id.hex(), search.parent_span_id.hex()) == (TRACE, PARENT)
+    assert search.trace_state == "vendor=1"
     stages = [span for span in spans if span.parent_span_id == search.span_id]
     assert {span.name for span in stages} == {"encode", "search"}
     for span in stages:
         assert span.trace_id == search.trace_id
         assert search.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= search.end_time_unix_nano + 1_000_000
-    assert any(span.name == "GET /v1/tracks/{track_id:path}" for span in spans)
+    assert {span.name for span in spans if not span.parent_span_id} == {"GET /v1/tracks/{track_id:path}"}
     assert "rhinoceros" not in str(got) and "nobody" not in str(got)
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+JOINED = [
+    f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-03", f"01-{TRACE}-{PARENT}-01", f"cc-{TRACE}-{PARENT}-01-more-yet",
+    f" 00-{TRACE}-{PARENT}-01\t",
+]  # fmt: skip
+UNSAMPLED = [f"00-{TRACE}-{PARENT}-00", f"00-{TRACE}-{PARENT}-02", f"cc-{TRACE}-{PARENT}-00-more"]
+INVALID = [
+    "", "x", f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{'0' * 16}-01", f"ff-{TRACE}-{PARENT}-01",
+    f"00-{TRACE.upper()}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01-more", f"00-{TRACE}-{PARENT}", f"0-{TRACE}-{PARENT}-01",
+    f"00-{TRACE[1:]}-{PARENT}-01", f"00-{TRACE}-{PARENT}-0g", f"00_{TRACE}_{PARENT}_01", f"cc-{TRACE}-{PARENT}-01more",
+    "00-" * 400, f"00-{TRACE}-{PARENT}-00-",
+]  # fmt: skip
+SAMPLED = (f"00-{TRACE}-{PARENT}-01",)
+
+
+def record_of(*traceparent, status=200, request_id="r", tracestate=()):
+    return Record(
+        request_id=request_id, method="GET", route="/v1/release", status=status, began_ns=time.time_ns(), seconds=0.25,
+        spans=[("encode", 0.1, 0.2)], error=None, key_id=None, traceparent=traceparent, tracestate=tracestate,
+    )  # fmt: skip
+
+
+def sent(records, monkeypatch, **environment):
+    """The requests' own spans by their ids, as a collector gets them."""
+    with collector() as (address, got):
+        for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": address, **environment}.items():
+            monkeypatch.setenv(name, value.replace("ADDRESS", address))
+        traces = traces_from_environment("7", "tracks_7")
+        if traces is None:
+            return None
+        for record in records:
+            traces(record)
+        traces.close()
+    spans, _ = spans_of(got)
+    roots = {attribute_of(span, "mulan.request_id"): span for span in spans if span.kind == span.SPAN_KIND_SERVER}
+    assert len(spans) == 2 * len(roots), "each with its stage"
+    return roots
+
+
+def attribute_of(span, name):
+    return next(item.value.string_value for item in span.attributes if item.key == name)
+
+
+def test_a_caller_s_trace_is_joined_as_w3c_trace_context_says(monkeypatch):
+    headers = [(one,) for one in JOINED + UNSAMPLED + INVALID] + [(), SAMPLED * 2, (*SAMPLED, UNSAMPLED[0])]
+    records = [record_of(*header, request_id=str(number)) for number, header in enumerate(headers)]
+    roots = sent(records, monkeypatch)
+    for number, header in enumerate(headers):
+        root = roots.get(str(number))
+        if header[:1] and header[0] in UNSAMPLED and len(header) == 1:
+            assert root is None, header
+        elif header[:1] and header[0] in JOINED and len(header) == 1:
+            assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, PARENT), header
+        else:
+            assert root.trace_id.hex() not in (TRACE, "0" * 32) and root.parent_span_id == b"", header
+    ids = [root.trace_id for root in roots.values() if root.trace_id.hex() != TRACE]
+    assert len(set(ids)) == len(ids), "traces of our own are each their own"
+
+
+def test_tracestate_is_passed_on_with_the_trace_it_belongs_to(monkeypatch):
+    state = ("vendor=1,other=2", "third=3")
+    records = [record_of(*SAMPLED, request_id="a", tracestate=state), record_of("x", request_id="b", tracestate=state)]
+    roots = sent(records, monkeypatch)
+    assert (roots["a"].trace_state, roots["b"].trace_state) == ("vendor=1,other=2,third=3", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "kept"),
+    [
+        ({}, {"own", "joined"}),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, set()),
+        ({"OTEL_TRACES_SAMPLER": "always_on"}, {"own", "joined", "unsampled"}),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}, {"joined"}),
+        ({"OTEL_SDK_DISABLED": "true"}, None),
+        ({"OTEL_TRACES_EXPORTER": "none"}, None),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ADDRESS/own/path", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+         {"own", "joined"}),
+    ],
+)  # fmt: skip
+def test_the_usual_variables_decide_what_is_sent(environment, kept, monkeypatch):
+    records = [record_of(request_id="own"), record_of(*SAMPLED, request_id="joined")]
+    records += [record_of(UNSAMPLED[0], request_id="unsampled")]
+    roots = sent(records, monkeypatch, **environment)
+    assert (roots and set(roots)) == (kept and set(kept)) or (kept == set() and roots == {})
+
+
+def test_a_collector_of_this_machine_is_not_asked_through_a_proxy(monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    nobody = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9")
+    assert set(sent([record_of()], monkeypatch, OTEL_EXPORTER_OTLP_TIMEOUT="1", **nobody)) == {"r"}
+
+
+def test_only_what_is_our_fault_is_an_error(monkeypatch):
+    roots = sent(
+        [record_of(status=status, request_id=str(status)) for status in (200, 404, 499, 500, 503)], monkeypatch
+    )
+    assert {name for name, span in roots.items() if span.status.code == span.status.STATUS_CODE_ERROR} == {"500", "503"}
+    assert all(span.end_time_unix_nano - span.start_time_unix_nano == 250_000_000 for span in roots.values())
+
+
+def test_nobody_else_s_traces_are_touched(monkeypatch):
+    from opentelemetry import trace
+
+    before = trace.get_tracer_provider()
+    sent([record_of()], monkeypatch)
+    assert trace.get_tracer_provider() is before
 
 
 def test_a_collector_that_is_away_costs_nothing(service, monkeypatch, caplog):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     assert traces_from_environment("7", "tracks_7") is None
-    traces = TraceExporter("http://127.0.0.1:9", headers={}, resource={})
+    for name, value in (("ENDPOINT", "http://127.0.0.1:9"), ("TIMEOUT", "1")):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+    traces = traces_from_environment("7", "tracks_7")
     with run_bare(create_api(service, SERVE, traces=traces)) as url:
-        assert httpx.get(f"{url}/v1/release").status_code == 200
+        for _ in range(3):
+            assert httpx.get(f"{url}/v1/release").status_code == 200
+            time.sleep(0.1)
+        began = time.perf_counter()
+        for _ in range(3_000):  # more than the queue holds
+            traces(record_of())
+        assert time.perf_counter() - began < 5
+    began = time.perf_counter()
     traces.close()
+    assert time.perf_counter() - began < 20
+
+
+def test_a_collector_that_fails_is_told_once_until_it_is_back(caplog):
+    answers = [SpanExportResult.FAILURE] * 3 + [SpanExportResult.SUCCESS] + [SpanExportResult.FAILURE] * 2
+
+    class Flaky(SpanExporter):
+        def export(self, spans):
+            return answers.pop(0)
+
+    traces = Traces(Flaky(), resource={})
+    with caplog.at_level("WARNING", logger="mulan.serving"):
+        while answers:
+            traces(record_of())
+            traces._provider.force_flush()
+    assert caplog.text.count("traces are dropped") == 2
+    traces._provider.shutdown()
 
 
 @contextmanager
