@@ -15,18 +15,23 @@ from starlette.datastructures import Headers
 
 from serving.errors import ApiError
 from serving.keys import Key, KeyFile, Scope, is_loopback
+from serving.origins import is_same_site, parse_host
+from serving.prefix import announced_prefix
 
-OPEN_PATHS = ("/", "/livez", "/readyz", "/docs", "/openapi.json", "/docs/oauth2-redirect")
+OPEN_PATHS = ("", "/livez", "/readyz", "/docs", "/openapi.json")
 _MAX_BUCKETS = 10_000
+_SHOWN = 100
+"""Characters of a caller's header that an error repeats."""
 
 
 def scope_needed(method: str, path: str) -> Scope | None:
     """What a request needs; None where anyone may ask."""
-    if path in OPEN_PATHS or path.startswith("/page/"):
+    bare = path.rstrip("/")
+    if bare in OPEN_PATHS or path.startswith("/page/"):
         return None
-    if path == "/metrics":
+    if bare == "/metrics":
         return "admin"
-    if method == "DELETE" or (method == "POST" and path.rstrip("/") == "/v1/tracks"):
+    if method == "DELETE" or (method == "POST" and bare == "/v1/tracks"):
         return "write"
     return "read"
 
@@ -85,7 +90,9 @@ class Access:
             ApiError: 401 without a good key, 403 for a scope it lacks or a foreign page, 429 above its rate.
         """
         needed = scope_needed(method, path)
-        self._check_origin(headers)
+        announced_prefix(headers)
+        if needed is not None or method not in ("GET", "HEAD"):  # what is open holds nothing that is not public
+            self._check_origin(headers)
         if self._keys is None or not self._keys.exists:
             if self._is_local and not self._allow_open:
                 self._check_host(headers)
@@ -118,12 +125,31 @@ class Access:
             )
 
     def _check_origin(self, headers: Headers) -> None:
-        origin = headers.get("origin")
-        if origin is None or origin in self._origins or origin.partition("://")[2] == headers.get("host"):
+        origin, host = headers.get("origin"), headers.get("host", "")
+        if origin is None or origin in self._origins or is_same_site(origin, host):
             return
-        raise ApiError(403, "pages of other sites may not ask; see serve.cors_origins")
+        # No page can set this header. Where a proxy gives the request another Host, it is the browser's word that the
+        # page came from the address that it asks; see docs/decisions/0029-behind-a-proxy.md.
+        if headers.get("sec-fetch-site") == "same-origin" and origin != "null":
+            return
+        raise ApiError(
+            403,
+            f"pages of other sites may not ask: Origin is {_shown(origin)}, Host is {_shown(host)}; if that page is "
+            "MuLan's own behind a proxy, have the proxy pass on the Host it was asked for (nginx: proxy_set_header "
+            "Host $http_host;), else see serve.cors_origins",
+        )
 
     def _check_host(self, headers: Headers) -> None:
-        name, _, port = headers.get("host", "").rpartition(":")
-        if not is_loopback(name if port.isdigit() and name else headers.get("host", "")):
-            raise ApiError(403, "without keys the endpoint answers to 127.0.0.1 and localhost alone")
+        text = headers.get("host", "")
+        host = parse_host(text)
+        if host is None or not is_loopback(host.name):
+            raise ApiError(
+                403,
+                f"without keys the endpoint answers to 127.0.0.1 and localhost alone, and Host is {_shown(text)}; to "
+                "serve other names make a key with `mulan keys create NAME`, or start it with --open where a firewall "
+                "keeps strangers out",
+            )
+
+
+def _shown(value: str) -> str:
+    return repr(value[:_SHOWN]) if value else "missing"

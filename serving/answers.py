@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import schemas
+from serving.prefix import put_before
 from serving.service import Service
 from serving.timing import Timing
 
@@ -28,6 +29,7 @@ def answer(service: Service, request: Request, content: dict[str, Any], status: 
     service.metrics.count_stages(timing_ms)
     frame = {"request_id": request.state.request_id, "release": name_of(service), "timing_ms": timing_ms}
     headers = {"Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in timing_ms.items())}
+    content = put_before(request.state.prefix, content)
     return JSONResponse(content | frame, headers=headers, status_code=status)
 
 

@@ -6,32 +6,40 @@ description comes from ``schemas``.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
+from serving import schemas
 from serving.access import Access
 from serving.answers import ERRORS, name_of
 from serving.catalogue import catalogue_routes
 from serving.choices import choice_routes
+from serving.document import SERVERS, describe_all, operation_id
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
 from serving.keys import KeyFile
 from serving.limits import Guard
+from serving.methods import Methods, forgive_slashes
+from serving.prefix import Prefix
 from serving.queries import query_routes
 from serving.query_log import QueryLog
 from serving.records import Recorder, request_log
 from serving.service import Service
 
 PAGE = Path(__file__).resolve().parent / "page"
-_PAGE_HEADERS = {
+_CDN = "https://cdn.jsdelivr.net"
+_POLICIES = {
     # The page needs nothing from elsewhere; anything else in it did not come from us.
-    "Content-Security-Policy": "default-src 'self'; media-src 'self' blob:; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
+    "index.html": "default-src 'self'; media-src 'self' blob:; frame-ancestors 'none'",
+    "docs.html": f"default-src 'self'; script-src 'self' {_CDN}; style-src 'self' 'unsafe-inline' {_CDN}; "
+    "img-src 'self' data:; frame-ancestors 'none'",
 }
 
 
@@ -57,6 +65,11 @@ def create_api(
         summary="Music search by meaning.",
         description="Every answer names the release that gave it and the time of each stage. Errors have one shape.",
         version="1",
+        servers=SERVERS,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
     )
     install_handlers(api)
     access = Access(
@@ -68,6 +81,7 @@ def create_api(
     )
     recorders = [request_log(service.release.model_version, service.release.collection)]
     recorders += [traces] if traces else []
+    api.add_middleware(Methods, router=api.router)
     api.add_middleware(Guard, access=access, metrics=service.metrics, recorders=recorders, config=config)
     if config.cors_origins:
         api.add_middleware(
@@ -77,23 +91,28 @@ def create_api(
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
+    api.add_middleware(Prefix)
     log = query_log or QueryLog(None, "off")
     api.include_router(query_routes(service, log))
     api.include_router(choice_routes(service, log))
     api.include_router(catalogue_routes(service, log))
     api.include_router(_probes(service))
-    _add_page(api)
+    _add_pages(api)
+    forgive_slashes(api.router)
+    describe_all(api)
     return api
 
 
 def _probes(service: Service) -> APIRouter:
     routes = APIRouter(tags=["operation"])
 
-    @routes.get("/livez", summary="The process answers")
+    @routes.get("/livez", summary="The process answers", responses={200: {"model": schemas.LiveAnswer}})
     async def livez() -> Response:
         return JSONResponse({"status": "alive"})
 
-    @routes.get("/readyz", summary="A search would work now", responses={503: ERRORS[503]})
+    ready: dict[int | str, dict[str, Any]] = {200: {"model": schemas.ReadyAnswer}, 503: ERRORS[503]}
+
+    @routes.get("/readyz", summary="A search would work now", responses=ready)
     async def readyz() -> Response:
         try:
             await service.ready()
@@ -104,15 +123,28 @@ def _probes(service: Service) -> APIRouter:
     plain = {"description": "Prometheus's text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
     @routes.get("/metrics", summary="Numbers for Prometheus", response_class=Response, responses={200: plain})
-    async def numbers() -> Response:
+    async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
 
 
-def _add_page(api: FastAPI) -> None:
-    @api.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
-
+def _add_pages(api: FastAPI) -> None:
+    for path, name in (("/", "index.html"), ("/docs", "docs.html")):
+        api.add_route(path, _page(name), include_in_schema=False)
     api.mount("/page", StaticFiles(directory=PAGE))
+
+
+def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """A page of ours. Its addresses begin with ``./``, which holds wherever a proxy shows it at ``.../``.
+
+    Where the proxy tells its prefix they are written out: it may show the page at ``/music`` too.
+    """
+    text = (PAGE / name).read_text(encoding="utf-8")
+    headers = {"Content-Security-Policy": _POLICIES[name], "Cache-Control": "no-cache"}
+
+    async def page(request: Request) -> Response:
+        prefix = request.state.prefix
+        return HTMLResponse(text.replace('="./', f'="{prefix}/') if prefix else text, headers=headers)
+
+    return page

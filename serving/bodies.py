@@ -83,44 +83,37 @@ def with_json(fields: dict[str, Any], *names: str) -> dict[str, Any]:
     return read
 
 
-def request_body(json_model: type[BaseModel], examples: dict[str, Any], form_fields: dict[str, Any]) -> dict[str, Any]:
+def request_body(
+    json_model: type[BaseModel], examples: dict[str, Any], form_name: str, form_fields: dict[str, Any]
+) -> dict[str, Any]:
     """OpenAPI of a route that takes JSON or an upload on the same path."""
-    schema = json_model.model_json_schema()
-    schema = _inline(schema, schema.pop("$defs", {}))
-    named = {name: {"value": value} for name, value in examples.items()}
-    content = {"application/json": {"schema": schema, "examples": named}} | _form(form_fields, ["audio"])
+    content = _json(json_model, examples) | _form(form_name, form_fields, ["audio"])
     return {"requestBody": {"required": True, "content": content}}
 
 
 def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
     """OpenAPI of a route that takes JSON alone."""
-    body = request_body(model, examples, {})
-    del body["requestBody"]["content"]["multipart/form-data"]
-    return body
+    return {"requestBody": {"required": True, "content": _json(model, examples)}}
 
 
-def upload_body(form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def upload_body(form_name: str, form_fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
     """OpenAPI of a route that takes an upload alone."""
-    return {"requestBody": {"required": True, "content": _form(form_fields, ["audio", *required])}}
+    return {"requestBody": {"required": True, "content": _form(form_name, form_fields, ["audio", *required])}}
 
 
-def _form(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _json(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    named = {name: {"value": value} for name, value in examples.items()}
+    return {"application/json": {"schema": schema, "examples": named}}
+
+
+def _form(name: str, fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
     audio = {"type": "string", "format": "binary", "description": "WAV, FLAC, OGG or MP3."}
     schema = {
+        "title": name,
         "type": "object",
         "required": required,
         "properties": {"audio": audio, **fields},
         "additionalProperties": False,
     }
     return {"multipart/form-data": {"schema": schema}}
-
-
-def _inline(schema: Any, definitions: dict[str, Any]) -> Any:
-    """Put definitions where they are referred to; these models are not among FastAPI's own components."""
-    if isinstance(schema, list):
-        return [_inline(item, definitions) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inline(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
-    return {key: _inline(value, definitions) for key, value in schema.items()}

@@ -15,6 +15,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
+from serving.prefix import without_prefix
 
 OVERLAP_K = 10
 _PATH = "/v1/search"
@@ -38,6 +39,7 @@ class Canary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, and now and then note what was asked and answered."""
+        scope = without_prefix(scope)
         if (
             scope["type"] != "http"
             or (scope["method"], scope["path"]) != ("POST", _PATH)

@@ -16,10 +16,17 @@ from serving.query_log import QueryLog
 from serving.service import Service
 
 _TEXT = {"type": "string"}
-_AUDIO = {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_AUDIO = {
+    "audio/*": _BYTES,
+    # Generators of clients know no wildcards; this one they read as bytes.
+    "application/octet-stream": _BYTES,
+}
 _PLAYED: dict[int | str, dict[str, Any]] = {
     200: {"description": "The track's file", "content": _AUDIO},
-    206: {"description": "The part of it that Range asks for", "content": _AUDIO},
+    206: {"description": "The parts of it that Range asks for", "content": _AUDIO | {"multipart/byteranges": _BYTES}},
+    304: {"description": "The caller has it, as If-None-Match or If-Modified-Since says"},
+    412: ERRORS[404],
     416: ERRORS[404],
 }
 _TRACK_FORM = {
@@ -43,7 +50,7 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         response_class=Response,
         responses=ERRORS | _PLAYED,
     )
-    async def play(request: Request, track_id: str) -> Response:
+    async def play_track(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
         path, kind = locate_media(track, service.media_root)
         return AudioFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
@@ -53,7 +60,7 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         summary="Look up a track",
         responses=ERRORS | {200: {"model": schemas.TrackAnswer}},
     )
-    async def track(request: Request, track_id: str) -> Response:
+    async def get_track(request: Request, track_id: str) -> Response:
         found, _ = await service.track(track_id, timing_of(request))
         return answer(service, request, {"track": service.show(found)})
 
@@ -61,9 +68,9 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         "/v1/tracks",
         summary="Add a track to the live collection, or replace one",
         responses=ERRORS | {200: {"model": schemas.AddedAnswer}},
-        openapi_extra=upload_body(_TRACK_FORM, ["track_id"]),
+        openapi_extra=upload_body("TrackUpload", _TRACK_FORM, ["track_id"]),
     )
-    async def add(request: Request) -> Response:
+    async def add_track(request: Request) -> Response:
         if is_json(request):
             raise ApiError(415, "send multipart/form-data with audio")
         timing = timing_of(request)
@@ -78,7 +85,7 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         summary="Delete a track from the live collection",
         responses=ERRORS | {200: {"model": schemas.DeletedAnswer}},
     )
-    async def delete(request: Request, track_id: str) -> Response:
+    async def delete_track(request: Request, track_id: str) -> Response:
         await service.delete(track_id, timing_of(request))
         return answer(service, request, {"deleted": track_id})
 
@@ -87,13 +94,13 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         summary="The catalogue as points of a plane",
         responses=ERRORS | {200: {"model": schemas.MapAnswer}},
     )
-    async def draw_map(request: Request) -> Response:
+    async def get_map(request: Request) -> Response:
         with timing_of(request).stage("map"):
             drawn = await service.map()
         return answer(service, request, drawn)
 
     @routes.get("/v1/release", summary="Say what is served", responses={200: {"model": schemas.ReleaseAnswer}})
-    async def release() -> Response:
+    async def get_release() -> Response:
         return JSONResponse(
             name_of(service)
             | {

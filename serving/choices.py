@@ -25,7 +25,7 @@ def choice_routes(service: Service, log: QueryLog) -> APIRouter:
         responses=ERRORS | {409: ERRORS[404], 200: {"model": schemas.FeedbackAnswer}},
         openapi_extra=json_body(schemas.FeedbackRequest, _CLICK),
     )
-    async def feedback(request: Request) -> Response:
+    async def send_feedback(request: Request) -> Response:
         if not log.is_on:
             raise ApiError(409, "the query log is off, so there is nothing to add this to; see serve.query_log")
         if not is_json(request):

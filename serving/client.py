@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
@@ -138,7 +138,7 @@ class MulanClient:
     when it is done twice.
 
     Args:
-        url: of the endpoint, such as ``http://127.0.0.1:8000``.
+        url: of the endpoint, such as ``http://127.0.0.1:8000`` or ``https://site.example/music``.
         key: an API key, where the endpoint wants one.
         timeout_s: how long one answer may take.
         retries: how often a busy endpoint is asked again, after the time that its ``Retry-After`` says.
@@ -279,6 +279,9 @@ class MulanClient:
             return answer
         if isinstance(answer, dict) and isinstance(answer.get("error"), dict):
             raise UserError(f"the endpoint at {self.url} answers: {answer['error']['message']}")
+        if response.has_redirect_location:  # not followed: a key is for the address that was given
+            elsewhere = urljoin(str(response.url), response.headers["location"]).removesuffix(path)
+            raise UserError(f"{self.url} sends on to {elsewhere}; give that address, if you trust it")
         # Serve itself answers in plain text, for example while nothing is deployed.
         words = " ".join(response.text.split())[:200]
         raise UserError(f"{self.url} does not answer as a MuLan endpoint ({response.status_code}: {words})")

@@ -24,6 +24,7 @@ CODES = {
     405: "method_not_allowed",
     408: "too_slow",
     409: "conflict",
+    412: "precondition_failed",
     413: "too_large",
     415: "unsupported_media_type",
     416: "no_such_part",

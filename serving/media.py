@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import mimetypes
+import os
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from anyio import to_thread
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.staticfiles import NotModifiedResponse
+from starlette.types import Receive, Scope, Send
 
 from serving.errors import ApiError
 from serving.tracks import Track
 
 # What soundfile decodes and Python's table may not know.
 _TYPES = {".flac": "audio/flac", ".ogg": "audio/ogg", ".opus": "audio/ogg", ".mp3": "audio/mpeg", ".wav": "audio/wav"}
+MAX_RANGES = 32
+"""Of one request; the answer to more is the whole file."""
+_RANGE = re.compile(r"(?P<first>[0-9]{1,99})-(?P<last>[0-9]{0,99})|-(?P<suffix>[0-9]{1,99})")
 
 
 def is_playable(track: Track, media_root: Path | None) -> bool:
@@ -38,21 +48,103 @@ def locate_media(track: Track, media_root: Path | None) -> tuple[Path, str]:
 
 
 class AudioFile(FileResponse):
-    """A file, or the part of it that ``Range`` asks for; what is wrong with a range is told as all errors are."""
+    """A file, or the parts of it that ``Range`` asks for (RFC 9110, sections 13 and 14).
+
+    Starlette's own answer refuses what the RFC would have ignored (other units, ranges that cannot be read) and the
+    whole of a set of which one part does not exist; it also reads Range with HEAD, and no precondition.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it.
 
         Raises:
-            ApiError: 400 for a range that cannot be read, 416 for one that the file does not have.
+            ApiError: 412 where If-Match or If-Unmodified-Since does not hold, 416 where nothing of a range exists.
         """
+        headers = Headers(scope=scope)
+        if self.stat_result is None:
+            self.stat_result = await to_thread.run_sync(os.stat, self.path)
+            self.set_stat_headers(self.stat_result)
+        if is_changed(self.headers, headers):
+            raise ApiError(412, "the file is not the one that If-Match or If-Unmodified-Since names")
+        if scope["method"] in ("GET", "HEAD") and is_known(self.headers, headers):
+            await NotModifiedResponse(self.headers)(scope, receive, send)
+            return
+        if scope["method"] != "GET" or len(headers.getlist("range")) > 1:
+            scope = {**scope, "headers": [item for item in scope["headers"] if item[0] != b"range"]}
+        await super().__call__(scope, receive, send)
 
-        async def sent(message: Message) -> None:
-            if message.get("status") == 416:
-                whole = {"Content-Range": dict(message["headers"])[b"content-range"].decode()}
-                raise ApiError(416, "the file has no such part", headers=whole)
-            if message.get("status") == 400:
-                raise ApiError(400, "the header Range must be like bytes=0-1023")
-            await send(message)
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        ranges = satisfiable_ranges(http_range, file_size)
+        if ranges is None:
+            raise ApiError(416, "the file has no such part", headers={"Content-Range": f"bytes */{file_size}"})
+        return ranges
 
-        await super().__call__(scope, receive, sent)
+
+def satisfiable_ranges(text: str, size: int) -> list[tuple[int, int]] | None:
+    """The parts of a file of ``size`` bytes that a header Range asks for and that exist.
+
+    Returns:
+        Starts and ends (exclusive) in ascending order, those that touch made one; empty where the header is to be
+        ignored and the whole file is the answer; None where it can be read and nothing of it exists.
+
+    >>> [satisfiable_ranges(text, 10) for text in ("bytes=-4, 0-0,99-", "lines=1-2", "bytes=10-")]
+    [[(0, 1), (6, 10)], [], None]
+    """
+    unit, _, set_of_ranges = text.partition("=")
+    asked = [part.strip(" \t") for part in set_of_ranges.split(",")]
+    matches = [_RANGE.fullmatch(part) for part in asked if part]  # a list may have empty members
+    if unit.lower() != "bytes" or not 0 < len(matches) <= MAX_RANGES:
+        return []
+    parts: list[tuple[int, int]] = []
+    for match in matches:
+        if match is None:
+            return []
+        if match["suffix"]:
+            start, end = max(size - int(match["suffix"]), 0), size
+            if size == 0 and int(match["suffix"]):
+                return []  # the last bytes of an empty file are there, but no Content-Range can name them
+        else:
+            start, end = int(match["first"]), size
+            if match["last"]:
+                if int(match["last"]) < start:
+                    return []
+                end = min(int(match["last"]) + 1, size)
+        if start < end:
+            parts.append((start, end))
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(parts):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged or None
+
+
+def is_known(file: Headers, request: Headers) -> bool:
+    """Whether the caller has the file already, as If-None-Match or else If-Modified-Since says."""
+    if "if-none-match" in request:
+        return _names(request.getlist("if-none-match"), file["etag"], weakly=True)
+    since, modified = _date(request.get("if-modified-since")), _date(file["last-modified"])
+    return since is not None and modified is not None and modified <= since
+
+
+def is_changed(file: Headers, request: Headers) -> bool:
+    """Whether the file is another than If-Match or else If-Unmodified-Since asks for."""
+    if "if-match" in request:
+        return not _names(request.getlist("if-match"), file["etag"], weakly=False)
+    since, modified = _date(request.get("if-unmodified-since")), _date(file["last-modified"])
+    return since is not None and modified is not None and modified > since
+
+
+def _names(lists: list[str], etag: str, *, weakly: bool) -> bool:
+    text = ",".join(lists)
+    named = {quoted if weakly else weak + quoted for weak, quoted in re.findall(r'(W/)?("[^"]*")', text)}
+    return text.strip() == "*" or etag in named
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -41,6 +41,7 @@ _TAGS = {
     "a track": {"track_id": "demo-00042"},
     "own labels": {"track_id": "demo-00042", "labels": ["calm", "wild"]},
 }
+_TEXTS = {"texts": {"texts": ["calm piano", "techno"]}}
 
 
 def query_routes(service: Service, log: QueryLog) -> APIRouter:
@@ -51,7 +52,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
         "/v1/search",
         summary="Find tracks by words, by audio, like a track, or by several of these",
         responses=ERRORS | {200: {"model": schemas.SearchAnswer}},
-        openapi_extra=request_body(schemas.SearchRequest, _SEARCHES, _SEARCH_FORM),
+        openapi_extra=request_body(schemas.SearchRequest, _SEARCHES, "SearchUpload", _SEARCH_FORM),
     )
     async def search(request: Request) -> Response:
         timing = timing_of(request)
@@ -81,7 +82,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
         "/v1/tag",
         summary="Say which labels fit",
         responses=ERRORS | {200: {"model": schemas.TagAnswer}},
-        openapi_extra=request_body(schemas.TagRequest, _TAGS, _LABELS_FORM),
+        openapi_extra=request_body(schemas.TagRequest, _TAGS, "TagUpload", _LABELS_FORM),
     )
     async def tag(request: Request) -> Response:
         timing = timing_of(request)
@@ -99,7 +100,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
         "/v1/embed",
         summary="Turn texts or audio into vectors",
         responses=ERRORS | {200: {"model": schemas.EmbedAnswer}},
-        openapi_extra=request_body(schemas.EmbedRequest, {"texts": {"texts": ["calm piano", "techno"]}}, {}),
+        openapi_extra=request_body(schemas.EmbedRequest, _TEXTS, "EmbedUpload", {}),
     )
     async def embed(request: Request) -> Response:
         timing = timing_of(request)

@@ -142,7 +142,10 @@ class TrackInfo(BaseModel):
     artist: str
     dataset: str
     labels: list[str]
-    audio_url: str | None = Field(description="Where it plays, relative to this endpoint; null where it cannot.")
+    audio_url: str | None = Field(
+        description="Where it plays: a path on the host that was asked, under the proxy's X-Forwarded-Prefix if it "
+        "sends one; null where it cannot."
+    )
 
 
 class TrackHit(TrackInfo):
@@ -227,6 +230,18 @@ class ReleaseAnswer(ReleaseName):
     num_tracks: int
     labels: list[str] = Field(description="The catalogue's labels, most frequent first.")
     takes_feedback: bool = Field(description="The query log is on, so choices are worth sending.")
+
+
+class LiveAnswer(BaseModel):
+    """That the process answers."""
+
+    status: str
+
+
+class ReadyAnswer(LiveAnswer):
+    """That a search would work."""
+
+    release: ReleaseName
 
 
 class MapPoint(BaseModel):

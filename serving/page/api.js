@@ -4,6 +4,7 @@ import { $ } from "./dom.js";
 import { toWav } from "./audio.js";
 
 const KEY = "mulan-key"; // in sessionStorage: gone with the tab
+const HOME = new URL("..", import.meta.url); // this file is page/api.js of the endpoint, under whatever path a proxy shows it
 let asking = null;
 
 export class EndpointError extends Error {
@@ -37,13 +38,23 @@ function wantKey(refused) {
   return asking;
 }
 
+/** The address of something of the endpoint's, as this browser reaches it. */
+export const at = (path) => new URL(path, HOME).href;
+
+/** What an answer that is not the endpoint's own means: a proxy gave it. */
+function byProxy(status) {
+  if (status === 413) return "The file is too large for the server in front of the endpoint.";
+  if ([502, 503, 504].includes(status)) return "The server in front of the endpoint does not reach it. Is it still running?";
+  return `The endpoint answered ${status}.`;
+}
+
 async function send(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = new Headers(options.headers);
   if (key) headers.set("Authorization", `Bearer ${key}`);
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(at(path), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new EndpointError("down", "The endpoint does not answer. Is it still running?");
@@ -52,7 +63,7 @@ async function send(path, options = {}) {
   // Only where a key would help does the answer say how to give one.
   if (response.status === 401 && response.headers.has("WWW-Authenticate") && (await wantKey(key))) return send(path, options);
   const { error } = (await response.json().catch(() => null)) ?? {};
-  throw new EndpointError(error?.code, error?.message ?? `The endpoint answered ${response.status}.`);
+  throw new EndpointError(error?.code, error?.message ?? byProxy(response.status));
 }
 
 const getJson = async (path) => (await send(path)).json();
@@ -79,31 +90,33 @@ async function postAudio(path, file, fields) {
   }
 }
 
-export const getRelease = () => getJson("/v1/release");
-export const getMap = () => getJson("/v1/map");
-export const getTrack = (id) => getJson(`/v1/tracks/${encodeURIComponent(id)}`);
-export const tagTrack = (id) => postJson("/v1/tag", { track_id: id });
-export const tagFile = (file) => postAudio("/v1/tag", file, {});
-export const sendChoice = (requestId, id) => postJson("/v1/feedback", { request_id: requestId, track_id: id });
+export const getRelease = () => getJson("v1/release");
+export const getMap = () => getJson("v1/map");
+export const getTrack = (id) => getJson(`v1/tracks/${encodeURIComponent(id)}`);
+export const tagTrack = (id) => postJson("v1/tag", { track_id: id });
+export const tagFile = (file) => postAudio("v1/tag", file, {});
+export const sendChoice = (requestId, id) => postJson("v1/feedback", { request_id: requestId, track_id: id });
 
 /** A search: `text`, `track` or `file`, with `not` (words to be away from), `labels`, `k` and `offset`. */
 export function search({ text, track, file, not, labels, k, offset }) {
   const fields = { k, offset };
   if (not) fields.negative_text = not;
   if (labels.length) fields.filter = { labels };
-  if (file) return postAudio("/v1/search", file, fields);
-  return postJson("/v1/search", track ? { ...fields, track_id: track.track_id } : { ...fields, text });
+  if (file) return postAudio("v1/search", file, fields);
+  return postJson("v1/search", track ? { ...fields, track_id: track.track_id } : { ...fields, text });
 }
 
+const audioOf = (track) => `v1/tracks/${encodeURIComponent(track.track_id)}/audio`;
+
 /** The bytes of a track's audio, or null where they are more than `most`. */
-export async function getAudio(url, signal, most = Infinity) {
-  const response = await send(url, { signal });
+export async function getAudio(track, signal, most = Infinity) {
+  const response = await send(audioOf(track), { signal });
   if (Number(response.headers.get("Content-Length")) <= most) return response.blob();
   await response.body.cancel();
   return null;
 }
 
 /** What an audio element may play: it cannot send a key, so with one the audio is fetched first. */
-export async function playable(url, signal) {
-  return sessionStorage.getItem(KEY) ? URL.createObjectURL(await getAudio(url, signal)) : url;
+export async function playable(track, signal) {
+  return sessionStorage.getItem(KEY) ? URL.createObjectURL(await getAudio(track, signal)) : at(audioOf(track));
 }

@@ -1,6 +1,6 @@
 /* The search page: what is asked for, its address, and what keys, files and the microphone do. */
 
-import { EndpointError, getRelease, getTrack, search, sendChoice, tagFile } from "./api.js";
+import { EndpointError, at, getRelease, getTrack, search, sendChoice, tagFile } from "./api.js";
 import { RECORD_S, record } from "./audio.js";
 import { $, button, element, facet, nameOf, short } from "./dom.js";
 import { markFound, openMap, watchMap } from "./map.js";
@@ -27,7 +27,7 @@ function ask(change) {
   if (query.track) parameters.set("like", query.track.track_id);
   if (query.not) parameters.set("not", query.not);
   for (const label of query.labels) parameters.append("label", label);
-  history.pushState(null, "", `${parameters}` ? `/?${parameters}` : "/");
+  history.pushState(null, "", at(`${parameters}` ? `?${parameters}` : ""));
   address = location.search;
   showQuery();
   run();
@@ -280,6 +280,7 @@ function onKey(event) {
 
 /* ---- start ---- */
 
+$("no-script").remove();
 $("search").addEventListener("submit", (event) => {
   event.preventDefault();
   const not = $("not").value.trim();

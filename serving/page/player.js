@@ -1,6 +1,6 @@
 /* The player at the foot of the page: one track at a time, its waveform, and in it the stretch that matched. */
 
-import { getAudio, playable } from "./api.js";
+import { EndpointError, getAudio, playable } from "./api.js";
 import { outline } from "./audio.js";
 import { $, PAUSE, PLAY, clock, colour, nameOf, paper } from "./dom.js";
 
@@ -9,6 +9,7 @@ const MAX_DRAWN_BYTES = 30e6; // larger files play without a waveform: it would 
 const audio = $("audio");
 let track = null;
 let peaks = null;
+let refused = null; // why the endpoint does not hand the track out, in its words
 let loading = null; // of the track on its way; aborted when another one is wanted
 let changed = () => {};
 let failed = () => {};
@@ -22,7 +23,7 @@ export function watchPlayer(onChange, onError) {
   for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, show);
   audio.addEventListener("timeupdate", showTime);
   audio.addEventListener("loadedmetadata", draw);
-  audio.addEventListener("error", () => track && failed("This track cannot be played here."));
+  audio.addEventListener("error", () => track && failed(refused ?? "This track cannot be played here."));
   $("seek").addEventListener("input", () => {
     if (audio.duration) audio.currentTime = ($("seek").value / 1000) * audio.duration;
   });
@@ -44,17 +45,19 @@ export async function play(wanted) {
   $("player").hidden = false;
   show();
   try {
-    const source = await playable(track.audio_url, signal);
+    const source = await playable(track, signal);
     if (signal.aborted) return undefined;
     audio.src = source;
     if (track.start_s) audio.currentTime = track.start_s;
     audio.play().catch(() => {}); // the error event says why
-    const bytes = await getAudio(track.audio_url, signal, MAX_DRAWN_BYTES);
+    const bytes = await getAudio(track, signal, MAX_DRAWN_BYTES);
     const drawn = bytes && (await outline(bytes, PEAKS));
     if (!signal.aborted) peaks = drawn;
     draw();
   } catch (error) {
-    if (!signal.aborted && !audio.src) failed(error.message); // without a waveform it still plays
+    if (signal.aborted) return undefined;
+    if (error instanceof EndpointError) refused = error.message;
+    if (refused || !audio.src) failed(error.message); // without a waveform it still plays
   }
   return undefined;
 }
@@ -71,7 +74,7 @@ export function close() {
   loading?.abort();
   audio.pause();
   if (audio.src.startsWith("blob:")) URL.revokeObjectURL(audio.src);
-  track = peaks = null;
+  track = peaks = refused = null;
   audio.removeAttribute("src");
   $("player").hidden = true;
   changed();

@@ -120,10 +120,10 @@ class Page:
 
 
 @contextmanager
-def run_chromium(folder):
+def run_chromium(folder, *flags):
     """A browser with its profile in an empty folder; gives one page."""
     process = subprocess.Popen(
-        [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
+        [CHROMIUM, *_FLAGS, *flags, f"--user-data-dir={folder}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -12,6 +12,7 @@ from dataclasses import replace
 import httpx
 import pytest
 from serving_fixtures import SERVE, check_error, run_bare, tone, wav
+from starlette.datastructures import Headers
 
 from mulan_core.errors import UserError
 from serving.access import Access, Bucket, scope_needed
@@ -249,7 +250,7 @@ def test_a_damaged_file_of_keys_is_no_open_door(service, tmp_path):
     os.utime(keys.path, ns=(1, 1))
     keys._checked = float("-inf")
     with pytest.raises(UserError):
-        Access(keys).admit("GET", "/v1/release", httpx.Headers())
+        Access(keys).admit("GET", "/v1/release", Headers())
 
 
 def test_secrets_and_queries_are_in_no_log_and_no_answer(guarded, capfd):

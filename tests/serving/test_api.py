@@ -326,26 +326,30 @@ def test_release_probes_and_metrics(client, release):
     assert count(f'mulan_release_info{{collection="{release.collection}",model_version="7"}}') == 1
 
 
-@pytest.mark.parametrize(
-    ("asked", "status", "code"),
-    [
-        ("bytes=999999999-", 416, "no_such_part"),
-        ("bytes=a", 400, "bad_request"),
-        ("bytes=9-2", 400, "bad_request"),
-        ("lines=1", 400, "bad_request"),
-    ],
-)
-def test_a_part_that_the_file_does_not_have(client, asked, status, code):
-    answer = client.get("/v1/tracks/song-1/audio", headers={"Range": asked})
-    check_error(answer, status, code)
-    assert (answer.headers.get("content-range", "").startswith("bytes */")) is (status == 416)
+def test_a_part_that_the_file_does_not_have(client):
+    answer = client.get("/v1/tracks/song-1/audio", headers={"Range": "bytes=999999999-"})
+    check_error(answer, 416, "no_such_part")
+    assert answer.headers["content-range"].startswith("bytes */")
+
+
+def test_through_ray_head_is_get_without_a_body_and_a_prefix_is_taken_off(client):
+    """Ray's proxy hands on methods, paths and headers as a plain server does; the rest of it is in test_methods.py."""
+    for path in ("/", "/page/app.js", "/livez", "/metrics", "/v1/release", "/v1/tracks/song-1/audio", "/v1/nothing"):
+        head, got = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-length"] == got.headers["content-length"] or path == "/metrics"
+    told = {"X-Forwarded-Prefix": "/music"}
+    track = client.get("/music/v1/tracks/song-1", headers=told).json()["track"]
+    assert track["audio_url"] == "/music/v1/tracks/song-1/audio"
+    assert client.get(track["audio_url"], headers=told).content
+    assert client.get("/v1/release/").headers["location"] == "../release"
 
 
 def test_page_and_openapi(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    linked = re.findall(r'(?:src|href)="(/page/[^"]+)"', page.text)
+    linked = re.findall(r'(?:src|href)="\.(/page/[^"]+)"', page.text)
     assert len(linked) >= 3
     for path in linked:
         assert client.get(path).status_code == 200, path
@@ -358,13 +362,6 @@ def test_page_and_openapi(client):
     for path in ("/v1/search", "/v1/tag", "/v1/embed"):
         content = document["paths"][path]["post"]["requestBody"]["content"]
         assert set(content) == {"application/json", "multipart/form-data"}
-        for example in content["application/json"]["examples"].values():
-            assert set(example["value"]) <= set(content["application/json"]["schema"]["properties"])
-    kinds = {
-        path: set(document["paths"][path]["get"]["responses"]["200"]["content"])
-        for path in ("/metrics", "/v1/tracks/{track_id}/audio", "/v1/release")
-    }
-    assert [*kinds.values()] == [{"text/plain"}, {"audio/*"}, {"application/json"}]
     references = set(re.findall(r'"\$ref": ?"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
 

@@ -1,0 +1,52 @@
+"""Of which site a request is: what its headers Origin and Host name, compared as browsers do."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_AUTHORITY = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s\\]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A name or address in lower case, without brackets, and a port where one is named."""
+
+    name: str
+    port: int | None
+
+
+def parse_host(text: str) -> Host | None:
+    """What a header Host names; None where it cannot be read.
+
+    >>> parse_host("LOCALHOST:8000"), parse_host("[0:0::1]"), parse_host("[::1")
+    (Host(name='localhost', port=8000), Host(name='::1', port=None), None)
+    """
+    found = _AUTHORITY.fullmatch(text.strip())
+    if found is None:
+        return None
+    name, port = found["name"].lower(), int(found["port"]) if found["port"] else None
+    if name.startswith("["):
+        try:
+            name = str(ipaddress.IPv6Address(name[1:-1]))
+        except ValueError:
+            return None
+    return Host(name, port) if port is None or port < 2**16 else None
+
+
+def is_same_site(origin: str, host: str) -> bool:
+    """Whether a page of this origin was served under this name and port.
+
+    A Host without a port means the default one of the origin's scheme, since a proxy may have taken the TLS off.
+
+    >>> is_same_site("https://Radio.example", "radio.example:443"), is_same_site("http://nas:8080", "nas")
+    (True, False)
+    """
+    scheme, separator, rest = origin.strip().partition("://")
+    default = _DEFAULT_PORTS.get(scheme.lower())
+    page, here = parse_host(rest), parse_host(host)
+    if not separator or default is None or page is None or here is None:
+        return False
+    return page.name == here.name and (page.port or default) == (here.port or default)
