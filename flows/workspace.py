@@ -25,6 +25,7 @@ from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
 from mulan_core.data.uris import is_remote, local_path, locate, marks_of
 from mulan_core.errors import UserError
+from mulan_core.yaml_file import format_yaml, read_yaml
 from serving.child import die_with_parent
 
 SET_CATALOGUES = Path(".mulan/data/set_catalogues")
@@ -122,7 +123,7 @@ def open_workspace(
         return _make(
             home / "workspaces" / f"demo-{size}",
             replace(config, corpus=replace(config.corpus, size=size)),
-            stages=yaml.safe_load((workspace.folder / "dvc.yaml").read_text(encoding="utf-8")),
+            stages=read_yaml(workspace.folder / "dvc.yaml"),
         )
     name = Path(str(manifest).rstrip("/")).stem
     place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
@@ -135,7 +136,7 @@ def open_workspace(
     catalogue = workspace.folder / config.catalogue
     _write_catalogue(manifest, catalogue / MANIFEST, prepare)
     _write_playlists(playlists, catalogue)
-    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
+    stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
 
@@ -146,7 +147,7 @@ def _working_folder(home: Path, *, demo: bool) -> Workspace:
     if here.is_made:
         return here
     if demo:
-        stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
+        stages = read_yaml(PROJECT / "dvc.yaml")
         return _make(elsewhere.folder, load_config(PROJECT / "params.yaml"), stages=stages)
     if elsewhere.is_made:
         return elsewhere
@@ -194,8 +195,8 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
         for name, one in config.evaluate.sets.items()
     }
     config = replace(config, evaluate=replace(config.evaluate, sets=sets))
-    (folder / "params.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), encoding="utf-8")
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False), encoding="utf-8")
+    (folder / "params.yaml").write_text(format_yaml(to_mapping(config)), encoding="utf-8")
+    (folder / "dvc.yaml").write_text(format_yaml(stages), encoding="utf-8")
     if not (folder / ".dvc").exists():
         run_dvc(["init", "--no-scm", "-q"], folder)
         run_dvc(["config", "core.analytics", "false"], folder)

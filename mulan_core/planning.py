@@ -117,10 +117,9 @@ def count(config: Config) -> tuple[int, float, float]:
     with torch.device("meta"):
         model = MuLanModel.from_config(towers, text_config=BertConfig())
         frontend = config.model.frontend
-        frames = round(1000 * frontend.window_s / frontend.hop_ms)
         audio = FlopCounterMode(display=False)
         with audio, torch.no_grad():  # the log-mel before it is a thousandth of this
-            model.audio_tower(torch.zeros(1, frontend.num_mels, frames))
+            model.audio_tower(torch.zeros(1, frontend.num_mels, frontend.num_frames))
         text = FlopCounterMode(display=False)
         with text, torch.no_grad():
             tokens = torch.ones(1, TEXT_TOKENS, dtype=torch.long)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import yaml
 
 from flows.steps.study import Trial
 from mulan_core.config import Config, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import markdown_table
+from mulan_core.yaml_file import format_yaml
 
 DEFAULT = "as configured"
 """The trial with the numbers as they are."""
@@ -108,7 +108,7 @@ def snippet(config: Config, values: Mapping[str, float]) -> str:
         for part in path:
             section = section.setdefault(part, {})
         section[name] = value
-    return yaml.safe_dump(found, sort_keys=False)
+    return format_yaml(found)
 
 
 def in_words(values: Mapping[str, float]) -> str:

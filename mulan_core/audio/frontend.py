@@ -85,9 +85,9 @@ class LogMel(nn.Module):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
         self.config = config
-        self.hop = round(config.hop_ms * config.sample_rate_hz / 1000)
-        self.window_samples = round(config.window_s * config.sample_rate_hz)
-        frame = round(config.frame_ms * config.sample_rate_hz / 1000)
+        self.hop = config.hop_samples
+        self.window_samples = config.window_samples
+        frame = config.frame_samples
         period = frame if config.window == "periodic" else frame - 1
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / period)
         self.register_buffer("window", torch.tensor(hann, dtype=torch.float32))
@@ -96,7 +96,7 @@ class LogMel(nn.Module):
     @property
     def num_frames(self) -> int:
         """Frames T of one window."""
-        return self.window_samples // self.hop
+        return self.config.num_frames
 
     def forward(self, waveforms_BS: Tensor) -> Tensor:
         """Waveforms (B, S) in [-1, 1] to float32 (B, F, S // hop); float32 inside even under autocast."""

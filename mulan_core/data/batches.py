@@ -55,7 +55,7 @@ class TrainingBatches:
         share = config.batch_size // config.num_workers
         self._places = range(rank * share, (rank + 1) * share)
         self._window = round(frontend.window_s * frontend.sample_rate_hz)
-        self._num_frames, self._num_mels = round(frontend.window_s * 1000 / frontend.hop_ms), frontend.num_mels
+        self._num_frames, self._num_mels = frontend.num_frames, frontend.num_mels
         own = sampler.lanes.members({sampler.lanes.lane_of(place) for place in self._places})
         groups_of_window = -(-config.shuffle_window // clips.rows_of_group) + 2
         clips.keep_groups = groups_of_window * len(own)

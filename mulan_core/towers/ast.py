@@ -17,7 +17,6 @@ from torch.nn import functional
 from transformers import ASTConfig, ASTModel
 
 from mulan_core.config import AudioTowerConfig
-from mulan_core.errors import UserError
 from mulan_core.towers.warm_start import load_weights, refuse_other_architecture
 
 _POSITIONS = "embeddings.position_embeddings"
@@ -55,8 +54,6 @@ class ASTTower(nn.Module):
 
 def ast_config(config: AudioTowerConfig, *, num_mels: int, num_frames: int) -> ASTConfig:
     """The transformers configuration of an AST tower for log-mels of (``num_mels``, ``num_frames``)."""
-    if config.hidden_size % config.num_heads:
-        raise UserError(f"audio.hidden_size {config.hidden_size} does not divide by num_heads {config.num_heads}")
     return ASTConfig(
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,

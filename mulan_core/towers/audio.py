@@ -20,16 +20,12 @@ AudioTower = ResNetTower | ASTTower | ShortChunkTower
 
 
 def audio_config(config: ModelConfig) -> PreTrainedConfig:
-    """The transformers configuration of the audio encoder.
-
-    Raises:
-        UserError: if the encoder does not fit the log-mel.
-    """
+    """The transformers configuration of the audio encoder."""
     if config.audio.kind == "resnet":
         return resnet_config(config.audio)
-    num_mels, num_frames = config.frontend.num_mels, round(config.frontend.window_s * 1000 / config.frontend.hop_ms)
-    make = {"ast": ast_config, "short_chunk": short_chunk_config}[config.audio.kind]
-    return make(config.audio, num_mels=num_mels, num_frames=num_frames)
+    if config.audio.kind == "short_chunk":
+        return short_chunk_config(config.audio)
+    return ast_config(config.audio, num_mels=config.frontend.num_mels, num_frames=config.frontend.num_frames)
 
 
 def build_audio_tower(encoder_config: PreTrainedConfig, num_outputs: int, *, pooling: str) -> AudioTower:

@@ -19,7 +19,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mulan_core.config import AudioTowerConfig
-from mulan_core.errors import UserError
 from mulan_core.towers.warm_start import load_weights, refuse_other_architecture
 
 ARCHITECTURE = {"hidden_sizes": "hidden_sizes", "residual": "residual"}
@@ -111,18 +110,8 @@ class ShortChunkTower(nn.Module):
         return self.projection(self.encoder(image_B1FT).pooler_output)
 
 
-def short_chunk_config(config: AudioTowerConfig, *, num_mels: int, num_frames: int) -> ShortChunkConfig:
-    """The configuration of a short-chunk tower for log-mels of (``num_mels``, ``num_frames``).
-
-    Raises:
-        UserError: if the layers halve the log-mel to nothing.
-    """
-    layers = len(config.hidden_sizes)
-    if not layers or min(num_mels, num_frames) < 2**layers:
-        raise UserError(
-            f"audio.hidden_sizes names {layers} layers; each halves the log-mel, here {num_mels} x {num_frames}: "
-            f"give at least one and at most {min(num_mels, num_frames).bit_length() - 1}"
-        )
+def short_chunk_config(config: AudioTowerConfig) -> ShortChunkConfig:
+    """The transformers configuration of a short-chunk tower."""
     return ShortChunkConfig(hidden_sizes=list(config.hidden_sizes), residual=config.residual)
 
 

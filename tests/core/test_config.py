@@ -24,20 +24,26 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
     [
         ({"trian": {}}, "unknown key 'trian'; known here: catalogue, about, corpus, text"),
         ({"train": {"stepz": 1}}, "unknown key 'train.stepz'"),
-        ({"train": {"steps": "many"}}, "train.steps is 'many' (str); it must be a int"),
-        ({"train": {"use_gpu": 1}}, "train.use_gpu is 1 (int); it must be a bool"),
+        ({"train": {"steps": "many"}}, "train.steps is 'many'; it must be a whole number"),
+        ({"train": {"use_gpu": 1}}, "train.use_gpu is 1; it must be true or false"),
         ({"train": {"loss": "l2"}}, "train.loss is 'l2'; it must be one of mulan, averaged, infonce, siglip"),
-        ({"train": {"source_weights": {"xx": 1.0}}}, "unknown source 'xx'"),
-        ({"train": {"source_weights": {"sf": 0}}}, "one above 0"),
+        (
+            {"train": {"source_weights": {"xx": 1.0}}},
+            "train.source_weights has the key 'xx'; it must be text that is one of sf, lf, pl, aset",
+        ),
+        ({"train": {"source_weights": {"sf": 0}}}, "give one above 0"),
         ({"train": {"batch_size": 7}}, "does not divide by num_workers 2"),
         ({"train": {"min_workers": 3}}, "give 1 to num_workers (2), or null"),
         (
             {"train": {"batch_size": 8, "num_workers": 4, "min_workers": 2}},
             "does not divide by 3, one of the 2 to 4 workers; give a multiple of 12",
         ),
-        ({"train": {"max_failures": -2}}, "-1 for no end"),
-        ({"serve": {"num_gpus": 2.0}}, "serve.num_gpus is 2; a replica encodes on one GPU: give 0 to 1"),
-        ({"serve": {"query_log_days": 0}}, "serve.query_log_days is 0; give 1 or more, or null to keep all"),
+        ({"train": {"max_failures": -2}}, "train.max_failures is -2; it must be a whole number from -1"),
+        ({"serve": {"num_gpus": 2.0}}, "serve.num_gpus is 2.0; it must be a number from 0 to 1"),
+        (
+            {"serve": {"query_log_days": 0}},
+            "serve.query_log_days is 0; it must be a whole number from 1 to 36500, or null",
+        ),
         ({"model": {"audio": {"depths": [1, "a"]}}}, "model.audio.depths[1] is 'a'"),
         ({"model": {"tau_min": 0.5}}, "tau_min <= tau_init"),
         ({"model": {"frontend": {"fmax_hz": 9000}}}, "above half the sample rate"),
@@ -46,7 +52,7 @@ def test_shipped_files_are_valid_and_survive_a_round_trip(name):
         ({"model": {"frontend": {"mel_scale": "bark"}}}, "must be one of slaney, htk, kaldi"),
         ({"model": {"frontend": {"sample_rate_hz": 22050, "fft_size": 1024}}}, "differs from"),
         ({"model": {"audio": {"kind": "ast"}}}, "ast takes cls or cls_dist"),
-        ("text", "must hold keys and values"),
+        ("text", "must be keys and values"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(values, sentence):
@@ -67,13 +73,13 @@ def test_file_errors_name_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"templates": []}, "give one or more, each once"),
-        ({"templates": ["{}", "{}"]}, "give one or more, each once"),
-        ({"templates": ["a song"]}, "'a song' must hold {} once"),
-        ({"templates": ["{} and {}"]}, "must hold {} once"),
+        ({"templates": []}, "evaluate.templates is []; it must be a list of 1 or more, each once"),
+        ({"templates": ["{}", "{}"]}, "a list of 1 or more, each once"),
+        ({"templates": ["a song"]}, "evaluate.templates[0] is 'a song'; it must be text that holds {} once"),
+        ({"templates": ["{} and {}"]}, "must be text that holds {} once"),
         ({"templates": "{} music"}, "must be a"),
-        ({"probe_l2": [0.0, 1.0]}, "give one or more numbers above 0"),
-        ({"bootstrap": -1}, "evaluate.bootstrap is -1; give at least 0"),
+        ({"probe_l2": [0.0, 1.0]}, "evaluate.probe_l2[0] is 0.0; it must be a number above 0"),
+        ({"bootstrap": -1}, "evaluate.bootstrap is -1; it must be a whole number from 0"),
     ],
 )
 def test_evaluation_numbers_are_checked(values, sentence):
