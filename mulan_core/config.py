@@ -674,7 +674,8 @@ class AblateConfig(Section, at="ablate"):
         for name, row in self.rows.items():
             if row is None and name not in PAPER_ROWS:
                 raise FieldError(
-                    "rows", f"has {name!r}, none of the paper's ({', '.join(PAPER_ROWS)}); give its sources"
+                    "rows",
+                    f"has null for {name!r}, which is none of the paper's rows ({', '.join(PAPER_ROWS)}); give its sources",
                 )
 
 

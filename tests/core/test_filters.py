@@ -204,8 +204,8 @@ def test_each_limit_is_a_number_of_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ({"scripts": ["klingon"]}, "unknown script 'klingon'"),
-        ({"scripts": []}, "give null to keep all scripts"),
+        ({"scripts": ["klingon"]}, r"text\.scripts\[0\] is 'klingon'; it must be text that is one of arabic"),
+        ({"scripts": []}, r"text\.scripts is \[\]; it must be a list of 1 or more.*, or null"),
         ({"min_readable": 2.0}, "text.min_readable is 2.0"),
         ({"max_words": 3}, "unknown key 'text.max_words'"),
     ],

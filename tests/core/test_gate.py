@@ -167,11 +167,10 @@ def test_a_gate_that_checks_nothing_refuses() -> None:
     assert decide_promotion(report(), report(), GateConfig(compare=(GENRE,), paired=False)).promote
 
 
-def test_numbers_in_the_rules_that_are_none_refuse() -> None:
-    refused(decide_promotion(report(), None, GateConfig(floors={GENRE: math.nan})), "floor")
-    refused(
-        decide_promotion(report(), report(), GateConfig(compare=(GENRE,), paired=False, margin=math.nan)), "compare"
-    )
+@pytest.mark.parametrize("wrong", [{"floors": {GENRE: math.nan}}, {"margin": math.nan}, {"margin": -math.inf}])
+def test_rules_hold_no_numbers_that_are_none(wrong: Any) -> None:
+    with pytest.raises(UserError, match=rf"gate\.{next(iter(wrong))}\S* is -?\.(nan|inf)"):
+        GateConfig(compare=(GENRE,), **wrong)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +264,6 @@ def test_a_paired_rule_without_a_fitting_comparison_refuses() -> None:
         refused(decide_promotion(report(), report(), PAIRED, wrong), "compare", "no paired interval")
     for broken in ({}, 3, [], {"set": 1, "metrics": 2}):
         assert not decide_promotion(report(), report(), PAIRED, broken).promote  # type: ignore[arg-type]
-    nan_margin = GateConfig(compare=(GENRE,), margin=math.nan)
-    refused(decide_promotion(report(), report(), nan_margin, good), "compare", "not a finite number")
 
 
 def sliced(**values: tuple[float, int]) -> dict[str, Any]:
@@ -379,7 +376,7 @@ def test_behaviour_and_cost_that_nobody_measured_refuse() -> None:
     "wrong", [{"slices": ("genres",)}, {"max_encode_ms": {"query": 1.0}}, {"margins": {GENRE: 0.1}}]
 )
 def test_rules_that_name_nothing_are_refused(wrong: Any) -> None:
-    with pytest.raises(UserError, match=f"gate.{next(iter(wrong))} names"):
+    with pytest.raises(UserError, match=rf"gate\.{next(iter(wrong))}(\[0\])? (is|has|names)"):
         GateConfig(floors={GENRE: 0.5}, **wrong)
 
 

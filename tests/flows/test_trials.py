@@ -51,10 +51,13 @@ def test_rows_of_one_s_own():
         with pytest.raises(UserError, match=sentence):
             ablate.rows_of(config, names)
     for rows, sentence in (
-        ({"mine": None}, "'mine' is none of the paper's rows"),
-        ({"mine": {"sources": ["tags"]}}, "unknown source 'tags'"),
-        ({"mine": {"sources": []}}, "no source"),
-        ({}, "ablate.rows is empty"),
+        ({"mine": None}, "'mine', which is none of the paper's rows"),
+        (
+            {"mine": {"sources": ["tags"]}},
+            r"ablate\.rows\.mine\.sources\[0\] is 'tags'; it must be text that is one of sf, lf",
+        ),
+        ({"mine": {"sources": []}}, r"ablate\.rows\.mine\.sources is \[\]"),
+        ({}, r"ablate\.rows is .*; it must be keys and values of 1 or more"),
     ):
         with pytest.raises(UserError, match=sentence):
             from_mapping(Config, {"ablate": {"rows": rows}})
@@ -136,14 +139,26 @@ def test_rounds_leave_a_third_and_train_it_longer():
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"space": {"train.audio_lr": {"low": 1, "high": 1}}}, "needs low below high"),
-        ({"space": {"train.audio_lr": {"low": 0, "high": 1, "log": True}}}, "needs low above 0"),
-        ({"space": {"evaluate.seed": {"among": [1, 2]}}}, "'evaluate.seed' cannot be searched"),
-        ({"space": {"train.audio_rate": {"among": [1, 2]}}}, "there is no key 'train.audio_rate'"),
-        ({"space": {"model.audio.kind.x": {"among": [1, 2]}}}, "there is no key 'model.audio.kind.x'"),
+        ({"space": {"train.audio_lr": {"low": 1, "high": 1}}}, r"tune\.space\.train\.audio_lr\.low must be below high"),
+        (
+            {"space": {"train.audio_lr": {"low": 0, "high": 1, "log": True}}},
+            r"tune\.space\.train\.audio_lr\.low is 0\.0; with log it must be above 0",
+        ),
+        (
+            {"space": {"evaluate.seed": {"among": [1, 2]}}},
+            "tune.space has the key 'evaluate.seed'; it must be text that is a key of train or model",
+        ),
+        (
+            {"space": {"train.audio_rate": {"among": [1, 2]}}},
+            "tune.space names 'train.audio_rate', but there is no such number",
+        ),
+        (
+            {"space": {"model.audio.kind.x": {"among": [1, 2]}}},
+            "tune.space names 'model.audio.kind.x', but there is no such number",
+        ),
         ({"space": {"train.batch_size": {"among": [15]}}}, "train.batch_size 15 does not divide"),
-        ({"space": {}}, "tune.space is empty"),
-        ({"trials": 1}, "tune.trials is 1; give at least 2"),
+        ({"space": {}}, "tune.space is .*; it must be keys and values of 1 or more"),
+        ({"trials": 1}, "tune.trials is 1; it must be a whole number from 2"),
         ({"steps": 3, "rounds": 3}, "tune.steps 3 is too few for 3 rounds; give at least 9"),
     ],
 )
