@@ -675,7 +675,7 @@ class AblateConfig(Section, at="ablate"):
             if row is None and name not in PAPER_ROWS:
                 raise FieldError(
                     "rows",
-                    f"has null for {name!r}, which is none of the paper's rows ({', '.join(PAPER_ROWS)}); give its sources",
+                    f"has null for {name!r}, none of the paper's rows ({', '.join(PAPER_ROWS)}); give its sources",
                 )
 
 

@@ -51,7 +51,7 @@ def test_rows_of_one_s_own():
         with pytest.raises(UserError, match=sentence):
             ablate.rows_of(config, names)
     for rows, sentence in (
-        ({"mine": None}, "'mine', which is none of the paper's rows"),
+        ({"mine": None}, "'mine', none of the paper's rows"),
         (
             {"mine": {"sources": ["tags"]}},
             r"ablate\.rows\.mine\.sources\[0\] is 'tags'; it must be text that is one of sf, lf",
