@@ -87,7 +87,9 @@ def show_check(report: dict[str, Any]) -> None:
         console.print(f"row {row['row']}, {row['problem']}", highlight=False, markup=False)
     for file in report["bad_files"][:MOST_ROWS]:
         console.print(f"{file['uri']}: {file['reason']}, {file['detail']}", highlight=False, markup=False)
-    if max(len(report["bad_rows"]), len(report["bad_files"])) > MOST_ROWS:
+    for warning in report["warnings"][:MOST_ROWS]:
+        console.print(f"note: {warning}", highlight=False, markup=False)
+    if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MOST_ROWS:
         console.print("--json lists all", highlight=False)
 
 

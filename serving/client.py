@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
+from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
 
 _BUSY = (429, 503)
@@ -222,7 +223,7 @@ class MulanClient:
 
     def track(self, track_id: str) -> TrackAnswer:
         """One track of the catalogue."""
-        return self._ask("GET", f"/v1/tracks/{quote(track_id, safe='')}")
+        return self._ask("GET", _path_of(track_id))
 
     def add_track(
         self,
@@ -240,7 +241,7 @@ class MulanClient:
 
     def delete_track(self, track_id: str) -> Answer:
         """Delete a track from the live collection."""
-        return self._ask("DELETE", f"/v1/tracks/{quote(track_id, safe='')}")
+        return self._ask("DELETE", _path_of(track_id))
 
     def feedback(self, request_id: str, track_id: str) -> None:
         """Say that a hit of a search was the one, such as by a click; see ``serve.query_log``."""
@@ -304,12 +305,25 @@ class MulanClient:
                 continue
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 raise UserError(nobody) from error
+            except UnicodeEncodeError as error:  # half of a character, such as of a file name that is no UTF-8
+                raise UserError(f"cannot ask for {error.object!a}: it is not UTF-8 text") from error
             # Ray Serve's own word, in plain text, where a replica died over a request; the API's errors are JSON.
             lost = response.status_code == 500 and "json" not in response.headers.get("content-type", "")
             if not left or not (lost or response.status_code in _BUSY):
                 return response
             time.sleep(_wait_s(response))
         raise AssertionError("unreachable")
+
+
+def _path_of(track_id: str) -> str:
+    """The address of a track.
+
+    Raises:
+        UserError: for what no address can hold, so that no track can be called so.
+    """
+    if track_id in ("", ".", "..") or why_unwritable(track_id):
+        raise UserError(f"there is no track {track_id!r}, and none can have this id")
+    return f"/v1/tracks/{quote(track_id, safe='')}"
 
 
 def _wait_s(response: httpx.Response) -> float:

@@ -33,6 +33,13 @@ CODES = {
     500: "internal",
     503: "unavailable",
 }
+_OF_AUDIO = {
+    "empty": "the audio is empty: it holds no sound",
+    "silent": "nothing can be heard in the audio: it is silent",
+    "undecodable": "the file cannot be read as audio; WAV, FLAC, OGG and MP3 can be",
+    "not_finite": "the audio is damaged: it holds values that are no sound",
+}
+"""What is wrong with an upload, for who sent it; of what is not here ``AudioError`` has a plain sentence itself."""
 RETRY_AFTER = {"Retry-After": "2"}
 
 logger = logging.getLogger("mulan.serving")
@@ -101,7 +108,7 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, StoreError):
         return ApiError(503, str(error), code="store_failed", headers=RETRY_AFTER)
     if isinstance(error, AudioError):
-        return ApiError(422, str(error), code=f"audio_{error.reason}")
+        return ApiError(422, _OF_AUDIO.get(error.reason, str(error)), code=f"audio_{error.reason}")
     if isinstance(error, UserError):
         return ApiError(422, str(error))
     logger.error("a request failed", exc_info=error)

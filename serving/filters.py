@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-MAX_VALUE_CHARS = 512
+from mulan_core.data.names import MAX_BYTES, why_unwritable
 
 
-def printable(value: str) -> str:
-    """The value, if a filter can name it.
-
-    Raises:
-        ValueError: if it holds what no one can see.
-    """
-    if not value.isprintable():
-        raise ValueError("must not hold control characters or line breaks")
+def _askable(value: str, info: ValidationInfo) -> str:
+    """The value, if anything that is kept may have it: older collections keep names that are refused by now."""
+    refused, most = why_unwritable(value), MAX_BYTES[str(info.field_name)]
+    if not refused and len(value.encode()) > most:
+        refused = f"no name has over {most:,} bytes"
+    if refused:
+        raise ValueError(refused)
     return value
 
 
-Value = Annotated[str, Field(min_length=1, max_length=MAX_VALUE_CHARS), AfterValidator(printable)]
+Value = Annotated[str, Field(min_length=1), AfterValidator(_askable)]
 
 
 class TrackFilter(BaseModel):
@@ -60,6 +59,6 @@ def one_of(ids: Sequence[str], field: str = "track_id") -> str:
 
 
 def _literal(value: str) -> str:
-    """A string literal; the value was checked to be printable, so quote and backslash are all that matter."""
+    """A string literal; it was checked for control characters, so quote and backslash are all that matter."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

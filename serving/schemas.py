@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from serving.filters import TrackFilter, printable
+from mulan_core.data.names import MAX_BYTES, MAX_LABELS, why_misnamed
+from serving.filters import TrackFilter
 
 MAX_K = 100
 MAX_DEPTH = 1_000
 """How far paging goes: ``offset + k``."""
 MAX_QUERIES = 16
 MAX_TEXTS = 64
-MAX_LABELS = 500
-MAX_TRACK_LABELS = 64
+MAX_CHOICES = 500
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
-Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+TrackId = Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+"""The id of a track that is asked for, letter for letter; one that no track can have is one that is not there."""
+Choice = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_BYTES["labels"])]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many tracks.")]
 Offset = Annotated[int, Field(ge=0, lt=MAX_DEPTH, description="How many of the best to skip, for the next page.")]
 Weight = Annotated[
     float, Field(ge=-10, le=10, allow_inf_nan=False, description="Below 0 leads away from it; 0 leaves it out.")
 ]
-
-_Name = AfterValidator(printable)
-"""What can also be asked for in a filter."""
 
 
 class _Request(BaseModel):
@@ -36,7 +43,7 @@ class WeightedQuery(_Request):
     """One of several things that a search asks for: words, or a track."""
 
     text: Text | None = None
-    track_id: Text | None = None
+    track_id: TrackId | None = None
     weight: Weight = 1.0
 
     @model_validator(mode="after")
@@ -70,7 +77,7 @@ class SearchRequest(_Search):
     """Find tracks by words, like a track of the catalogue, or by several of both."""
 
     text: Text | None = Field(default=None, description="What to look for, in words.")
-    track_id: Text | None = Field(default=None, description="Tracks like this one; it is left out itself.")
+    track_id: TrackId | None = Field(default=None, description="Tracks like this one; it is left out itself.")
     queries: Queries | None = None
 
     @model_validator(mode="after")
@@ -90,26 +97,45 @@ class AudioSearchForm(_Search):
 class TagRequest(_Request):
     """Which labels fit a track of the catalogue."""
 
-    track_id: Text
-    labels: list[Label] | None = Field(
-        default=None, min_length=1, max_length=MAX_LABELS, description="To choose from; default: the catalogue's."
+    track_id: TrackId
+    labels: list[Choice] | None = Field(
+        default=None, min_length=1, max_length=MAX_CHOICES, description="To choose from; default: the catalogue's."
     )
 
 
 class AudioTagForm(_Request):
     """The field beside the audio in an upload."""
 
-    labels: list[Label] | None = Field(default=None, min_length=1, max_length=MAX_LABELS)
+    labels: list[Choice] | None = Field(default=None, min_length=1, max_length=MAX_CHOICES)
 
 
 class NewTrack(_Request):
-    """The fields beside the audio of a track that is added."""
+    """The fields beside the audio of a track that is added, under the rule that holds for a manifest too."""
 
-    track_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128), _Name]
-    title: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500), _Name] = ""
-    artist: Annotated[str, StringConstraints(strip_whitespace=True, max_length=250), _Name] = ""
-    dataset: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60), _Name] = "added"
-    labels: list[Annotated[Label, _Name]] = Field(default=[], max_length=MAX_TRACK_LABELS)
+    track_id: str
+    title: str = ""
+    artist: str = ""
+    dataset: str = "added"
+    labels: list[str] = []
+
+    @field_validator("track_id", "title", "artist", "dataset")
+    @classmethod
+    def _named(cls, value: str, info: ValidationInfo) -> str:
+        refused = why_misnamed(str(info.field_name), value)
+        if refused:
+            raise ValueError(refused)
+        return value or str(cls.model_fields[str(info.field_name)].default)
+
+    @field_validator("labels")
+    @classmethod
+    def _labelled(cls, labels: list[str]) -> list[str]:
+        labels = [label for label in labels if label]
+        refused = next((told for label in labels if (told := why_misnamed("labels", label))), None)
+        if len(labels) > MAX_LABELS:
+            refused = f"a track may carry {MAX_LABELS} labels, this one has {len(labels)}"
+        if refused:
+            raise ValueError(refused)
+        return labels
 
 
 class EmbedRequest(_Request):
@@ -122,7 +148,7 @@ class FeedbackRequest(_Request):
     """Which hit of a search was the one."""
 
     request_id: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    track_id: Text
+    track_id: TrackId
 
 
 class ReleaseName(BaseModel):

@@ -9,7 +9,6 @@ Shape letters: L labels, Q queries, D embedding size.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
 from mulan_core.evaluation.tagging import split_label
 from serving.calibration import GOOD_MATCH, Kind
@@ -39,8 +39,6 @@ from serving.tracks import ADDED, Track
 T = TypeVar("T")
 
 CACHED_TEXTS = 4_096
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ class Service:
 
     async def _tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
         # An id of control characters is nobody's, and Milvus cannot be asked for it.
-        askable = [track_id for track_id in track_ids if not _CONTROL.search(track_id)]
+        askable = [track_id for track_id in track_ids if not why_unwritable(track_id)]
         found = {}
         if askable:
             with timing.stage("search"):

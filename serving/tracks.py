@@ -8,22 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from mulan_core.data.names import MAX_BYTES, MAX_LABELS
 from serving.errors import StoreError
 
 METADATA = ("title", "artist", "dataset", "labels", "media_path")
 MAX_TEXT_BYTES = {
-    "track_id": 512,
-    "title": 2_048,
-    "artist": 1_024,
-    "dataset": 256,
+    **{field: most for field, most in MAX_BYTES.items() if field != "labels"},
     "media_path": 4_096,
     "content_hash": 64,
 }
 ADDED = "added"
 """The ``content_hash`` of tracks that were added over the API, which no manifest knows."""
-MAX_LABELS = 256
-"""Labels of one track."""
-MAX_LABEL_BYTES = 512
+MAX_LABEL_BYTES = MAX_BYTES["labels"]
 
 
 @dataclass(frozen=True)
@@ -40,25 +36,34 @@ class Track:
 
 
 def clean_row(row: Mapping[str, Any], dim: int) -> dict[str, Any]:
-    """A row as stored: texts and labels cut to what fits; whatever but id and vector is missing is empty.
+    """A row as stored; whatever but id and vector is missing is empty.
 
     ``content_hash`` is the caller's own mark of what the row was made from; ``TrackStore.scroll`` gives it back.
+    Names were judged where they came in (``mulan_core.data.names``); what is judged here is whether they fit.
 
     Raises:
-        StoreError: for an id that does not fit, or a vector that is not a unit vector of ``dim`` numbers.
+        StoreError: for a name or a number of labels that does not fit, or a vector that is not a unit vector of
+            ``dim`` numbers.
     """
     track_id, vector = str(row["track_id"]), np.asarray(row["vector"], np.float32)
     if not 0 < len(track_id.encode()) <= MAX_TEXT_BYTES["track_id"]:
         raise StoreError(f"track_id {track_id[:40]!r} must have 1 to {MAX_TEXT_BYTES['track_id']} bytes")
     if vector.shape != (dim,) or not abs(float(np.linalg.norm(vector)) - 1) < 1e-3:
         raise StoreError(f"the vector of track {track_id} is not a unit vector of {dim} finite numbers")
-    cut = ("title", "artist", "dataset", "content_hash")
-    texts = {field: _cut(str(row.get(field) or ""), MAX_TEXT_BYTES[field]) for field in cut}
+    texts = {field: str(row.get(field) or "") for field in ("title", "artist", "dataset", "content_hash")}
+    labels = list(row.get("labels") or ())
+    sizes = [(field, text, MAX_TEXT_BYTES[field]) for field, text in texts.items()]
+    for field, text, most in [*sizes, *(("label", label, MAX_LABEL_BYTES) for label in labels)]:
+        if len(text.encode()) > most:
+            raise StoreError(
+                f"the {field} {text[:40]!r}... of track {track_id} has more than {most:,} bytes; shorten it"
+            )
+    if len(labels) > MAX_LABELS:
+        raise StoreError(f"track {track_id} carries {len(labels)} labels; at most {MAX_LABELS} are kept")
     media_path = str(row.get("media_path") or "")
     if len(media_path.encode()) > MAX_TEXT_BYTES["media_path"]:
         media_path = ""  # half a path is worse than none
-    labels = [label for label in (row.get("labels") or ()) if len(label.encode()) <= MAX_LABEL_BYTES]
-    return {"track_id": track_id, "vector": vector, "media_path": media_path, "labels": labels[:MAX_LABELS], **texts}
+    return {"track_id": track_id, "vector": vector, "media_path": media_path, "labels": labels, **texts}
 
 
 def track_of(row: Mapping[str, Any]) -> Track:
@@ -71,7 +76,3 @@ def track_of(row: Mapping[str, Any]) -> Track:
         labels=tuple(row["labels"]),
         media_path=row["media_path"],
     )
-
-
-def _cut(text: str, num_bytes: int) -> str:
-    return text.encode()[:num_bytes].decode(errors="ignore")

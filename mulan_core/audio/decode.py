@@ -81,7 +81,7 @@ def decode_audio(
     if num_frames == 0:
         raise AudioError("empty", "the audio holds no samples")
     if max_frames is not None and num_frames > max_frames:
-        raise AudioError("too_long", f"the audio lasts longer than its header says and than {max_s:g} s")
+        raise AudioError("too_long", f"the audio lasts longer than {max_s:g} s, the most that is taken")
     if not np.isfinite(wave).all():
         raise AudioError("not_finite", "the audio holds values that are not finite")
     return wave, num_frames / rate_hz

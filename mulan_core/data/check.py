@@ -9,6 +9,8 @@ from typing import Any
 
 from mulan_core.audio.decode import AudioError, read_length
 from mulan_core.config import PrepareConfig
+from mulan_core.data.folder import remedy_of_missing
+from mulan_core.data.names import same_but_typed_otherwise
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import is_remote, locate, marks_of
@@ -34,7 +36,7 @@ def check_manifest(
         ``rows``; ``bad_rows`` with row and problem, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
         reason, detail; ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and
         ``splits`` of those; ``remote``, files that were asked for but not opened; ``texts`` by source before and after
-        the rules.
+        the rules; ``warnings``, sentences about what is allowed but hardly meant.
 
     Raises:
         UserError: if the manifest cannot be read at all.
@@ -46,11 +48,17 @@ def check_manifest(
     after: Counter[str] = Counter()
     remote = rows = 0
     seconds = 0.0
+    alike: dict[str, str] = {}
+    warnings: list[str] = []
     refusals: dict[str, str] = {}
     allow_private = config.allow_private
     with open_manifest(manifest, problems=problems, allow_outside=allow_outside, allow_private=allow_private) as opened:
         for batch in opened.batches:
             tracks = batch.to_pylist()
+            for track_id in (row["track_id"] for row in tracks if not row["track_id"].isascii()):
+                other = alike.setdefault(same_but_typed_otherwise(track_id), track_id)
+                if other != track_id:
+                    warnings.append(_alike_words(other, track_id))
             places = [locate(row["uri"], opened.root) for row in tracks]
             marks = marks_of(places, allow_private=allow_private, refusals=refusals)
             for row, place, mark in zip(tracks, places, marks, strict=True):
@@ -62,7 +70,8 @@ def check_manifest(
                     splits[row["split"]] += 1
                 except AudioError as error:
                     told = {"track_id": row["track_id"], "uri": row["uri"], "reason": error.reason}
-                    bad_files.append(told | {"detail": str(error)})
+                    remedy = remedy_of_missing(row["uri"]) if error.reason == "missing" else ""
+                    bad_files.append(told | {"detail": f"{error}{remedy}"})
                     continue
                 for text in filter_texts(row["texts"], names=names_of(row)):
                     before[text["source"]] += 1
@@ -83,7 +92,15 @@ def check_manifest(
         "hours": round(seconds / 3600, 3),
         "remote": remote,
         "texts": {source: {"before": before[source], "after": after[source]} for source in sorted(before)},
+        "warnings": warnings,
     }
+
+
+def _alike_words(one: str, other: str) -> str:
+    return (
+        f"the ids {one!a} and {other!a} look the same, but are typed with other characters (one is not NFC), "
+        "so they are two tracks; give them one spelling if they are one"
+    )
 
 
 def _clip_length(row: dict[str, Any], place: str, mark: str | None, config: PrepareConfig) -> float:

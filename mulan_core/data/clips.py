@@ -22,6 +22,7 @@ from mulan_core.audio.decode import AudioError, check_wave, decode_clip
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.addresses import PrivateAddressError
+from mulan_core.data.folder import remedy_of_missing
 from mulan_core.data.uris import is_remote, local_path, open_uri
 
 CUTTING = 1
@@ -138,7 +139,7 @@ def _fetch(uri: str, downloads: Path, *, allow_private: bool) -> tuple[str, byte
             with open_uri(uri, allow_private=allow_private) as file:
                 return _read(file, uri, downloads)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise AudioError("missing", f"there is no file {uri}") from error
+            raise AudioError("missing", f"there is no file {uri}{remedy_of_missing(uri)}") from error
         except AudioError:
             raise
         except PrivateAddressError as error:

@@ -1,4 +1,8 @@
-"""A folder of audio as a table of tracks: one row a file, its texts from the tags inside the file."""
+r"""A folder of audio as a table of tracks: one row a file, its texts from the tags inside the file.
+
+Nobody typed these names, so none of them stops the others: what a table cannot hold is escaped, ``caf\xe9.wav``, and
+as no file is called so, that one goes to quarantine under its name.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mulan_core.data.names import clean_name
 from mulan_core.data.tables import CHUNK_ROWS, Chunk, Table
 from mulan_core.data.tags import Tags, read_tags
 from mulan_core.data.uris import list_files, locate, open_uri, root_of
@@ -21,6 +26,7 @@ ENDINGS = frozenset((
 """Files that count as audio. Some cannot be decoded here: they go to quarantine, which is better than silence."""
 
 COLUMNS = ["uri", "title", "artist", "texts"]
+_ESCAPE = r"\x"
 
 
 def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
@@ -48,10 +54,22 @@ def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
     return Table(COLUMNS, None, chunks())
 
 
+def remedy_of_missing(uri: str) -> str:
+    """What to add of a file that is not there, where its name was escaped here; else nothing."""
+    told = "; a name like this stands for one that is not UTF-8 text or holds '::', so rename the file"
+    return told if _ESCAPE in uri else ""
+
+
+def _as_uri(name: str) -> str:
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.replace("::", rf":{_ESCAPE}3a")  # fsspec takes it for one place inside another
+
+
 def _row(name: str, root: str, allow_private: bool) -> dict[str, Any]:
     tags = Tags()
     # A file that cannot be opened is a row all the same: prepare says why it is unusable.
     with suppress(OSError), open_uri(locate(name, root), allow_private=allow_private) as file:
         tags = read_tags(file, name)
-    title = tags.title or PurePosixPath(name).stem.replace("_", " ")
-    return {"uri": name, "title": title, "artist": tags.artist, "texts": tags.texts}
+    uri = _as_uri(name)
+    title = tags.title or clean_name("title", PurePosixPath(uri).stem.replace("_", " "))
+    return {"uri": uri, "title": title, "artist": tags.artist, "texts": tags.texts}

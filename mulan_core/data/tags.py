@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from tinytag import TinyTag
 
+from mulan_core.data.names import clean_name
+
 SEPARATORS = re.compile(r"[,/;|\0\n]")
 DURATION = re.compile(r"\s*[(\[]\s*\d{1,2}:\d\d(?::\d\d)?\s*[)\]]\s*$|\s+-?\s*\d{1,2}:\d\d$")
 NUMBERED = re.compile(r"^(?:\((\d{1,3})\)\s*(.*)|(\d{1,3}))$")
@@ -70,8 +72,9 @@ def read_tags(file: BinaryIO, name: str) -> Tags:
     except Exception:  # whatever broken bytes do to the parser; whether they are audio is judged elsewhere
         return Tags()
     values = {key: [_plain(v) for v in _listed(found.get(key))] for key in ("title", "artist", "genre", "comment")}
-    title = next((_title(value) for value in values["title"] if _title(value)), None)
-    artist = next((value for value in values["artist"] if value), None)
+    # Nobody typed these into a table, so they are cleaned rather than refused.
+    title = next((name for value in values["title"] if (name := clean_name("title", _title(value)))), None)
+    artist = next((name for value in values["artist"] if (name := clean_name("artist", value))), None)
     texts = [("sf", title)] if title else []
     texts += [("sf", genre) for value in values["genre"] for genre in genres(value)]
     texts += [text for value in values["comment"] for text in comments(value)]

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from mulan_core.config import SOURCES
 from mulan_core.data.folder import read_folder
+from mulan_core.data.names import MAX_LABELS, clean_name, why_misnamed
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
 from mulan_core.data.uris import is_folder, root_of, why_refused
 from mulan_core.errors import UserError
@@ -111,7 +112,8 @@ def open_manifest(
                 carried, types = _infer_columns(path, first_pass, unread)
         schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
         refuse = partial(why_refused, root=root, allow_outside=allow_outside, allow_private=allow_private)
-        check = _RowCheck(dataset=Path(str(path).rstrip("/")).stem, refuse=refuse, problems=collected, split=split)
+        dataset = clean_name("dataset", Path(str(path).rstrip("/")).stem) or "catalogue"
+        check = _RowCheck(dataset=dataset, refuse=refuse, problems=collected, split=split)
         yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
 
 
@@ -151,7 +153,7 @@ def _open_rows(path: str | Path, problems: Problems, *, allow_private: bool) -> 
     if is_folder(path):
         yield read_folder(path, allow_private=allow_private)
         return
-    with open_table(path, problems, wanted=[*SCHEMA.names, "text"]) as table:
+    with open_table(path, problems, wanted=[*SCHEMA.names, "text", "artist"]) as table:
         yield table
 
 
@@ -274,7 +276,7 @@ def _check_row(row: Mapping[str, Any], dataset: str, split: str | None) -> dict[
         if found:
             raise _RowError(f"column {name!r}: {found}")
     uri = _required(row, "uri")
-    track_id = _text(row, "track_id") or hashlib.sha256(uri.encode()).hexdigest()[:16]
+    track_id = _name(row, "track_id") or hashlib.sha256(uri.encode()).hexdigest()[:16]
     split = _text(row, "split") or split or hashed_split(track_id)
     if split not in SPLITS:
         raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
@@ -282,16 +284,17 @@ def _check_row(row: Mapping[str, Any], dataset: str, split: str | None) -> dict[
     plain = _text(row, "text")
     if plain:
         texts.append({"source": "sf", "text": plain})
+    _name(row, "artist")  # carried along as it is, and shown
     return {
         "track_id": track_id,
         "uri": uri,
         "start_s": _number(row, "start_s"),
         "duration_s": _number(row, "duration_s"),
         "split": split,
-        "dataset": _text(row, "dataset") or dataset,
-        "title": _text(row, "title"),
+        "dataset": _name(row, "dataset") or dataset,
+        "title": _name(row, "title"),
         "texts": texts,
-        "labels": _strings(row, "labels"),
+        "labels": _labels(row),
         "license": _text(row, "license"),
         "sha256": _text(row, "sha256"),
     }
@@ -334,6 +337,26 @@ def _text(row: Mapping[str, Any], name: str) -> str | None:
     raise _RowError(f"column {name!r}: expected text, got {_shown(value)}")
 
 
+def _name(row: Mapping[str, Any], name: str) -> str | None:
+    """Text that a track is called by, under the rule of ``names``."""
+    value = _text(row, name)
+    refused = why_misnamed(name, value) if value else None
+    if refused:
+        raise _RowError(f"column {name!r}: {refused}")
+    return value
+
+
+def _labels(row: Mapping[str, Any]) -> list[str]:
+    labels = _strings(row, "labels")
+    if len(labels) > MAX_LABELS:
+        raise _RowError(f"column 'labels': a track may carry {MAX_LABELS} labels, this one has {len(labels)}")
+    for label in labels:
+        refused = why_misnamed("labels", label)
+        if refused:
+            raise _RowError(f"column 'labels': {refused}")
+    return labels
+
+
 def _number(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None:
@@ -353,8 +376,8 @@ def _strings(row: Mapping[str, Any], name: str) -> list[str]:
         return []
     if isinstance(value, str):
         # A cell of a CSV file: a JSON list, or names split at bars or semicolons.
-        value = _json_cell(value, name) if value.startswith("[") else value.replace(";", "|").split("|")
-        value = [item.strip() if isinstance(item, str) else item for item in value]
+        is_json = value.startswith("[")
+        value = _json_cell(value, name) if is_json else [v.strip() for v in value.replace(";", "|").split("|")]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return [item for item in value if item]
     raise _RowError(f"column {name!r}: expected a list of text, got {_shown(value)}")

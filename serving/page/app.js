@@ -6,6 +6,7 @@ import { $, button, element, facet, nameOf, short } from "./dom.js";
 import { markFound, openMap, watchMap } from "./map.js";
 import { close, play, playing, toggle, watchPlayer } from "./player.js";
 import { closeTags, markPlaying, row, step, tagBars, toggleTags } from "./results.js";
+import { inWords } from "./words.js";
 
 const K = 20;
 const OFFERED = 12; // labels of a facet before "all"
@@ -50,7 +51,7 @@ async function run(offset = 0) {
     if (!(error instanceof EndpointError)) throw error;
     if (mine !== turn) return;
     if (!offset) clear();
-    setStatus(error.message, true);
+    setStatus(inWords(error, query.file), true);
   } finally {
     if (mine === turn) $("results").classList.remove("busy");
   }
@@ -152,7 +153,7 @@ async function showFileTags() {
     const view = element("ul", { className: "tagview", aria: { label: "What the model hears in the file" } }, ...tagBars(labels, acts));
     $("asked").after(view);
   } catch (error) {
-    setStatus(error.message, true);
+    setStatus(inWords(error, query.file), true);
   }
 }
 
@@ -223,7 +224,7 @@ async function toggleRecording() {
   $("record").setAttribute("aria-pressed", "true");
   setStatus(`Listening… press again to search (at most ${RECORD_S} s)`);
   try {
-    askFile(new File([await recording.done], "your recording"));
+    askFile(Object.assign(new File([await recording.done], "your recording"), { isRecorded: true }));
   } catch {
     setStatus("The recording could not be read.", true);
   } finally {

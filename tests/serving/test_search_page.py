@@ -1,8 +1,10 @@
 """The search page as people use it: in a real browser, against the real endpoint."""
 
 import json
-from urllib.parse import quote
+import time
+from urllib.parse import quote, urlencode
 
+import numpy as np
 import pytest
 from chromium import CHROMIUM, run_chromium
 from serving_fixtures import NUM_TRACKS, SERVE, run_bare, tone, wav
@@ -153,6 +155,77 @@ def test_a_title_with_markup_stays_text(page, bare):
         assert page.value("document.title") != "broken"
     finally:
         assert bare.delete(f"/v1/tracks/{quote(MARKUP, safe='')}").status_code == 200
+
+
+ODD_LABELS = ['say "it"', "it's", "<b>bold</b>", "R&amp;B", "a\xa0b", "a\u200db", "x:\u202ey", "e\u0301", "a|b;c\\"]
+
+
+def test_odd_names_are_shown_and_filtered_by(page, bare):
+    odd = '<b>&amp;</b> "q" a\xa0b \u202eabc \ufeff%2F'
+    fields = {"track_id": f"{odd}/é?#", "title": odd, "artist": odd, "labels": json.dumps(ODD_LABELS[:8])}
+    assert bare.post("/v1/tracks", files={"audio": wav(tone(98))}, data=fields).status_code == 200
+    fields |= {"track_id": "other", "labels": json.dumps(ODD_LABELS[8:])}
+    assert bare.post("/v1/tracks", files={"audio": wav(tone(97))}, data=fields).status_code == 200
+    try:
+        for label in ODD_LABELS:
+            page.open(f"{page.home}/?{urlencode({'q': 'music', 'label': label})}")
+            page.wait(f"{HITS} == 1 && !document.querySelector('#results.busy')")
+            assert first(page, "strong") == odd
+            assert page.value("document.querySelector('#asked .chip').getAttribute('aria-label')").endswith(label)
+        page.open(f"{page.home}/?q=music")
+        page.wait(f"{HITS} == {NUM_TRACKS + 2}")
+        row = f"[...document.querySelectorAll('.hit')].find(e => e.hit.track_id == {json.dumps(odd + '/é?#')})"
+        for place, label in enumerate(ODD_LABELS[:8]):
+            page.value(f"{row}.querySelectorAll('.tags .chip')[{place}].click()")
+            page.wait(f"{HITS} == 1 && !document.querySelector('#results.busy')")
+            assert page.value("[...new URLSearchParams(location.search).getAll('label')]") == [label]
+            page.click("#asked .chip")
+            page.wait(f"{HITS} == {NUM_TRACKS + 2} && !document.querySelector('#results.busy')")
+        page.value(f"{row}.querySelector('.tagger').click()")
+        page.wait("document.querySelectorAll('.tagview li').length == 3")
+        page.value(f"{row}.querySelector('.more').click()")
+        page.wait(f"{HITS} == {NUM_TRACKS + 1} && !document.querySelector('#results.busy')")
+        assert page.value("document.querySelectorAll('main b').length") == 0
+    finally:
+        for track_id in (f"{odd}/é?#", "other"):
+            assert bare.delete(f"/v1/tracks/{quote(track_id, safe='')}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("wave", "words"),
+    [
+        (np.zeros(32_000), "Nothing can be heard in this file."),
+        (tone(1, 0.1), "This file is too short to tell anything from."),
+    ],
+)
+def test_what_cannot_be_heard_is_said_in_words(browser, bare, tmp_path, wave, words):
+    (tmp_path / "x.wav").write_bytes(wav(wave))
+    browser.open(f"{bare.base_url}/")
+    browser.upload("#file", tmp_path / "x.wav")
+    browser.wait("document.querySelector('#status').className == 'error'")
+    assert browser.value("document.querySelector('#status').textContent") == words
+
+
+def test_a_silent_microphone_is_asked_about(browser, bare):
+    browser.open(f"{bare.base_url}/")
+    browser.value(  # a real recording, of a stream that carries nothing
+        "navigator.mediaDevices.getUserMedia = async () => { const c = new AudioContext(); await c.resume();"
+        " const to = c.createMediaStreamDestination(), none = new ConstantSourceNode(c, {offset: 0});"
+        " none.connect(to); none.start(); return to.stream }; 0"
+    )
+    browser.click("#record")
+    browser.wait("document.querySelector('#status').textContent.startsWith('Listening')")
+    time.sleep(1.5)
+    browser.click("#record")
+    browser.wait("document.querySelector('#status').className == 'error'")
+    words = browser.value("document.querySelector('#status').textContent")
+    assert words == "Nothing was heard. Is the microphone on?"
+
+
+def test_a_label_that_nothing_can_have_is_said_in_words(browser, bare):
+    browser.open(f"{bare.base_url}/?q=x&label=a%00b")
+    browser.wait("document.querySelector('#status').className == 'error'")
+    assert browser.value("document.querySelector('#status').textContent").startswith("There is no such label.")
 
 
 def test_the_map_plays_what_is_clicked(page, bare):

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mulan_core.data.names import MAX_LABELS, clean_name, why_misnamed
 from mulan_core.data.readers.dataset import Dataset, Track
 from mulan_core.data.tracks import SCHEMA
 from mulan_core.errors import UserError
@@ -90,6 +91,9 @@ def import_tracks(
             repeated += 1
             continue
         seen.add(track.track_id)
+        refused = why_misnamed("track_id", track.track_id)
+        if refused:
+            raise UserError(f"track {number} of {dataset.title} in {folder}: its id {refused}")
         found = next((name for name in track.audio if name in there), None)
         if found is None:
             missing.append(track.audio[0])
@@ -154,6 +158,7 @@ def list_audio(audio: str) -> tuple[str, set[str]]:
 
 
 def _row(track: Track, uri: str, dataset: Dataset) -> dict[str, Any]:
+    """A row of the manifest; names are cleaned, since who imports them did not type them."""
     texts = [{"source": source, "text": text} for source, of in track.texts.items() for text in of if text.strip()]
     return {
         "track_id": track.track_id,
@@ -162,9 +167,9 @@ def _row(track: Track, uri: str, dataset: Dataset) -> dict[str, Any]:
         "duration_s": track.duration_s,
         "split": track.split,
         "dataset": dataset.name,
-        "title": track.title,
+        "title": clean_name("title", track.title or "") or None,
         "texts": texts,
-        "labels": list(track.labels),
+        "labels": [label for name in track.labels if (label := clean_name("labels", name))][:MAX_LABELS],
         "license": track.license or dataset.license,
-        "artist": track.artist,
+        "artist": clean_name("artist", track.artist or "") or None,
     }

@@ -1,0 +1,83 @@
+"""What a track may be called: one rule for its id, title, artist, data set and labels, wherever they come in.
+
+Names are kept letter for letter as they were typed, and compared so: no Unicode normalisation, no case folding
+(docs/decisions/0027-names.md). What a manifest or the API takes can be shown, filtered by, asked for and deleted. What
+cannot be is refused at the door where a person typed it; where nobody did, as in tags of files, it is cleaned.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_BYTES = {"track_id": 512, "title": 2_048, "artist": 1_024, "dataset": 256, "labels": 512}
+"""Field -> the most bytes of UTF-8 that a name of it may have; of ``labels`` each one."""
+MAX_LABELS = 256
+"""Labels of one track."""
+
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line and paragraph separators, halves of surrogate pairs: nobody can see or type them."""
+
+
+def why_unwritable(value: str) -> str | None:
+    """Why no name can hold this text, or None: the part of the rule that also what is asked for must keep."""
+    found = _UNWRITABLE.search(value)
+    if found is None:
+        return None
+    return f"must not hold control characters or line breaks; remove U+{ord(found[0]):04X}"
+
+
+def why_misnamed(field: str, value: str) -> str | None:
+    """Why a track may not be called this, or None.
+
+    Args:
+        field: one of ``MAX_BYTES``.
+        value: what was typed; empty means none was given, which only an id may not be.
+    """
+    unwritable = why_unwritable(value)
+    if unwritable:
+        return unwritable
+    if value != value.strip():
+        return f"{_shown(value)} has blanks at its edges; remove them"
+    num_bytes, most = len(value.encode()), MAX_BYTES[field]
+    if num_bytes > most:
+        return f"{_shown(value)} has {num_bytes:,} bytes; at most {most:,} are taken"
+    return _why_no_address(value) if field == "track_id" else None
+
+
+def clean_name(field: str, value: str) -> str:
+    r"""The nearest name that may be taken, for what nobody typed; empty where nothing is left. Never for ids.
+
+    >>> clean_name("title", " Intro\n(live) "), clean_name("artist", "\x00")
+    ('Intro (live)', '')
+    """
+    text = " ".join(part for piece in _UNWRITABLE.split(value) if (part := piece.strip()))
+    return text.encode()[: MAX_BYTES[field]].decode(errors="ignore").strip()
+
+
+def same_but_typed_otherwise(value: str) -> str:
+    """The form (NFC) that two names share which look alike but are typed with other code points."""
+    return value if value.isascii() else unicodedata.normalize("NFC", value)
+
+
+def _why_no_address(track_id: str) -> str | None:
+    """Why ``/v1/tracks/ID`` would not lead to this track through every client and proxy.
+
+    Browsers and HTTP libraries resolve ``..``; a proxy that rewrites paths, as nginx does, decodes them first, then
+    resolves ``..`` and merges slashes. All else survives percent-encoding.
+    """
+    if not track_id:
+        return "a value is required"
+    parts = track_id.split("/")
+    if "" in parts:
+        return f"{_shown(track_id)} has an empty part between slashes, which proxies drop from addresses; rename it"
+    if "." in parts or ".." in parts:
+        return f"{_shown(track_id)} has a part '.' or '..', which browsers drop from addresses; rename it"
+    if len(parts) > 1 and parts[-1] == "audio":
+        return f"{_shown(track_id)} ends in /audio, which is the address where a track plays; rename it"
+    return None
+
+
+def _shown(value: str) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
