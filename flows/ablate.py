@@ -17,9 +17,11 @@ from flows.steps import ablate as steps
 from flows.steps.page import log_page
 from flows.steps.study import Study, run_trials, study_run
 from flows.steps.tracking import lineage_tags
+from mulan_core.config import Runs
 from mulan_core.errors import UserError
 from mulan_core.evaluation import study as findings
 from mulan_core.evaluation.plots import study_png
+from mulan_core.ranges import fit
 
 
 @flow(
@@ -44,6 +46,7 @@ def ablate(
         ``run_id`` of the study's run; ``page`` as Markdown; ``rows`` with name, means and intervals; ``differences`` of
         every pair of rows, each with whether it stands, and in ``words``; ``trials``; ``notes``.
     """
+    seeds = fit(Runs | None, seeds, "seeds")
     with open_session(manifest, playlists, params) as session, session.stage("ablate"):
         workspace, settings = session.workspace, session.settings
         uri = settings.mlflow_uri
@@ -52,7 +55,7 @@ def ablate(
         if rows and notes:
             raise UserError("; ".join(notes))
         for note in notes:
-            console.print(note, highlight=False)
+            console.print(note)
         trials = steps.trials_of(config, chosen, seeds or config.ablate.seeds)
         tags = lineage_tags(code_version(), runtime.flow_run.id)
         budget = steps.budget(config)

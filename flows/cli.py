@@ -7,15 +7,14 @@ the user or a server that is away, told in one sentence without a traceback.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from flows import (
     cli_data,
@@ -34,8 +33,8 @@ from flows import (
     cli_versions,
 )
 from flows.project import VERSION, code_version
-from flows.reporting import console
 from flows.settings import read_settings
+from flows.terminal import console, end_quietly, errors, open_outputs, words
 from mulan_core.errors import UserError
 
 FULL_BYTES = 32 * 2**20
@@ -62,24 +61,27 @@ def about(
 ) -> None:
     """Search a music catalogue by meaning: prepare, train, evaluate, index, serve, search."""
     if shown:
-        console.print(VERSION if (code := code_version()) == VERSION else f"{VERSION} ({code})", highlight=False)
+        console.print(VERSION if (code := code_version()) == VERSION else f"{VERSION} ({code})")
         raise typer.Exit
 
 
 def main() -> None:
     """Run the command; the console script's entry."""
     signal.signal(signal.SIGTERM, _terminate)
+    open_outputs()
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
-        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
+        code = app(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
     except UserError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", code=130)
     except Exception as error:
-        if getattr(error, "format_message", None):  # click's usage errors
+        if type(error).__name__ == "NoArgsIsHelpError":
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
+        if hasattr(error, "format_message"):  # click's usage errors
+            _fail(_usage(error))
         if os.environ.get("MULAN_DEBUG"):
             raise
         if _behind(error, SystemExit):  # a signal that came while Ray waited
@@ -90,7 +92,20 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
     if code == 130:
         _fail("stopped", code=130)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
     sys.exit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """Click's error as one sentence, with the command whose help says more."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = re.sub(r"Input should be a valid integer.*", "it must be a whole number", message)
+    message = re.sub(r"Input should be a valid number.*", "it must be a number", message)
+    context = getattr(error, "ctx", None)
+    return f"{message}; see {context.command_path} --help" if context else message
 
 
 def _terminate(*_: object) -> None:
@@ -99,7 +114,7 @@ def _terminate(*_: object) -> None:
 
 def _fail(sentence: str, code: int = 2) -> None:
     sentence += _of_a_full_disk()
-    Console(stderr=True).print(f"[red]mulan:[/red] {escape(sentence)}", highlight=False, soft_wrap=True)
+    errors.print(words(("mulan:", "red"), " " + sentence.replace("\n", " ")))
     sys.exit(code)
 
 

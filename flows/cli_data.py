@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, print_json
+from flows.terminal import Table, console
 from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def list_datasets(
             table.add_row(dataset.name, dataset.tracks, dataset.license, dataset.size, files)
         console.print(table)
         for dataset in DATASETS.values():
-            console.print(f"{dataset.name:<16}{dataset.home}", highlight=False, soft_wrap=True)
+            console.print(f"{dataset.name:<16}{dataset.home}")
         console.print(
             "`mulan data fetch NAME` gets what is openly given; `mulan data list NAME` tells what an import needs"
         )
@@ -107,7 +107,7 @@ def list_sets(
             shown = ", ".join(value) if isinstance(value, list) else value
             if shown or key == "prepared":
                 table.add_row(key.replace("_", " "), shown or "not yet")
-        console.print(table, markup=False)
+        console.print(table)
         return
     table = Table("name", "what it measures", "classes", "prepared", title="Evaluation sets")
     for row in rows:
@@ -118,7 +118,6 @@ def list_sets(
     console.print(
         "`mulan data sets NAME` tells what one needs; `mulan evaluate MODEL --on NAME,NAME` measures them; "
         "--on NAME=PATH takes a prepared folder, or a table of titles and descriptions, of yours",
-        highlight=False,
     )
 
 
@@ -152,8 +151,8 @@ def fetch(
             one = fetched[-1]
             state = "fetched" if one.is_new else "was there"
             check = "checksum fits" if one.is_verified else "not verified, no checksum is known"
-            console.print(f"{one.file}: {state}, {one.bytes:,} bytes, {check}", highlight=False, soft_wrap=True)
-            console.print(f"  sha256 {one.sha256}", highlight=False, soft_wrap=True)
+            console.print(f"{one.file}: {state}, {one.bytes:,} bytes, {check}")
+            console.print(f"  sha256 {one.sha256}")
     if failed:
         others = f" ({len(failed)} of {len(dataset.downloads)} files are not here)" if len(failed) > 1 else ""
         raise UserError(failed[0] + others)
@@ -161,7 +160,7 @@ def fetch(
         print_json({"folder": str(folder), "files": [asdict(one) for one in fetched], "by_hand": dataset.by_hand})
         return
     if dataset.by_hand:
-        console.print(f"by hand, at {dataset.home}: {dataset.by_hand}", highlight=False, soft_wrap=True)
+        console.print(f"by hand, at {dataset.home}: {dataset.by_hand}")
     console.print(f"next: mulan data import {dataset.name} {folder} --audio DIR --out {dataset.name}.parquet")
 
 
@@ -209,13 +208,13 @@ def import_dataset(
         table.add_row(f"texts {source}", f"{number:,}")
     table.add_row("different labels", f"{counts['labels']:,}")
     console.print(table)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {out}")
     if imported.missing:
         kept = "kept" if keep_missing else "left out"
         first = ", ".join(imported.missing[:3])
-        console.print(f"without audio, {kept}: {first}{', ...' if len(imported.missing) > 3 else ''}", soft_wrap=True)
+        console.print(f"without audio, {kept}: {first}{', ...' if len(imported.missing) > 3 else ''}")
     for note in imported.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"note: {note}")
 
 
 @app.command("overlap")
@@ -241,12 +240,12 @@ def overlap(
         print_json({"overlaps": [asdict(one) for one in overlaps], "tracks_without_sha256": unhashed})
     else:
         for one in overlaps:
-            console.print(str(one), highlight=False, markup=False, soft_wrap=True)
+            console.print(str(one))
         rows = " and ".join(f"{len(table):,}" for table in tables)
         found = f"{len(overlaps):,} overlap{'' if len(overlaps) == 1 else 's'}"
-        console.print(f"{found} between {rows} tracks", highlight=False)
+        console.print(f"{found} between {rows} tracks")
         if unhashed:
-            console.print(f"note: {unhashed:,} tracks have no sha256, so their audio was not compared", highlight=False)
+            console.print(f"note: {unhashed:,} tracks have no sha256, so their audio was not compared")
     if overlaps:
         raise typer.Exit(1)
 
@@ -273,8 +272,8 @@ def _show_dataset(dataset: Dataset) -> None:
         table.add_row("by hand", dataset.by_hand)
     for name, default in dataset.defaults().items():
         table.add_row(f"--option {name}=", f"{dataset.options[name]} (default: {_shown(default)})")
-    console.print(table, markup=False)
-    console.print(dataset.home, highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(dataset.home)
 
 
 def _shown(default: Any) -> str:

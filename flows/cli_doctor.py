@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import Table, console, words
 
-MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]look[/yellow]", "failure": "[red]wrong[/red]"}
+MARKS = {"ok": ("ok", "green"), "warning": ("look", "yellow"), "failure": ("wrong", "red")}
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -27,8 +26,8 @@ def doctor(as_json: AsJson = False) -> None:
     else:
         table = Table("", "what", "found", box=None, pad_edge=False)
         for finding in findings:
-            todo = f"\n[bold]->[/bold] {escape(finding.todo)}" if finding.todo else ""
-            table.add_row(MARKS[finding.level], finding.check, escape(finding.said) + todo)
+            todo = ("\n", ("->", "bold"), f" {finding.todo}") if finding.todo else ()
+            table.add_row(words(MARKS[finding.level]), finding.check, words(finding.said, *todo))
         console.print(table)
     if any(finding.level == "failure" for finding in findings):
         raise typer.Exit(1)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, print_json
+from flows.terminal import Table, console
 
 
 def export(

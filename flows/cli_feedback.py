@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import Count, number
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import console
 from mulan_core.errors import UserError
 from serving.feedback import to_playlists
 from serving.query_log import read_query_log
@@ -28,7 +30,7 @@ def export(
     log: Annotated[
         Path | None, typer.Option(help="Folder of the query log. Default: that of this home's endpoint.")
     ] = None,
-    least: Annotated[int, typer.Option(min=1, help="How often a track must have been chosen for a query.")] = 1,
+    least: Annotated[int, number(Count, "How often a track must have been chosen for a query.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write each query with the tracks chosen for it as a playlist, to be evaluated or trained on.
@@ -51,6 +53,4 @@ def export(
     console.print(
         f"{len(rows):,} queries in {out}, from {counts['used']:,} of {counts['choices']:,} choices "
         f"({counts['unseen']:,} not among the hits, {counts['other']:,} not of one text)",
-        highlight=False,
-        soft_wrap=True,
     )

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import CountOrNone, number
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import console
+from mulan_core.config import CorpusSize, Port
 
 Manifest = Annotated[
     str | None,
@@ -47,8 +50,8 @@ def run_flow(name: str, arguments: dict[str, Any], *, allowed: dict[str, Any] | 
 
 def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the check queries.")] = False,
-    size: Annotated[int | None, typer.Option(help="Tracks in the demo corpus, when it is first built.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
+    size: Annotated[int | None, number(CorpusSize, "Tracks in the demo corpus, when it is first built.")] = None,
+    port: Annotated[int | None, number(Port, "Port of the endpoint.")] = None,
 ) -> None:
     """Build a catalogue, train on it, evaluate, index, and serve it until Ctrl-C.
 
@@ -67,9 +70,10 @@ def run(
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
     min_new: Annotated[
         int,
-        typer.Option(
-            help="Train only where so many tracks are new since the champion was trained; with fewer, the champion "
-            "gets an index of the catalogue as it is now."
+        number(
+            CountOrNone,
+            "Train only where so many tracks are new since the champion was trained; with fewer, the champion "
+            "gets an index of the catalogue as it is now.",
         ),
     ] = 0,
     allow_overlap: AllowOverlap = False,
@@ -92,7 +96,7 @@ def run(
         show_evaluation(report)
         show_stages(result["stages"], result["seconds"])
     else:
-        console.print(f"not trained: {result['skipped']}", highlight=False, soft_wrap=True)
+        console.print(f"not trained: {result['skipped']}")
     if not as_json:
         show_added((result.get("serve") or result.get("index") or {}).get("added"))
     if report:
@@ -159,7 +163,7 @@ def train(
         return
     console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
     if task == "tagging":
-        console.print(f"measure it: mulan evaluate {result['model']} --suite tagging", soft_wrap=True)
+        console.print(f"measure it: mulan evaluate {result['model']} --suite tagging")
         console.print("as a warm start: set model.audio.pretrained to that folder")
 
 
@@ -266,7 +270,7 @@ def index(
 def serve(
     manifest: Manifest = None,
     params: Params = None,
-    port: Annotated[int | None, typer.Option(help="Port of the endpoint.")] = None,
+    port: Annotated[int | None, number(Port, "Port of the endpoint.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind. Default: params.yaml, loopback.")] = None,
     allow_open: Annotated[
         bool, typer.Option("--open", help="Without keys on an address that others reach, behind a firewall of yours.")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import number
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import Table, console
+from mulan_core.config import RatePerSecond
 from serving.keys import KeyFile, Scope
 
 app = typer.Typer(help="API keys of the endpoint: once there is one, nobody gets in without.", no_args_is_help=True)
@@ -20,7 +22,7 @@ def create(
     scope: Annotated[
         Scope, typer.Option(help="read: ask; write: also add and delete tracks; admin: also /metrics.")
     ] = "read",
-    rate: Annotated[float | None, typer.Option(help="Requests a second. Default: serve.rate_per_s.")] = None,
+    rate: Annotated[float | None, number(RatePerSecond, "Requests a second. Default: serve.rate_per_s.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, this once: the file keeps a hash.
@@ -32,12 +34,10 @@ def create(
     if as_json:
         print_json({"key": secret} | key.about())
         return
-    console.print(secret, highlight=False, soft_wrap=True)
+    console.print(secret)
     console.print(
         f"for {scope}, by the name {name!r}. It is shown this once; give it as MULAN_KEY, or as the header "
         "Authorization: Bearer KEY",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -69,4 +69,4 @@ def revoke(which: Annotated[str, typer.Argument(help="Id or name of the key.")])
     Example: mulan keys revoke website
     """
     key = KeyFile(read_settings().keys_file).revoke(which)
-    console.print(f"revoked {key.key_id} ({key.name})", highlight=False)
+    console.print(f"revoked {key.key_id} ({key.name})")

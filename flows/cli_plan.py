@@ -7,27 +7,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
+from flows.numbers import Count, number
 from flows.project import PROJECT
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, print_json
+from flows.terminal import Table, console
 from mulan_core.config import load_config
 from mulan_core.errors import UserError
+from mulan_core.ranges import Range
 
 if TYPE_CHECKING:
     from mulan_core.planning import Plan
 
+Clips = Annotated[float, Range(ge=1, le=1_000_000_000_000)]
+PeakShare = Annotated[float, Range(gt=0, le=1)]
 SIMULATED = (8, 16, 32, 64, 128, 256, 512)
 
 
 def plan(
-    tracks: Annotated[float, typer.Option(help="Clips to train on, such as 44e6.")],
-    gpus: Annotated[int, typer.Option(help="GPUs, a worker each.")] = 8,
+    tracks: Annotated[float, number(Clips, "Clips to train on, such as 44e6.")],
+    gpus: Annotated[int, number(Count, "GPUs, a worker each.")] = 8,
     *,
     model: Annotated[str, typer.Option(help="resnet50, ast, or a YAML file of numbers.")] = "resnet50",
     gpu: Annotated[str, typer.Option(help="h100, a100 or l4.")] = "h100",
     utilisation: Annotated[
-        float | None, typer.Option(help="Share of the GPU's peak that a step reaches. Default: an estimate.")
+        float | None, number(PeakShare, "Share of the GPU's peak that a step reaches. Default: an estimate.")
     ] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="Also 8 to 512 GPUs side by side.")] = False,
     as_json: AsJson = False,

@@ -6,21 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import number
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import Table, console
 from mulan_core.errors import UserError
+from mulan_core.ranges import Range
 
 if TYPE_CHECKING:
     from serving.client import MulanClient
 
 
+HowMany = Annotated[int, Range(ge=1, le=100)]
+Skipped = Annotated[int, Range(ge=0, lt=1_000)]
+
+
 def search(
     text: Annotated[str, typer.Argument(help="What to look for, in words.")],
-    k: Annotated[int, typer.Option(help="How many tracks.")] = 10,
+    k: Annotated[int, number(HowMany, "How many tracks.")] = 10,
     away_from: Annotated[str | None, typer.Option("--not", help="What they should be away from, in words.")] = None,
-    offset: Annotated[int, typer.Option(help="How many of the best to skip, for the next page.")] = 0,
+    offset: Annotated[int, number(Skipped, "How many of the best to skip, for the next page.")] = 0,
     *,
     url: Annotated[
         str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json, show_added
+from flows.numbers import CountOrNone, number
+from flows.reporting import AsJson, print_json, show_added
+from flows.terminal import Table, console
+from mulan_core.config import Share
 from mulan_core.errors import UserError
 
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
@@ -110,10 +112,10 @@ def diff(
     console.print(table)
     for change, ids in found["tracks"].items():
         if change == "unknown":
-            console.print(f"tracks: unknown, {ids}", highlight=False)
+            console.print(f"tracks: unknown, {ids}")
         else:
             such = f": {', '.join(ids[:MOST_SHOWN])}{' ...' if len(ids) > MOST_SHOWN else ''}" if ids else ""
-            console.print(f"tracks {change}: {len(ids):,}{such}", highlight=False, markup=False)
+            console.print(f"tracks {change}: {len(ids):,}{such}")
 
 
 @app.command()
@@ -138,7 +140,7 @@ def rollback(manifest: Manifest = None, params: Params = None, as_json: AsJson =
 def canary(
     version: Annotated[str | None, typer.Argument(help="A version whose collection is built.")] = None,
     *,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the searches.")] = 0.1,
+    share: Annotated[float, number(Share, "Share of the searches.")] = 0.1,
     stop: Annotated[bool, typer.Option("--stop", help="Stop it.")] = False,
     manifest: Manifest = None,
     params: Params = None,
@@ -155,14 +157,14 @@ def canary(
         print_json(done)
     elif done["canary"]:
         which = f"version {done['canary']['model_version']} answers {share:.0%} of the searches too"
-        console.print(f"{which}; see mulan_canary_* at {done['url']}/metrics", highlight=False)
+        console.print(f"{which}; see mulan_canary_* at {done['url']}/metrics")
     else:
-        console.print(f"version {done['release']['model_version']} answers alone", highlight=False)
+        console.print(f"version {done['release']['model_version']} answers alone")
 
 
 @app.command()
 def prune(
-    keep: Annotated[int, typer.Option(min=0, help="Champions before this one whose collections stay.")] = 2,
+    keep: Annotated[int, number(CountOrNone, "Champions before this one whose collections stay.")] = 2,
     manifest: Manifest = None,
     params: Params = None,
     as_json: AsJson = False,
@@ -176,7 +178,7 @@ def prune(
         print_json(done)
         return
     for what, names in done.items():
-        console.print(f"{what}: {', '.join(names) or 'none'}", highlight=False)
+        console.print(f"{what}: {', '.join(names) or 'none'}")
 
 
 def _run(name: str, manifest: str | None, params: str | None, **more: Any) -> Any:
@@ -194,5 +196,5 @@ def _show_switch(done: dict[str, Any], *, as_json: bool) -> None:
         return
     release = done["release"]
     where = f"served at {done['url']}" if done["url"] else "no endpoint runs here; `mulan serve` serves it"
-    console.print(f"champion: version {release['model_version']} ({release['collection']}), {where}", highlight=False)
+    console.print(f"champion: version {release['model_version']} ({release['collection']}), {where}")
     show_added(done["added"])

@@ -70,7 +70,7 @@ def stage_prepare() -> None:
     with ray_for_stage(), progress.bar("prepare") as update:
         counts = step(catalogue, here.prepared, here.config.prepare, texts=texts, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
-    progress.console.print(f"prepare: {changes}", highlight=False)
+    progress.console.print(f"prepare: {changes}")
 
 
 @app.command("set")
@@ -89,4 +89,4 @@ def stage_set(name: str) -> None:
     with ray_for_stage(), progress.bar(f"prepare {name}") as update:
         counts = step((SET_CATALOGUES / name).resolve(), here.sets / name, config, progress=update)
     changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
-    progress.console.print(f"prepare {name}: {changes}", highlight=False)
+    progress.console.print(f"prepare {name}: {changes}")

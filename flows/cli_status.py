@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
-from rich.markup import escape
-from rich.table import Table
-
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import number
+from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
+from flows.terminal import Table, console, words
+from mulan_core.config import Port
 
 
 def status(as_json: AsJson = False) -> None:
@@ -37,7 +36,7 @@ def status(as_json: AsJson = False) -> None:
         where = f"step {run['step']:,}, loss {run['loss']:.3f}" if run["step"] else "no step yet"
         table.add_row(run["kind"], f"{run['started'][:16]}  {run['status']}, {where}  {run['run_id']}")
     for sentence in found["differences"]:
-        table.add_row("[yellow]look[/yellow]", escape(sentence))
+        table.add_row(words(("look", "yellow")), sentence)
     console.print(table)
 
 
@@ -49,7 +48,7 @@ def _version(one: dict[str, Any] | None) -> str | None:
     )
 
 
-def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000) -> None:
+def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:
     """Start the MLflow UI on the local database; print its address once it answers.
 
     Example: mulan ui --port 5001
@@ -71,7 +70,7 @@ def ui(port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000)
     server = Child("MLflow", command, log_path=settings.home / "mlflow.log")
     try:
         server.wait_until(lambda: answers(f"{url}/health"), timeout_s=120)
-        console.print(f"MLflow UI: {url}", highlight=False)
+        console.print(f"MLflow UI: {url}")
         wait_for_interrupt()
     finally:
         server.stop()

@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from flows.cli_flow import Manifest, Params, Playlists, arguments_of, run_flow
-from flows.reporting import AsJson, console, print_json, show_comparison
+from flows.numbers import number
+from flows.reporting import AsJson, print_json, show_comparison
 from flows.settings import read_settings
+from flows.terminal import console
+from mulan_core.config import Runs
 
 Measured = "champion, candidate, a version, or a folder that `mulan evaluate --out` wrote."
 
@@ -19,7 +22,7 @@ def ablate(
         str | None,
         typer.Option(help="Rows to run, separated by commas: the paper's or your own. Default: params.yaml."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each row. Default: params.yaml.")] = None,
+    seeds: Annotated[int | None, number(Runs, "Runs of each row. Default: params.yaml.")] = None,
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
@@ -82,4 +85,4 @@ def compare(
         return
     show_comparison(found)
     if out is not None:
-        console.print(f"the page: {out / 'compare.html'}", highlight=False, soft_wrap=True)
+        console.print(f"the page: {out / 'compare.html'}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from flows.reporting import AsJson, console, print_json
+from flows.numbers import Count, number
+from flows.reporting import AsJson, print_json
+from flows.terminal import Table, console, words
 from mulan_core.config import Config, load_config
 from mulan_core.errors import UserError
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Text mining: label, train, judge, report.", no_args_is_help=True)
 Params = Annotated[Path | None, typer.Option(help="The numbers. Default: params.yaml of this folder, if it has one.")]
 
-KEYS = "[b]y[/b] describes music   [b]n[/b] does not   [b]s[/b] skip   [b]u[/b] undo   [b]q[/b] quit"
+KEYS = "y describes music   n does not   s skip   u undo   q quit"
 
 
 @app.command()
 def label(
     file: Annotated[Path, typer.Argument(help="Lines to label: a text file, or a table with LF texts.")],
     out: Annotated[Path, typer.Option(help="File of labels; what it holds is not asked again.")],
-    limit: Annotated[int | None, typer.Option(help="Stop after this many.", min=1)] = None,
+    limit: Annotated[int | None, number(Count, "Stop after this many.")] = None,
     params: Params = None,
 ) -> None:
     """Label lines as describing music or not, one key each; every answer is saved at once.
@@ -40,8 +40,8 @@ def label(
     from mulan_core.text.labelling import Labelling, read_lines
 
     session = Labelling(read_lines(file), out, _config(params).text)
-    console.print(f"{len(session.labels)} labelled in {out}, {len(session.queue)} left to ask", highlight=False)
-    console.print(KEYS if session.queue else "nothing is left to ask", highlight=False)
+    console.print(f"{len(session.labels)} labelled in {out}, {len(session.queue)} left to ask")
+    console.print(KEYS if session.queue else "nothing is left to ask")
     stop = len(session.labels) + limit if limit else None
     while session.current is not None and (stop is None or len(session.labels) < stop):
         _ask(session)
@@ -56,8 +56,6 @@ def label(
     console.print(
         f"{len(session.labels)} labelled: {descriptions} describe music, {len(session.labels) - descriptions} do not; "
         f"next: mulan text train {out} --out DIR",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -121,13 +119,13 @@ def judge(
     measure = next((name for name in ("probability", "score") if name in verdicts[0]), None)
     table = Table("", "reason", *([measure] if measure else []), "text", box=None)
     for verdict in verdicts:
-        mark = "[red]drop[/red]" if verdict["drop"] else "[green]keep[/green]"
+        mark = words(("drop", "red") if verdict["drop"] else ("keep", "green"))
         number = verdict.get(measure) if measure else None
         numbers = [f"{number:.2f}" if number is not None else ""] if measure else []
-        table.add_row(mark, verdict["drop"] or "", *numbers, escape(verdict["text"]))
+        table.add_row(mark, verdict["drop"] or "", *numbers, verdict["text"])
     console.print(table)
     kept = sum(not verdict["drop"] for verdict in verdicts)
-    console.print(f"{kept} of {len(verdicts)} kept", highlight=False)
+    console.print(f"{kept} of {len(verdicts)} kept")
 
 
 @app.command()
@@ -149,9 +147,7 @@ def report(
     if as_json:
         print_json(counted)
         return
-    from rich.markdown import Markdown
-
-    console.print(Markdown(to_markdown(counted)) if console.is_terminal else to_markdown(counted), soft_wrap=True)
+    console.print(to_markdown(counted))
 
 
 def _config(params: Path | None) -> Config:
@@ -164,8 +160,8 @@ def _ask(session: Labelling) -> None:
     from mulan_core.text.music_score import music_score
 
     line, done = str(session.current), len(session.labels)
-    console.print(f"\n[dim]{done} done, {session.left} left, rule {music_score(line):+.2f}[/dim]", highlight=False)
-    console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(words((f"\n{done} done, {session.left} left, rule {music_score(line):+.2f}", "dim")))
+    console.print(line)
 
 
 def _read_key() -> str:
@@ -205,8 +201,6 @@ def _show_training(report: dict[str, Any], out: Path) -> None:
         f"{held_out['loss']:.3f}, calibrated {held_out['calibrated_loss']:.3f}; MLflow run {report['run_id']}",
         f"use it: set text.lf_classifier to {out} in params.yaml",
         sep="\n",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

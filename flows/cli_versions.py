@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from flows.reporting import AsJson, console, print_json
+from flows.reporting import AsJson, print_json
+from flows.terminal import Table, console
 
 Manifest = Annotated[Path | None, typer.Option(help="The catalogue. Default: that of the working folder.")]
 Revision = Annotated[
@@ -39,7 +38,7 @@ def diff(
     if as_json:
         print_json(changes)
         return
-    console.print(f"{before[:8]} -> {workspace.data_hash[:8]}", highlight=False)
+    console.print(f"{before[:8]} -> {workspace.data_hash[:8]}")
     table = Table("", "tracks", "such as")
     for name in ("added", "removed"):
         table.add_row(name, str(len(changes[name])), ", ".join(changes[name][:3]))
@@ -65,7 +64,7 @@ def pull(manifest: Manifest = None) -> None:
 
     workspace = open_workspace(read_settings().home, manifest=manifest)
     pull_data(workspace)
-    console.print(f"{workspace.prepared} holds the data {workspace.data_hash[:8]}", soft_wrap=True, highlight=False)
+    console.print(f"{workspace.prepared} holds the data {workspace.data_hash[:8]}")
 
 
 def lineage(
@@ -97,5 +96,5 @@ def _show(found: dict[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in found.items():
         for i, line in enumerate(value if isinstance(value, list) else [value]):
-            table.add_row("" if i else name, Text(str(line)))
+            table.add_row("" if i else name, str(line))
     console.print(table)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 
-from rich.panel import Panel
-
-from flows.reporting import console, show_evaluation, show_hits, show_stages
+from flows.reporting import show_evaluation, show_hits, show_stages
 from flows.session import Session, open_session
+from flows.terminal import console, words
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.ports import check_port_free
@@ -30,9 +29,9 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
         result = end_to_end()
         show_evaluation(result["evaluate"])
         gate = result["register"]
-        console.print(f"gate: version {gate['version']} {'passed' if gate['passed'] else 'refused'}", highlight=False)
+        console.print(f"gate: version {gate['version']} {'passed' if gate['passed'] else 'refused'}")
         for reason in gate["reasons"]:
-            console.print(f"  {reason}", highlight=False)
+            console.print(f"  {reason}")
         if not gate["passed"]:
             raise UserError("the gate refused the demo's model, so there is nothing new to serve (reasons above)")
         client = MulanClient(result["serve"]["url"], key=session.settings.key)
@@ -50,24 +49,20 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
 def print_addresses(url: str, session: Session) -> None:
     """Print where everything is."""
     home = session.settings.home
-    console.print(
-        Panel(
-            f"search page   {url}/\n"
-            f"API docs      {url}/docs\n"
-            f'from a shell  mulan search "calm piano"\n'
-            f"experiments   mulan ui\n"
-            f"flow runs     PREFECT_HOME={home / 'prefect'} prefect server start",
-            title="MuLan is serving",
-            expand=False,
-        ),
-        highlight=False,
-        soft_wrap=True,
-    )
+    for what, where in (
+        ("MuLan is serving", ""),
+        ("search page", f"{url}/"),
+        ("API docs", f"{url}/docs"),
+        ("from a shell", 'mulan search "calm piano"'),
+        ("experiments", "mulan ui"),
+        ("flow runs", f"PREFECT_HOME={home / 'prefect'} prefect server start"),
+    ):
+        console.print(f"  {what:<14}{where}" if where else words((what, "bold")))
 
 
 def wait_for_interrupt() -> None:
     """Serve until Ctrl-C or SIGTERM."""
-    console.print("Ctrl-C stops it", highlight=False)
+    console.print("Ctrl-C stops it")
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

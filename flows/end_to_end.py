@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.evaluate import evaluate
 from flows.index import index
 from flows.notice import TOLD
+from flows.numbers import CountOrNone
 from flows.prepare import prepare
 from flows.register import register
 from flows.run_page import run_page
@@ -19,6 +20,7 @@ from flows.session import open_session
 from flows.steps.registry import champion_version
 from flows.steps.versions import count_new_tracks
 from flows.train import train
+from mulan_core.ranges import fit
 
 
 @flow(name="end_to_end", description="From a manifest to served search.", **TOLD)
@@ -45,6 +47,7 @@ def end_to_end(
         Without ``index`` and ``serve`` where the gate refused the candidate: the release that served before goes on
         serving. Where too few tracks are new: ``skipped``, the reason, and nothing of training.
     """
+    min_new_tracks = fit(CountOrNone, min_new_tracks, "min_new_tracks")
     with open_session(manifest, playlists, params) as session:
         if serve:
             session.check_exposed()

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-console = Console(stderr=True)
+from flows.terminal import errors, visible
+
+console = errors
 
 
 @contextmanager
@@ -18,17 +19,17 @@ def bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """Show a bar; yields ``update(done, total=None, note="")``."""
     columns = (
         SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total, note="")
+        task = progress.add_task(visible(title), total=total, note="")
 
         def update(done: int, total: int | None = None, note: str = "") -> None:
-            progress.update(task, completed=done, note=note)
+            progress.update(task, completed=done, note=visible(note))
             if total is not None:
                 progress.update(task, total=total)
 

@@ -11,11 +11,14 @@ from typing import Any
 from prefect import flow
 
 from flows.notice import TOLD
+from flows.numbers import CountOrNone
 from flows.serve import deploy_release, find_release, make_champion
 from flows.session import Session, open_session
 from flows.steps import registry
 from flows.steps.releases import collections_to_drop, go_live
+from mulan_core.config import Share
 from mulan_core.errors import UserError
+from mulan_core.ranges import fit
 from serving.deployment import is_deployed
 from serving.release import Release, check_release
 
@@ -91,6 +94,7 @@ def canary(
     Raises:
         UserError: if no endpoint runs.
     """
+    share = fit(Share, share, "share")
     with open_session(manifest, None, params) as session, session.stage("canary"):
         if not is_deployed():
             raise UserError("no endpoint runs here that could ask a candidate too; start one with `mulan serve`")
@@ -113,6 +117,7 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
     Returns:
         ``dropped`` and ``kept``: names of collections.
     """
+    keep = fit(CountOrNone, keep, "keep")
     with open_session(manifest, None, params) as session, session.stage("prune"):
         old, kept = collections_to_drop(keep, mlflow_uri=session.settings.mlflow_uri)
         dropped = [name for name in old if session.store.has(name)]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.table import Column, Table
+from rich.table import Column
+
+from flows.terminal import Table, console, end_quietly, errors
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
     from serving.client import Hit, SearchAnswer
-
-console = Console(file=sys.__stdout__)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """The option of every command that ``print_json`` serves."""
@@ -25,7 +22,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def print_json(value: Any) -> None:
     """Print what a machine reads, and nothing else."""
-    print(json.dumps(value, indent=1, default=str))  # noqa: T201
+    try:
+        print(json.dumps(value, indent=1, default=str), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        end_quietly()
 
 
 MOST_ROWS = 20
@@ -62,7 +62,7 @@ def show_quarantine(prepared: Path) -> None:
     table = Table("uri", "reason", "detail", title=f"Quarantined: {len(rows)} (all in {prepared / QUARANTINE})")
     for row in rows.slice(0, MOST_ROWS).to_pylist():
         table.add_row(row["uri"], row["reason"], row["detail"])
-    Console(stderr=True).print(table)
+    errors.print(table)
 
 
 def show_check(report: dict[str, Any]) -> None:
@@ -84,24 +84,24 @@ def show_check(report: dict[str, Any]) -> None:
         table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
     console.print(table)
     for row in report["bad_rows"][:MOST_ROWS]:
-        console.print(f"row {row['row']}, {row['problem']}", highlight=False, markup=False)
+        console.print(f"row {row['row']}, {row['problem']}")
     for file in report["bad_files"][:MOST_ROWS]:
-        console.print(f"{file['uri']}: {file['reason']}, {file['detail']}", highlight=False, markup=False)
+        console.print(f"{file['uri']}: {file['reason']}, {file['detail']}")
     for warning in report["warnings"][:MOST_ROWS]:
-        console.print(f"note: {warning}", highlight=False, markup=False)
+        console.print(f"note: {warning}")
     if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MOST_ROWS:
-        console.print("--json lists all", highlight=False)
+        console.print("--json lists all")
 
 
 def show_index(built: dict[str, Any]) -> None:
     """Print what a build measured, and what it changed."""
     words = f"{built['index_type']}, recall@10 {built['recall_at_10']:.3f}" if built["built"] else "stood already"
     place = "champion" if built["promoted"] else "built, not promoted"
-    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}", highlight=False)
+    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
-    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live", highlight=False)
+    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
     if "windows" in built:
-        console.print(f"{built['windows']:,} windows beside them", highlight=False)
+        console.print(f"{built['windows']:,} windows beside them")
     show_added(built["added"])
 
 
@@ -122,7 +122,7 @@ def added_words(added: dict[str, Any] | None) -> list[str]:
 def show_added(added: dict[str, Any] | None) -> None:
     """Print what became of tracks that were added over the API; nothing where there are none."""
     for sentence in added_words(added):
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        console.print(sentence)
 
 
 def show_evaluation(report: dict[str, Any]) -> None:
@@ -142,24 +142,24 @@ def show_evaluation(report: dict[str, Any]) -> None:
         )
     console.print(table)
     for note in report["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
 
 
 def show_evaluations(result: dict[str, Any]) -> None:
     """Print what was measured of one model on several sets, and where the reports are."""
     model = result["model"]
-    console.print(f"{model['name']} ({model['kind']}, {model['embedding_dim']} dimensions)", highlight=False)
+    console.print(f"{model['name']} ({model['kind']}, {model['embedding_dim']} dimensions)")
     for report in result["sets"].values():
         show_evaluation(report)
     for note in result["notes"]:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}")
     if result["out"]:
-        console.print(f"reports and their evidence: {result['out']}", highlight=False, soft_wrap=True)
+        console.print(f"reports and their evidence: {result['out']}")
     if result["logged"]:
         sets = ", ".join(result["logged"])
-        console.print(f"logged: {sets}, in MLflow run {model['run_id']}; `mulan ui` shows it", highlight=False)
+        console.print(f"logged: {sets}, in MLflow run {model['run_id']}; `mulan ui` shows it")
     elif not result["out"]:
-        console.print("measured in part, so nothing is logged; --out DIR writes it", highlight=False)
+        console.print("measured in part, so nothing is logged; --out DIR writes it")
 
 
 def show_comparison(found: Comparison) -> None:
@@ -180,14 +180,14 @@ def show_comparison(found: Comparison) -> None:
         for word, queries in zip(("gained", "lost"), of_kind, strict=True):
             _show_moved(f"queries by {kind} that {word} most, by AP", [one.difference for one in queries])
     for note in found.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(found.verdict(), highlight=False, markup=False)
+        console.print(f"note: {note}")
+    console.print(found.verdict())
 
 
 def _show_moved(heading: str, moved: Sequence[Difference]) -> None:
     each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MOST_MOVED])
     if each:
-        console.print(f"{heading}: {each}", highlight=False, markup=False)
+        console.print(f"{heading}: {each}")
 
 
 def _difference(one: Difference) -> list[str]:
@@ -223,12 +223,11 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
         table.add_row(*cells, *([_stretch(hit)] if has_stretches else []))
     console.print(table)
     if answer["no_good_match"]:
-        console.print("no good match: the catalogue seems to have nothing of the kind", highlight=False)
+        console.print("no good match: the catalogue seems to have nothing of the kind")
     timing, release = answer["timing_ms"], answer["release"]
     console.print(
         f"release {release['model_version']} ({release['collection']}), {timing['total']:.0f} ms "
         f"(encode {timing['encode']:.0f}, search {timing['search']:.0f})",
-        highlight=False,
     )
 
 
@@ -263,7 +262,7 @@ def show_study(result: dict[str, Any]) -> None:
                     end_section=number == len(result["rows"]) - 1,
                 )
         console.print(table)
-    console.print(Markdown(result["words"]))
+    console.print(result["words"])
     console.print(f"MLflow run {result['run_id']} holds the page (ablation.html); its children are the runs")
 
 
@@ -277,7 +276,7 @@ def show_search(result: dict[str, Any]) -> None:
         interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
         table.add_row(row["name"], f"{row['score']:.3f}", interval, f"{row['steps']:,}")
     console.print(table)
-    console.print(result["verdict"], highlight=False)
+    console.print(result["verdict"])
     if result["params"]:
-        console.print(result["params"], highlight=False, markup=False)
+        console.print(result["params"])
     console.print(f"MLflow run {result['run_id']} holds the page (search.html); its children are the trials")

@@ -18,7 +18,9 @@ from flows.holding import hold
 from flows.settings import Settings, read_settings
 from flows.stack import Stack, open_stack
 from flows.workspace import Workspace, open_workspace
+from mulan_core.config import Port
 from mulan_core.errors import UserError
+from mulan_core.ranges import fit
 from serving.keys import KeyFile, check_exposed
 
 if TYPE_CHECKING:
@@ -192,6 +194,7 @@ def open_session(
         )
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
+    port = fit(Port | None, port, "port")
     workspace = open_workspace(
         settings.home,
         manifest=manifest,

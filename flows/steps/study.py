@@ -155,9 +155,7 @@ def _progress(trials: Sequence[Trial], study: Study, shown: Callable[[Mapping[st
                     done += steps
                     count = f"{len(trials) - len(pending)} of {len(trials)}"
                     earlier = ", done before" if before else ""
-                    console.print(
-                        f"{name}: {shown(run.data.metrics)} ({count}{earlier})", highlight=False, soft_wrap=True
-                    )
+                    console.print(f"{name}: {shown(run.data.metrics)} ({count}{earlier})")
                 elif run is not None and (point := latest_point(study.mlflow_uri, key)):
                     under_way += point[0]
                     state = f"loss {point[1]['loss']:.2f}" if point[0] < steps else "measuring"
