@@ -11,7 +11,8 @@ from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
 from flows.terminal import Table, console
 from mulan_core.config import RatePerSecond
-from serving.keys import KeyFile, Scope
+from serving.key import Scope
+from serving.keys import KeyFile
 
 app = typer.Typer(help="API keys of the endpoint: once there is one, nobody gets in without.", no_args_is_help=True)
 

@@ -1,27 +1,33 @@
 """Who may ask for what, and how often; decided by the head of a request, before its body is read.
 
-With a file of keys every request but probes and pages needs one. Without, the endpoint is for this machine alone: it
+With a file of keys every request but probes and pages needs one, and where the file cannot be trusted nobody gets in
+until it can be. Without keys, the endpoint is for this machine alone: it
 answers to loopback names only, and not to pages of other sites, so that no web page that someone here looks at can use
 or change the catalogue.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 
-from serving.errors import ApiError
-from serving.keys import Key, KeyFile, Scope, is_loopback
+from serving.errors import RETRY_AFTER, ApiError
+from serving.key import Key, Scope
+from serving.keys import KeyFile, Keys, is_loopback
 from serving.origins import is_same_site, parse_host
 from serving.prefix import announced_prefix
 
 OPEN_PATHS = ("", "/livez", "/readyz", "/docs", "/openapi.json")
+CLOSED = "API keys cannot be checked now, so nobody gets in; the endpoint's operator finds the reason in its log"
 _MAX_BUCKETS = 10_000
 _SHOWN = 100
 """Characters of a caller's header that an error repeats."""
+
+logger = logging.getLogger("mulan.serving")
 
 
 def scope_needed(method: str, path: str) -> Scope | None:
@@ -82,18 +88,32 @@ class Access:
         self._origins = frozenset(origins)
         self._is_local = is_loopback(host)
         self._buckets: dict[str, Bucket] = {}
+        self._fault: str | None = None
+
+    def look(self) -> Keys:
+        """What the file of keys says now; what is wrong with it is logged as it begins and as it ends."""
+        keys = self._keys.look() if self._keys is not None else Keys(needed=False)
+        if keys.fault != self._fault:
+            if keys.fault:
+                logger.error("nobody gets in: %s", keys.fault)
+            else:
+                logger.warning("the file of API keys is right again; who has a key gets in")
+            self._fault = keys.fault
+        return keys
 
     def admit(self, method: str, path: str, headers: Headers) -> Key | None:
         """Let a request in, by its key if it needs one.
 
         Raises:
-            ApiError: 401 without a good key, 403 for a scope it lacks or a foreign page, 429 above its rate.
+            ApiError: 401 without a good key, 403 for a scope it lacks or a foreign page, 429 above its rate, 503 while
+                no key can be checked.
         """
         needed = scope_needed(method, path)
         announced_prefix(headers)
         if needed is not None or method not in ("GET", "HEAD"):  # what is open holds nothing that is not public
             self._check_origin(headers)
-        if self._keys is None or not self._keys.exists:
+        keys = self.look()
+        if not keys.needed:
             if self._is_local and not self._allow_open:
                 self._check_host(headers)
             elif not self._allow_open:
@@ -101,8 +121,10 @@ class Access:
             return None
         if needed is None:
             return None
+        if keys.fault:  # its words are the operator's alone
+            raise ApiError(503, CLOSED, code="keys_unavailable", headers=RETRY_AFTER)
         scheme, _, presented = headers.get("authorization", "").partition(" ")
-        key = self._keys.find(presented.strip()) if scheme.lower() == "bearer" else None
+        key = keys.find(presented.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             message = "give an API key in the header Authorization: Bearer KEY"
             raise ApiError(401, message, headers={"WWW-Authenticate": "Bearer"})

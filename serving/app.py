@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
 from serving import schemas
-from serving.access import Access
+from serving.access import CLOSED, Access
 from serving.answers import ERRORS, name_of
 from serving.catalogue import catalogue_routes
 from serving.choices import choice_routes
@@ -56,7 +56,7 @@ def create_api(
     Args:
         service: what it does.
         config: limits, and who may ask.
-        keys: the file of API keys; where it exists, nobody gets in without one.
+        keys: the file of API keys; from the first key on nobody gets in without one.
         query_log: where searches and choices are kept; by default nowhere.
         traces: told of every answer.
     """
@@ -96,14 +96,14 @@ def create_api(
     api.include_router(query_routes(service, log))
     api.include_router(choice_routes(service, log))
     api.include_router(catalogue_routes(service, log))
-    api.include_router(_probes(service))
+    api.include_router(_probes(service, access))
     _add_pages(api)
     forgive_slashes(api.router)
     describe_all(api)
     return api
 
 
-def _probes(service: Service) -> APIRouter:
+def _probes(service: Service, access: Access) -> APIRouter:
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/livez", summary="The process answers", responses={200: {"model": schemas.LiveAnswer}})
@@ -114,6 +114,8 @@ def _probes(service: Service) -> APIRouter:
 
     @routes.get("/readyz", summary="A search would work now", responses=ready)
     async def readyz() -> Response:
+        if access.look().fault:
+            raise ApiError(503, f"not ready: {CLOSED}", code="not_ready", headers=RETRY_AFTER)
         try:
             await service.ready()
         except UserError as error:

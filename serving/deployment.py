@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ray
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
@@ -52,6 +53,7 @@ class MulanApp:
         num_threads: int,
         text_program: str | None,
         keys_file: str | None,
+        had_keys: bool,
         log_folder: str | None,
         canary: dict[str, Any] | None,
         canary_program: str | None,
@@ -59,7 +61,8 @@ class MulanApp:
     ) -> None:
         log_to()
         self._config = config
-        self._keys = KeyFile(keys_file) if keys_file else None
+        # A replica may start while the file is away, and must be as closed as those that have seen it.
+        self._keys = KeyFile(keys_file, had_keys=had_keys) if keys_file else None
         self._query_log = QueryLog(
             log_folder, config.query_log, model_version=release["model_version"], days=config.query_log_days
         )
@@ -79,6 +82,10 @@ class MulanApp:
         self._service = open_service(release, text_program)
         self._canary = open_service(canary, canary_program) if canary else None
         self._canary_share = canary_share
+
+    def needs_keys(self) -> bool:
+        """Whether nobody gets in without a key; asked by who deploys over this release."""
+        return self._keys is not None and self._keys.look().needed
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
@@ -113,16 +120,16 @@ def build_app(
         milvus_uri, milvus_token: where the collection is.
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
-        keys_file: the file of API keys, which need not exist.
+        keys_file: the file of API keys, which need not exist, unless the endpoint that runs has had keys.
         log_folder: where the query log goes, if ``serve_config.query_log`` is on.
         canary: another release, which each replica keeps in memory too; see ``Canary``.
         canary_share: the share of the searches that it is put to.
 
     Raises:
-        UserError: if ``serve_config.host`` can be reached by others and there is no key (``check_exposed``), if the
-            release does not fit together, or Milvus is away. Replicas look again.
+        UserError: if the file of keys cannot be trusted, ``serve_config.host`` can be reached by others and there is
+            no key (``check_exposed``), the release does not fit together, or Milvus is away. Replicas look again.
     """
-    keys = KeyFile(keys_file) if keys_file else None
+    keys = KeyFile(keys_file, had_keys=_needs_keys_now()) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
     for one in (release, canary):
         if one:
@@ -152,11 +159,22 @@ def build_app(
         num_threads=num_threads,
         text_program=str(program) if program else None,
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
+        had_keys=keys is not None and keys.look().needed,
         log_folder=str(Path(log_folder).absolute()) if log_folder else None,
         canary=canary,
         canary_program=str(canary_program) if canary_program else None,
         canary_share=canary_share,
     )
+
+
+def _needs_keys_now() -> bool:
+    """Whether the endpoint that runs, if one does, lets nobody in without a key."""
+    if not ray.is_initialized() or not is_deployed():
+        return False
+    try:
+        return bool(serve.get_app_handle(APP_NAME).needs_keys.remote().result(timeout_s=5))
+    except Exception:  # its replicas are down, or of a version that cannot be asked
+        return False
 
 
 def _replicas(config: ServeConfig) -> dict[str, Any]:

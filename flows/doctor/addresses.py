@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from time import time
+from typing import Any
 from urllib.parse import urlparse
 
 import httpx
@@ -217,11 +218,24 @@ def check_endpoint(settings: Settings) -> Iterator[Finding]:
         yield ok("endpoint", f"{url} serves version {release['model_version']} from {release['collection']}")
 
 
-def _said(answer: httpx.Response) -> str:
+def endpoint_misses_keys(settings: Settings) -> bool:
+    """Whether an endpoint answers that lets nobody in, because its file of API keys is not what it was."""
     try:
-        return str(answer.json()["error"]["message"])
+        answer = httpx.get(f"{settings.url or endpoint_url()}/v1/release", timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return _told(answer).get("code") == "keys_unavailable"
+
+
+def _said(answer: httpx.Response) -> str:
+    return str(_told(answer).get("message") or answer.text.strip()[:100] or answer.status_code)
+
+
+def _told(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        return dict(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
-        return answer.text.strip()[:100] or str(answer.status_code)
+        return {}
 
 
 def check_traces(_: Settings) -> Iterator[Finding]:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import psutil
 
+from flows.doctor.addresses import endpoint_misses_keys
 from flows.doctor.finding import Finding, failure, ok, warning
 from flows.project import PROJECT, VERSION
 from flows.settings import Settings, endpoint_config
 from mulan_core.errors import UserError
+from serving.keys import KeyFile
 from serving.ports import check_port_free
 
 GB = 2**30
@@ -109,13 +111,18 @@ def check_home(settings: Settings) -> Iterator[Finding]:
 
 
 def check_keys(settings: Settings) -> Iterator[Finding]:
-    """The file of API keys, which others must not read."""
+    """The file of API keys, by the endpoint's own rule."""
     path = settings.keys_file
-    if not path.exists():
+    keys = KeyFile(path).look()
+    if not keys.needed and endpoint_misses_keys(settings):
+        keys = KeyFile(path, had_keys=True).look()
+    if keys.fault:
+        found, _, todo = keys.fault.rpartition("; ")
+        yield failure("API keys", f"nobody gets in: {found}", todo)
+    elif not keys.needed:
         yield ok("API keys", "none: whoever is on this machine may ask the endpoint, nobody else")
-        return
-    if mode := stat.S_IMODE(path.stat().st_mode) & 0o077:
-        yield failure("API keys", f"{path} is open to others (mode {mode | 0o600:o})", f"chmod 600 {path}")
+    elif mode := stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield warning("API keys", f"{path} is open to its group (mode {mode | 0o600:o})", f"chmod 600 {path}")
     else:
         yield ok("API keys", f"{path}, for its owner alone")
 

@@ -29,3 +29,18 @@ def test_feedback_is_exported_from_the_log_of_the_home(tmp_path):
     (tmp_path / "queries" / "2026-11-24-1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert result_of(mulan("feedback", "export", "out.jsonl", "--json", home=tmp_path))["playlists"] == 1
     assert json.loads((tmp_path / "out.jsonl").read_text())["track_ids"] == ["b"]
+
+
+def test_a_file_of_keys_that_cannot_be_trusted_is_one_sentence_everywhere(tmp_path):
+    mulan("keys", "create", "website", home=tmp_path)
+    (file,) = tmp_path.rglob("keys.json")
+    file.write_text("{")
+    told = f"the keys in {file} cannot be read: it is not whole JSON (line 1); put its copy back, or delete it"
+    for command in (["keys", "list"], ["keys", "create", "more"], ["keys", "revoke", "website"], ["serve"]):
+        done = mulan(*command, home=tmp_path, cwd=ROOT)
+        assert done.returncode == 2 and told in " ".join(done.stderr.split()), (command, done.stderr)
+        assert "Traceback" not in done.stderr
+    examined = mulan("doctor", "--json", home=tmp_path)
+    (row,) = (row for row in json.loads(examined.stdout) if row["check"] == "API keys")
+    assert examined.returncode == 1 and row["level"] == "failure" and str(file) in row["said"] and row["todo"]
+    assert file.read_text() == "{"

@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from flows.doctor import addresses, examine, machine
 from flows.settings import read_settings
+from serving.keys import KeyFile
 from serving.ports import free_port
 
 
@@ -172,14 +173,31 @@ def test_a_home_that_cannot_be_written_and_a_disk_that_is_full(settings, tmp_pat
     assert only(machine.check_home(settings)).level == "failure"
 
 
-def test_keys_that_others_can_read(settings):
-    settings.keys_file.parent.mkdir(parents=True)
-    settings.keys_file.write_text("{}")
+def test_the_file_of_keys_is_judged_by_the_endpoints_rule(settings):
+    assert only(machine.check_keys(settings)).level == "ok"
+    keys = KeyFile(settings.keys_file)
+    keys.create("website", "read")
+    assert only(machine.check_keys(settings)).level == "ok"
     settings.keys_file.chmod(0o640)
     finding = only(machine.check_keys(settings))
-    assert finding.level == "failure" and f"chmod 600 {settings.keys_file}" in finding.todo
+    assert finding.level == "warning" and f"chmod 600 {settings.keys_file}" in finding.todo
+    for mode in (0o644, 0o602):
+        settings.keys_file.chmod(mode)
+        finding = only(machine.check_keys(settings))
+        assert finding.level == "failure" and finding.said.startswith("nobody gets in")
+        assert str(settings.keys_file) in finding.said and "chmod 600" in finding.todo
     settings.keys_file.chmod(0o600)
-    assert only(machine.check_keys(settings)).level == "ok"
+    settings.keys_file.write_text("{}")
+    finding = only(machine.check_keys(settings))
+    assert finding.level == "failure" and "put its copy back" in finding.todo
+
+
+def test_a_file_of_keys_that_a_running_endpoint_misses_is_told(settings):
+    with server(503, '{"error": {"code": "keys_unavailable"}}') as url:
+        finding = only(machine.check_keys(replace(settings, url=url)))
+    assert finding.level == "failure" and f"{settings.keys_file} are gone" in finding.said
+    with server(503, '{"error": {"code": "unavailable"}}') as url:
+        assert only(machine.check_keys(replace(settings, url=url))).level == "ok"
 
 
 def test_drift_from_the_lock_is_told(settings, tmp_path, monkeypatch):

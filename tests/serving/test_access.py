@@ -3,19 +3,16 @@
 import io
 import json
 import logging
-import os
 import socket
-import stat
 import time
 from dataclasses import replace
 
 import httpx
 import pytest
 from serving_fixtures import SERVE, check_error, run_bare, tone, wav
-from starlette.datastructures import Headers
 
 from mulan_core.errors import UserError
-from serving.access import Access, Bucket, scope_needed
+from serving.access import Bucket, scope_needed
 from serving.app import create_api
 from serving.keys import KeyFile, check_exposed, is_loopback
 from serving.records import JsonLines
@@ -40,46 +37,6 @@ def guarded(service, tmp_path_factory):
 
 def bearer(secret):
     return {"Authorization": f"Bearer {secret}"}
-
-
-def test_a_key_is_kept_as_a_hash_that_only_its_owner_reads(keys):
-    secret, key = keys.create("website", "read")
-    content = keys.path.read_text()
-    assert secret not in content and secret.split("_", 2)[2] not in content
-    assert stat.S_IMODE(keys.path.stat().st_mode) == 0o600
-    assert keys.find(secret) == key
-    assert "digest" not in key.about() and "salt" not in key.about()
-    for wrong in ("", "mulan_", secret[:-1], secret + "x", secret.replace(key.key_id, "00000000"), secret.upper(), "é"):
-        assert keys.find(wrong) is None
-    with pytest.raises(UserError, match="there is a key 'website' already"):
-        keys.create("website", "read")
-    with pytest.raises(UserError, match="no scope 'all'"):
-        keys.create("x", "all")
-    with pytest.raises(UserError, match="no key in use has the id or name 'nobody'"):
-        keys.revoke("nobody")
-
-
-def test_a_revoked_key_is_refused_by_whoever_has_the_file_open(keys):
-    secret, _ = keys.create("website", "read")
-    elsewhere = KeyFile(keys.path)
-    assert elsewhere.find(secret)
-    keys.revoke("website")
-    time.sleep(1.05)
-    assert elsewhere.find(secret) is None and elsewhere.exists and not elsewhere.active()
-    keys.path.unlink()
-    time.sleep(1.05)
-    assert elsewhere.exists, "a file that is gone opens nothing"
-
-
-def test_a_file_that_others_read_or_that_is_damaged_is_refused(keys):
-    keys.create("website", "read")
-    keys.path.chmod(0o604)
-    with pytest.raises(UserError, match="may be read by anyone on this machine; run chmod 600"):
-        KeyFile(keys.path).list()
-    keys.path.chmod(0o600)
-    keys.path.write_text("{")
-    with pytest.raises(UserError, match="cannot be read; put its copy back"):
-        KeyFile(keys.path).list()
 
 
 HOSTS = dict.fromkeys(("127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"), True)
@@ -241,16 +198,6 @@ def test_no_address_without_keys_but_loopback(service):
         check_error(httpx.get(f"{url}/v1/release"), 401, "unauthorized", "lets nobody in")
     with run_bare(create_api(service, replace(SERVE, host="0.0.0.0", allow_open=True), None)) as url:
         assert httpx.get(f"{url}/v1/release", headers={"Host": "mulan.example"}).status_code == 200
-
-
-def test_a_damaged_file_of_keys_is_no_open_door(service, tmp_path):
-    keys = KeyFile(tmp_path / "keys.json")
-    keys.create("x", "read")
-    keys.path.write_text("{")
-    os.utime(keys.path, ns=(1, 1))
-    keys._checked = float("-inf")
-    with pytest.raises(UserError):
-        Access(keys).admit("GET", "/v1/release", Headers())
 
 
 def test_secrets_and_queries_are_in_no_log_and_no_answer(guarded, capfd):
