@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, runtime, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.library_log import into_log
 from flows.notice import TOLD
 from flows.project import code_version
 from flows.session import Session, open_session
@@ -40,4 +41,5 @@ def register_model(session: Session, trained: Trained, decision: Decision, card:
         "mulan.data_hash": session.workspace.data_hash,
         "mulan.preprocessing_hash": preprocessing_hash(trained.model),
     }
-    return registry.register(trained, decision, card=card, tags=tags, mlflow_uri=session.settings.mlflow_uri)
+    with into_log():  # MLflow tells of it on stderr
+        return registry.register(trained, decision, card=card, tags=tags, mlflow_uri=session.settings.mlflow_uri)

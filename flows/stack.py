@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import psutil
 
+from flows.library_log import into_log, log_warnings
 from flows.prefect_server import PrefectServer, find_api, report_to
 from flows.settings import Settings
 from mulan_core.errors import UserError
@@ -148,14 +149,16 @@ def _start_ray(address: str | None) -> str:
         # Nobody preempts the only node; the watcher is one more process to start before each training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
+    log_warnings()
     try:
-        ray.init(
-            address=address or "local",
-            include_dashboard=False if private else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+        with into_log():  # Ray's core says on stderr that it was told to say nothing
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if private else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}"
         todo = "; start it, or correct RAY_ADDRESS, or RAY_AUTH_TOKEN where it wants a token" if address else ""

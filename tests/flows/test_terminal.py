@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import subprocess
+import sys
 
 import pytest
 from flow_fixtures import MULAN, ROOT, environment
@@ -258,3 +259,26 @@ def test_every_number_of_the_commands_has_a_range():
                     )
                     found += 1
     assert found >= 14
+
+
+NOISY = """
+import logging, os, sys, warnings
+from flows.library_log import into_log, log_warnings
+log_warnings()
+log_warnings()
+warnings.warn("a warning of Python's")
+logging.getLogger("some.library").warning("a warning of a library")
+with into_log():
+    os.write(2, b"a line of C++\\n")
+    print("a line of Python", file=sys.stderr)
+print("ours", file=sys.stderr)
+"""
+
+
+def test_what_libraries_say_is_in_the_homes_log(tmp_path):
+    done = run(sys.executable, "-c", NOISY, home=tmp_path)
+    assert (done.stdout, done.stderr) == ("", "ours\n")
+    log = (tmp_path / "mulan.log").read_text()
+    assert "a warning of Python's" in log
+    for said in ("a warning of a library", "a line of C++", "a line of Python"):
+        assert log.count(f"{said}\n") == 1
