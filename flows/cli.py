@@ -36,6 +36,7 @@ from flows.project import VERSION, code_version
 from flows.settings import read_settings
 from flows.terminal import console, end_quietly, errors, open_outputs, words
 from mulan_core.errors import UserError
+from serving.loopback import keep_loopback_direct
 
 FULL_BYTES = 32 * 2**20
 """With less left than this, a disk counts as full: what failed on it has been cleaned away by the time we look."""
@@ -69,6 +70,8 @@ def main() -> None:
     """Run the command; the console script's entry."""
     signal.signal(signal.SIGTERM, _terminate)
     open_outputs()
+    for sentence in keep_loopback_direct():
+        errors.print(words(("mulan:", "yellow"), f" {sentence}"))
     read_settings()  # sets quiet defaults, which count only before the libraries are imported
     try:
         code = app(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C

@@ -13,6 +13,8 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
 from flows.settings import read_settings
+from mulan_core.errors import UserError
+from serving.loopback import http_client
 
 TIMEOUT_S = 10.0
 
@@ -29,8 +31,9 @@ def tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
     said = describe(flow.name, state, name=flow_run.name, url=url_for(flow_run))
     flow_run_logger(flow_run, flow).error(said)
     if address := read_settings().notify_url:
-        with suppress(httpx.HTTPError, httpx.InvalidURL):  # nobody is left to tell that it could not be told
-            httpx.post(address, json={"text": said}, timeout=TIMEOUT_S)
+        # Suppressed: nobody is left to tell that it could not be told.
+        with suppress(httpx.HTTPError, httpx.InvalidURL, UserError), http_client(address, timeout=TIMEOUT_S) as client:
+            client.post(address, json={"text": said})
 
 
 def _is_cancelled(flow_run: FlowRun) -> bool:

@@ -14,6 +14,7 @@ import httpx
 
 from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
+from serving.loopback import http_client
 
 _BUSY = (429, 503)
 _MOST_WAIT_S = 30.0
@@ -136,7 +137,8 @@ class MulanClient:
 
     Every method raises ``UserError``, in one sentence, where the endpoint is down or refuses. An endpoint that is busy
     (429, 503), that hangs up, or that lost the replica at work, is asked again: nothing that is asked here does harm
-    when it is done twice.
+    when it is done twice. An endpoint on this machine is asked straight, others through the proxy that the environment
+    names, if it names one.
 
     Args:
         url: of the endpoint, such as ``http://127.0.0.1:8000`` or ``https://site.example/music``.
@@ -148,7 +150,8 @@ class MulanClient:
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0, retries: int = 3) -> None:
         self.url = url.rstrip("/")
         self._timeout_s, self._retries = timeout_s, retries
-        self._http = httpx.Client(timeout=timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {})
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = http_client(self.url, timeout=timeout_s, headers=headers)
 
     def __enter__(self) -> MulanClient:
         return self

@@ -23,6 +23,7 @@ from mulan_core.errors import UserError
 from serving.app import create_api
 from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
+from serving.loopback import keep_loopback_direct
 from serving.ports import check_port_free
 from serving.query_log import QueryLog
 from serving.records import log_to
@@ -59,6 +60,7 @@ class MulanApp:
         canary_program: str | None,
         canary_share: float,
     ) -> None:
+        keep_loopback_direct()  # a replica's environment is that of its Ray
         log_to()
         self._config = config
         # A replica may start while the file is away, and must be as closed as those that have seen it.
@@ -266,15 +268,17 @@ def undeploy() -> None:
 def _wait_ready(url: str, timeout_s: float) -> None:
     """Ask our own probe: Serve calls itself healthy when an application has failed."""
     deadline, reason = time.monotonic() + timeout_s, "no answer"
-    while time.monotonic() < deadline:
-        try:
-            response = httpx.get(f"{url}/readyz", timeout=10)
-            if response.status_code == 200 and response.json().get("status") == "ready":
-                return
-            reason = response.text[:300]
-        except (httpx.HTTPError, ValueError) as error:
-            reason = str(error)
-        time.sleep(0.1)
+    # It listens on this machine, whatever its address: the way there is no proxy's.
+    with httpx.Client(transport=httpx.HTTPTransport(), timeout=10) as client:
+        while time.monotonic() < deadline:
+            try:
+                response = client.get(f"{url}/readyz")
+                if response.status_code == 200 and response.json().get("status") == "ready":
+                    return
+                reason = response.text[:300]
+            except (httpx.HTTPError, ValueError) as error:
+                reason = str(error)
+            time.sleep(0.1)
     raise UserError(f"the endpoint {url} did not become ready within {timeout_s:.0f} s: {reason}")
 
 

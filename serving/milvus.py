@@ -114,7 +114,7 @@ def _answers(host: str, port: int) -> bool:
         socket.create_connection((host, port), timeout=0.5).close()
     except OSError:
         return False
-    with grpc.insecure_channel(f"{host}:{port}") as channel:
+    with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=2)
         except grpc.FutureTimeoutError:

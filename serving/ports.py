@@ -8,6 +8,7 @@ import socket
 import httpx
 
 from mulan_core.errors import UserError
+from serving.loopback import http_client
 
 
 def check_port_free(host: str, port: int) -> None:
@@ -41,7 +42,8 @@ def free_port(host: str = "127.0.0.1") -> int:
 def answers(url: str) -> bool:
     """Whether an address answers 200 now."""
     try:
-        return httpx.get(url, timeout=5).status_code == 200
+        with http_client(url, timeout=5) as client:
+            return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 

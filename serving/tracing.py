@@ -7,11 +7,9 @@ them from a thread of its own. Where the collector is slow or away they are drop
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import requests
 from opentelemetry.context import Context
@@ -22,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from serving.loopback import is_loopback
 from serving.records import Record
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -135,7 +134,7 @@ def traces_from_environment(model_version: str, collection: str) -> Traces | Non
     if address is None:
         return None
     session = requests.Session()
-    session.trust_env = not _is_loopback(address)  # no proxy of the environment reaches this machine's own
+    session.trust_env = not is_loopback(address)  # no proxy of the environment reaches this machine's own
     resource = {"mulan.model_version": model_version, "mulan.collection": collection}
     return Traces(OTLPSpanExporter(endpoint=address, session=session), resource=resource)
 
@@ -145,11 +144,3 @@ def _carrier(record: Record) -> dict[str, list[str]]:
     if len(record.traceparent) != 1:
         return {}
     return {"traceparent": list(record.traceparent), "tracestate": list(record.tracestate)}
-
-
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

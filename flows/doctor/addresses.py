@@ -18,6 +18,7 @@ import httpx
 from flows.doctor.finding import Finding, failure, ok, warning
 from flows.settings import Settings, endpoint_url
 from mulan_core.errors import UserError
+from serving.loopback import http_client
 
 TIMEOUT_S = 5.0
 RAY_TIMEOUT_S = 30.0
@@ -67,8 +68,9 @@ def _http(
     """Ask a server for its version: the answer tells whether it is there, lets us in, and is of our age and time."""
     place = _plain_address(url)
     try:
-        answer = httpx.get(url, headers=login, auth=auth, timeout=TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with http_client(url, timeout=TIMEOUT_S, headers=login) as client:
+            answer = client.get(url, auth=auth)
+    except (httpx.HTTPError, httpx.InvalidURL, UserError) as error:
         yield failure(check, f"{place} does not answer ({_reason(error)})", todo)
         return
     if answer.status_code in (401, 403):
@@ -197,9 +199,9 @@ def check_endpoint(settings: Settings) -> Iterator[Finding]:
     url = settings.url or endpoint_url()
     headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=TIMEOUT_S)
-        asked = httpx.get(f"{url}/v1/release", headers=headers, timeout=TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        with http_client(url, timeout=TIMEOUT_S) as client:
+            answer, asked = client.get(f"{url}/readyz"), client.get(f"{url}/v1/release", headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, UserError) as error:
         if settings.url:
             yield failure("endpoint", f"{url} does not answer ({_reason(error)})", "start it, or correct MULAN_URL")
         else:
@@ -244,9 +246,10 @@ def check_traces(_: Settings) -> Iterator[Finding]:
 
     if endpoint := collector_address():
         try:
-            httpx.post(endpoint, content=b"", timeout=TIMEOUT_S)
+            with http_client(endpoint, timeout=TIMEOUT_S) as client:
+                client.post(endpoint, content=b"")
             yield ok("traces", f"{_plain_address(endpoint)} answers")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UserError) as error:
             named = next(name for name in ENDPOINTS if os.environ.get(name))
             todo = f"start the collector, or unset {named}: the endpoint goes on without its traces"
             yield warning("traces", f"{_plain_address(endpoint)} does not answer ({_reason(error)})", todo)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
+import requests
 from mlflow.entities import Run
 
 from mulan_core.config import Config, to_mapping
@@ -16,6 +17,8 @@ from mulan_core.errors import UserError
 
 MODEL_NAME = "mulan"
 EXPERIMENT = "mulan"
+CONNECT_S = 5.0
+"""How long a tracking server may take to answer at all."""
 
 
 @contextmanager
@@ -41,13 +44,18 @@ def check_tracking(uri: str) -> None:
     address = urlparse(uri)
     if address.scheme not in ("http", "https"):
         return
-    port = address.port or (443 if address.scheme == "https" else 80)
     try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-    except OSError as error:
+        if requests.utils.select_proxy(uri, requests.utils.get_environ_proxies(uri)):
+            with suppress(requests.exceptions.SSLError):  # something answers, and MLflow has settings of its own for it
+                requests.get(uri, timeout=CONNECT_S, stream=True).close()
+        else:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname or "", port), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:  # requests' own errors are OSErrors
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
         raise UserError(
-            f"MLflow does not answer at {uri} ({error.strerror or error}); start it, or unset MLFLOW_TRACKING_URI "
-            "to use the local database"
+            f"MLflow does not answer at {uri} ({said}); start it, or unset MLFLOW_TRACKING_URI to use the local "
+            "database"
         ) from error
 
 

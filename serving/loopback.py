@@ -1,0 +1,124 @@
+"""Loopback never leaves the machine: no proxy that the environment names is asked for an address of this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import urlsplit
+
+import httpx
+
+from mulan_core.errors import UserError
+
+OWN = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
+"""What NO_PROXY must hold. ``[::1]``, which urllib alone would want, makes every httpx client fail."""
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+"""What httpx reads, in lower and in upper case."""
+NOWHERE = "http://127.0.0.1:9"
+"""The discard port: what was to go through a proxy that cannot be used fails, rather than going without one."""
+
+_set_aside: list[str] = []
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine alone."""
+    try:
+        host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address.is_loopback or address.is_unspecified or bool(mapped and mapped.is_loopback)
+
+
+def http_client(url: str, *, timeout: float, headers: dict[str, str] | None = None) -> httpx.Client:
+    """A client for one server: straight to loopback, to others as the environment says.
+
+    Args:
+        url: of the server.
+        timeout: seconds that one answer may take.
+        headers: sent with each request.
+
+    Raises:
+        UserError: if the way there is a proxy that cannot be used.
+    """
+    if is_loopback(url):
+        # With a transport of its own a client does not read the proxies, which may be such that it could not be made.
+        return httpx.Client(transport=httpx.HTTPTransport(), timeout=timeout, headers=headers)
+    try:
+        return httpx.Client(timeout=timeout, headers=headers)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        named = [found[0] for name in PROXIES if (found := _named(name)) and _why_unusable(found[1])]
+        what = " and ".join(named) or "NO_PROXY"
+        raise UserError(
+            f"the way to {url} is not to be had: {what} holds what cannot be used ({_words(error)}); correct or "
+            "unset it"
+        ) from error
+
+
+def keep_loopback_direct() -> list[str]:
+    """Have this process, and those that it starts, reach loopback without a proxy, whatever their libraries are.
+
+    Each library reads the variables for itself. So ``NO_PROXY`` is made to name loopback, and a variable that httpx
+    cannot use, at which Prefect and others would fail before they look where they are going, is set aside.
+
+    Returns:
+        A sentence for each variable that this process has set aside.
+    """
+    for name in (*PROXIES, *map(str.upper, PROXIES)):
+        value = os.environ.get(name)
+        if value and (reason := _why_unusable(value)):
+            os.environ[name] = NOWHERE
+            _set_aside.append(
+                f"{name} is set aside: it names no proxy that can be used ({reason}); what is not of this machine "
+                "cannot be reached until it is corrected or unset"
+            )
+    if any(_named(name) for name in (*PROXIES, "grpc_proxy")):
+        for name in ("no_proxy", "NO_PROXY"):
+            # A library looks at one of the two: each says what it said, or what the other says.
+            _name_loopback(name, os.environ.get(name) or os.environ.get(name.swapcase()) or "")
+        if (own := "no_grpc_proxy") in os.environ:  # where it is set, gRPC does not look at the others
+            _name_loopback(own, os.environ[own])
+    return list(_set_aside)
+
+
+def _named(name: str) -> tuple[str, str] | None:
+    """A variable in the case in which it is set, and its value."""
+    return next(((n, os.environ[n]) for n in (name, name.upper()) if os.environ.get(n)), None)
+
+
+def _name_loopback(variable: str, value: str) -> None:
+    bare = (re.sub(r"^\[(.*)\]$", r"\1", name) for name in re.split(r"[,\s]+", value))
+    names = [name for name in bare if name and _is_name(name)]
+    if "*" not in names:
+        names += [name for name in OWN if name not in names]
+    os.environ[variable] = ",".join(names)
+
+
+def _is_name(name: str) -> bool:
+    """Whether httpx bears it; of a range of IPv6, for one, it does not."""
+    try:
+        httpx.URL(name if "://" in name else f"all://[{name}]" if name.count(":") > 1 else f"all://*{name}")
+    except httpx.InvalidURL:
+        return False
+    return True
+
+
+def _why_unusable(proxy: str) -> str | None:
+    try:
+        # As httpx would: an address without a scheme is one of http.
+        httpx.HTTPTransport(proxy=proxy if "://" in proxy else f"http://{proxy}", verify=False).close()
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        return _words(error)
+    return None
+
+
+def _words(error: BaseException) -> str:
+    """The reason in one line, without a password that the address may hold."""
+    return re.sub(r"://[^/@\s]*@", "://***@", " ".join(str(error).split())[:160] or type(error).__name__)
