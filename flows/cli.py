@@ -32,6 +32,7 @@ from flows import (
     cli_text,
     cli_versions,
 )
+from flows.damage import damage_behind, folders_of
 from flows.project import VERSION, code_version
 from flows.settings import read_settings
 from flows.terminal import console, end_quietly, errors, open_outputs, words
@@ -89,7 +90,7 @@ def main() -> None:
             raise
         if _behind(error, SystemExit):  # a signal that came while Ray waited
             _fail("stopped", code=143)
-        cause = _behind(error, UserError)
+        cause = _behind(error, UserError) or damage_behind(error, folders_of(read_settings().home))
         if cause:
             _fail(str(cause))
         _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)

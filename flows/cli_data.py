@@ -90,10 +90,10 @@ def list_sets(
     """
     from flows.settings import read_settings
     from flows.steps.sets import describe_sets
-    from flows.workspace import open_workspace
+    from flows.workspace import find_workspace
 
     settings = read_settings()
-    workspace = open_workspace(settings.home, manifest=manifest, params=params)
+    workspace = find_workspace(settings.home, manifest=manifest, params=params)
     rows = describe_sets(workspace, name, home=settings.home)
     if as_json:
         print_json(rows)

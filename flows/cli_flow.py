@@ -39,11 +39,18 @@ def arguments_of(manifest: str | None, playlists: Path | None, params: Path | No
     return {name: str(path) if path else None for name, path in named.items()}
 
 
-def run_flow(name: str, arguments: dict[str, Any], *, allowed: dict[str, Any] | None = None, **more: Any) -> Any:
-    """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts."""
+def run_flow(name: str, arguments: dict[str, Any], *, session: dict[str, Any] | None = None, **more: Any) -> Any:
+    """Run a flow on an open stack; mistakes are told before its libraries are imported and anything starts.
+
+    Args:
+        name: of the flow.
+        arguments: of the flow and of ``open_session``.
+        session: more arguments of ``open_session`` alone.
+        more: arguments of the flow alone.
+    """
     from flows.session import open_session
 
-    with open_session(**arguments, **(allowed or {}), ahead=f"flows.{name}", ray_client=name == "train"):
+    with open_session(**arguments, **(session or {}), ahead=f"flows.{name}", ray_client=name == "train"):
         flow = getattr(import_module(f"flows.{name}"), name)
         return flow(**arguments, **more)
 
@@ -86,9 +93,9 @@ def run(
     """
     from flows.reporting import show_added, show_evaluation, show_stages
 
-    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    session = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "serves": serve}
     options = {"serve": serve, "min_new_tracks": min_new}
-    result = run_flow("end_to_end", arguments_of(manifest, playlists, params), allowed=allowed, **options)
+    result = run_flow("end_to_end", arguments_of(manifest, playlists, params), session=session, **options)
     report = result.pop("evaluate", None)
     if as_json:
         print_json(result | ({"metrics": report["metrics"]} if report else {}))
@@ -120,7 +127,7 @@ def prepare(
     from flows.reporting import show_prepared, show_quarantine
 
     allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
-    counts = run_flow("prepare", arguments_of(manifest, playlists, params), allowed=allowed)
+    counts = run_flow("prepare", arguments_of(manifest, playlists, params), session=allowed)
     if as_json:
         print_json(counts)
     else:
@@ -282,13 +289,11 @@ def serve(
     """
     from flows.demo import print_addresses, wait_for_interrupt
     from flows.session import open_session
-    from serving.ports import check_port_free
 
     arguments = arguments_of(manifest, None, params)
     with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
         from flows.steps.registry import champion_version
 
-        check_port_free(session.host, session.port)
         if champion_version(mlflow_uri=session.settings.mlflow_uri) is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
         else:

@@ -96,10 +96,10 @@ def diff(
     """
     from flows.settings import read_settings
     from flows.steps.releases import compare_releases
-    from flows.workspace import open_workspace
+    from flows.workspace import find_workspace
 
     settings = read_settings()
-    workspace = open_workspace(settings.home, manifest=manifest, params=params)
+    workspace = find_workspace(settings.home, manifest=manifest, params=params)
     found = compare_releases(a, b, workspace, mlflow_uri=settings.mlflow_uri)
     if as_json:
         print_json(found)

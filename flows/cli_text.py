@@ -139,10 +139,10 @@ def report(
     Example: mulan text report
     """
     from flows.settings import read_settings
-    from flows.workspace import open_workspace
+    from flows.workspace import find_workspace
     from mulan_core.text.statistics import read_report, to_markdown
 
-    folder = open_workspace(read_settings().home, manifest=manifest, params=params).texts
+    folder = find_workspace(read_settings().home, manifest=manifest, params=params).texts
     counted = read_report(folder)
     if as_json:
         print_json(counted)

@@ -27,11 +27,11 @@ def diff(
     """
     from flows.settings import read_settings
     from flows.steps.versions import read_version, resolve_data
-    from flows.workspace import open_workspace
+    from flows.workspace import find_workspace
     from mulan_core.data.changes import compare_versions
 
     settings = read_settings()
-    workspace = open_workspace(settings.home, manifest=manifest)
+    workspace = find_workspace(settings.home, manifest=manifest)
     before = resolve_data(revision, workspace, mlflow_uri=settings.mlflow_uri)
     changes = compare_versions(read_version(workspace, before), read_version(workspace, workspace.data_hash))
     changes = {"before": before, "after": workspace.data_hash, **changes}
@@ -76,14 +76,16 @@ def lineage(
 
     Example: mulan lineage champion
     """
+    from flows.moved import read_places
     from flows.settings import read_settings
     from flows.steps.lineage import of_release, of_track
-    from flows.workspace import open_workspace
+    from flows.workspace import find_workspace
 
     settings = read_settings()
-    workspace = open_workspace(settings.home, manifest=manifest)
+    workspace = find_workspace(settings.home, manifest=manifest)
     found = of_release(what, workspace, mlflow_uri=settings.mlflow_uri)
-    found = found or of_track(what, workspace, mlflow_uri=settings.mlflow_uri)
+    places = read_places(settings.home)
+    found = found or of_track(what, workspace, mlflow_uri=settings.mlflow_uri, places=places)
     if as_json:
         print_json(found)
     else:

@@ -10,7 +10,6 @@ from flows.session import Session, open_session
 from flows.terminal import console, words
 from mulan_core.errors import UserError
 from serving.client import MulanClient
-from serving.ports import check_port_free
 
 QUERIES = ("calm piano", "fast aggressive heavy metal with electric guitar", "happy reggae")
 
@@ -24,8 +23,6 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
     with open_session(size=size, port=port, join=False, demo=True, ahead="flows.end_to_end") as session:
         from flows.end_to_end import end_to_end
 
-        # Said now: after minutes of training it would be late.
-        check_port_free(session.host, session.port)
         result = end_to_end()
         show_evaluation(result["evaluate"])
         gate = result["register"]

@@ -56,13 +56,16 @@ def index(
             folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
         with bar("embed") as update:
             vectors = session.vectors(folder, progress=update, windows=workspace.config.index.windows)
-        rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder))
+        rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder), here=session.places.here)
         changes = count_changes(session.store, session.store.live_collection(), rows)
         built = build_collection(session, rows, version, folder)
         if workspace.config.index.windows:
             known = session.store.count_windows(built["collection"])
             built["windows"] = known or build_windows(session, built["collection"], folder)
-        tags = {"mulan.collection": built["collection"], "mulan.media_root": find_media_root(workspace.prepared)}
+        tags = {
+            "mulan.collection": built["collection"],
+            "mulan.media_root": find_media_root(workspace.prepared, session.places.here),
+        }
         if built["built"]:
             measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "width", "seconds")}
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
@@ -95,5 +98,11 @@ def build_collection(session: Session, rows: list[dict[str, Any]], version: str,
 def build_windows(session: Session, collection: str, model: Path) -> int:
     """Keep the windows of the collection's tracks beside it; a half-built leftover is replaced. Returns how many."""
     workspace = session.workspace
-    rows = window_rows(workspace.prepared, model, cache=session.embeddings, config=workspace.config.prepare)
+    rows = window_rows(
+        workspace.prepared,
+        model,
+        cache=session.embeddings,
+        config=workspace.config.prepare,
+        here=session.places.here,
+    )
     return session.store.build_windows(collection, rows)

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.notice import TOLD
 from flows.session import Session, open_session
+from flows.stack_file import note_endpoint
 from flows.steps import registry
 from flows.steps.releases import go_live
 from serving.client import MulanClient
@@ -78,5 +79,8 @@ def deploy_release(session: Session, release: Release, canary: Release | None = 
         log_folder=session.settings.query_log,
         canary=canary.to_dict() if canary else None,
         canary_share=canary_share,
+        places=session.places,
     )
-    return deploy(app, host=session.host, port=session.port)
+    url = deploy(app, host=session.host, port=session.port)
+    note_endpoint(session.settings, url)
+    return url

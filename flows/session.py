@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.damage import damage_behind
+from flows.database import database_path
 from flows.holding import hold
+from flows.moved import make_home, read_places, settle
 from flows.settings import Settings, read_settings
-from flows.stack import Stack, open_stack
+from flows.stack import Stack, open_stack, taken
+from flows.stack_file import note_endpoint, running_stack
 from flows.workspace import Workspace, open_workspace
 from mulan_core.config import Port
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
 from serving.keys import KeyFile, check_exposed
+from serving.places import Places
+from serving.ports import check_port_free, url_of
 
 if TYPE_CHECKING:
     from flows.steps.embed import Vectors
@@ -62,7 +68,10 @@ class Session:
             with hold(self.workspace.folder, name):
                 yield
         except Exception as error:
-            error.add_note(f"in stage {name}")
+            damaged = damage_behind(error, [self.workspace.folder / ".mulan" / "data", self.embeddings])
+            (damaged or error).add_note(f"in stage {name}")
+            if damaged:
+                raise damaged from error
             raise
         finally:
             self.stages[name] = time.perf_counter() - started
@@ -73,6 +82,11 @@ class Session:
         from serving.store import TrackStore
 
         return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+
+    @property
+    def places(self) -> Places:
+        """Where the home is, and where it was before."""
+        return read_places(self.settings.home)
 
     def check_exposed(self) -> None:
         """Refuse, before any work, an endpoint that others reach without keys.
@@ -163,6 +177,7 @@ def open_session(
     host: str | None = None,
     port: int | None = None,
     allow_open: bool = False,
+    serves: bool = False,
     join: bool = True,
     ahead: str | None = None,
     demo: bool = False,
@@ -174,7 +189,8 @@ def open_session(
         manifest, playlists, params, allow_overlap, allow_outside, size, demo: which workspace; see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         allow_open: let the endpoint have no keys on an address that others reach.
-        join: use the stack of another process of the same home; False makes that an error.
+        serves: an endpoint is to be deployed, so its port must be free unless a stack that is joined has it.
+        join: use the stack of another process of the same home; False, for what is there to serve, makes that an error.
         ahead: a module to import while the services start.
         ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
 
@@ -195,6 +211,7 @@ def open_session(
     # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
     os.environ["MULAN_HOME"] = str(settings.home)
     port = fit(Port | None, port, "port")
+    make_home(settings.home)
     workspace = open_workspace(
         settings.home,
         manifest=manifest,
@@ -207,10 +224,17 @@ def open_session(
     )
     opened = time.perf_counter()
     _check_servers(settings)
+    settle(settings.home, _own_database(settings), note=True)
     serve = workspace.config.serve
     allow_open = allow_open or serve.allow_open
-    if not join:  # it is there to serve
+    running = running_stack(settings)
+    if not join:
         check_exposed(host or serve.host, KeyFile(settings.keys_file), allow_open=allow_open)
+        if running:
+            raise UserError(taken(settings, running))
+    if not join or (serves and running is None and settings.ray_address is None):
+        # Now: after the services have started, or hours of training, it would be late.
+        check_port_free(host or serve.host, port or serve.port)
     with open_stack(settings, join=join, ahead=ahead) as stack:
         session = Session(
             settings=settings,
@@ -221,11 +245,18 @@ def open_session(
             allow_open=allow_open,
             opened=opened,
         )
+        if not join:
+            note_endpoint(settings, url_of(session.host, session.port))
         token = _current.set(session)
         try:
             yield session
         finally:
             _current.reset(token)
+
+
+def _own_database(settings: Settings) -> Path | None:
+    database = database_path(settings.mlflow_uri)
+    return database if database and database.parent == settings.home else None
 
 
 def _check_servers(settings: Settings) -> None:

@@ -21,7 +21,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.database import database_uri
 from mulan_core.config import ServeConfig, load_config
+from serving.ports import url_of
 
 QUIET = {
     # Nothing of ours phones home or is fetched behind the user's back.
@@ -77,17 +79,24 @@ class Settings:
         """Describes the local services of this home while they run."""
         return self.home / "stack.json"
 
+    @property
+    def stack_lock(self) -> Path:
+        """Held by the process that owns those services, for as long as it lives."""
+        return self.home / "stack.lock"
+
 
 def read_settings() -> Settings:
     """Read the environment; also set quiet defaults for the libraries that have not been told otherwise."""
     home = Path(os.environ.get("MULAN_HOME", ".mulan")).resolve()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect itself makes one level only
+    prefect = Path(os.environ.setdefault("PREFECT_HOME", str(home / "prefect")))
+    if "%" in str(prefect) or "?" in str(prefect):  # Prefect itself takes the path for an address as it is
+        address = database_uri(prefect.absolute() / "prefect.db", "aiosqlite")
+        os.environ.setdefault("PREFECT_SERVER_DATABASE_CONNECTION_URL", address)
     return Settings(
         home=home,
-        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI") or database_uri(home / "mlflow.db"),
         milvus_uri=os.environ.get("MULAN_MILVUS_URI") or None,
         milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
         ray_address=os.environ.get("RAY_ADDRESS") or None,
@@ -101,12 +110,16 @@ def read_settings() -> Settings:
 
 
 def endpoint_url() -> str:
-    """Where ``mulan search`` asks: MULAN_URL, or the configured port."""
+    """Where the endpoint is: MULAN_URL, where this home serves, or where the configuration would have it."""
+    from flows.stack_file import running_stack
+
     settings = read_settings()
     if settings.url:
         return settings.url
+    if (stack := running_stack(settings)) and stack.endpoint:
+        return stack.endpoint
     serve = endpoint_config()
-    return f"http://{serve.host}:{serve.port}"
+    return url_of(serve.host, serve.port)
 
 
 def endpoint_config() -> ServeConfig:

@@ -7,8 +7,6 @@ servers, those are used and never stopped.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
 import sys
@@ -16,34 +14,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from flows.library_log import into_log, log_warnings
+from flows.moved import make_home
 from flows.prefect_server import PrefectServer, find_api, report_to
 from flows.settings import Settings
+from flows.stack_file import Stack, read_stack, try_lock, write_stack
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
 RAY_CPUS_LEAST = 4
 """Logical CPUs of a private Ray: two trainers, a Tune trial and the endpoint must fit on a laptop of two cores."""
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Addresses of what runs."""
-
-    prefect_url: str
-    """The API that flows report to."""
-    milvus_uri: str
-    ray_address: str
-    ray_auth_mode: str
-    """``token`` where Ray turned on authentication by itself, as it does for a private cluster."""
-    pid: int
-    started: str
 
 
 @contextmanager
@@ -58,18 +44,16 @@ def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = Non
     Raises:
         UserError: if another process holds the stack and ``join`` is false, or a service does not start.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings.home)
+    Path(os.environ.get("PREFECT_HOME", settings.home)).mkdir(parents=True, exist_ok=True)  # it makes one level only
     with ExitStack() as cleanup:
         # Ray prints its warnings to stdout, where ``--json`` promises an object and nothing else.
         cleanup.enter_context(redirect_stdout(sys.stderr))
-        lock = cleanup.enter_context((settings.home / "stack.lock").open("w"))
-        if not _try_lock(lock):
+        lock = cleanup.enter_context(settings.stack_lock.open("w"))
+        if not try_lock(lock):
             running = _running(settings)
             if not join:
-                raise UserError(
-                    f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); "
-                    "stop it first (Ctrl-C), or set MULAN_HOME to another folder"
-                )
+                raise UserError(taken(settings, running))
             if find_api() is None:
                 cleanup.enter_context(report_to(running.prefect_url))
             cleanup.callback(_stop_ray)
@@ -113,7 +97,7 @@ def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = Non
             pid=os.getpid(),
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
         )
-        settings.stack_file.write_text(json.dumps(asdict(stack)), encoding="utf-8")
+        write_stack(settings, stack)
         yield stack
 
 
@@ -122,21 +106,19 @@ def _try_import(module: str) -> None:
         import_module(module)
 
 
-def _try_lock(lock: IO[Any]) -> bool:
-    # The kernel gives the lock back when its holder dies, however it dies; a pid file would stay behind.
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def taken(settings: Settings, running: Stack) -> str:
+    """What to say to whoever wants a home for itself in which a mulan runs."""
+    return (
+        f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); stop it first "
+        "(Ctrl-C), or set MULAN_HOME to another folder"
+    )
 
 
 def _running(settings: Settings) -> Stack:
     for _ in range(120):
-        try:
-            return Stack(**json.loads(settings.stack_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            time.sleep(0.5)  # its owner is still starting
+        if stack := read_stack(settings):
+            return stack
+        time.sleep(0.5)  # its owner is still starting
     raise UserError(f"another mulan has been starting in {settings.home} for a minute; stop it and try again")
 
 

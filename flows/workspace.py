@@ -7,9 +7,11 @@ made by ``open_workspace``, with the checked manifest inside, so that nobody edi
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from flows.moved import read_places
 from flows.project import PROJECT
 from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
 from mulan_core.data.shards import MANIFEST, PLAYLISTS
@@ -37,6 +40,8 @@ class Workspace:
     """One catalogue, its numbers and its data."""
 
     folder: Path
+    numbers: Path | None = None
+    """Read instead of the folder's ``params.yaml``, by a command that writes nothing."""
 
     @property
     def is_made(self) -> bool:
@@ -46,7 +51,7 @@ class Workspace:
     @cached_property
     def config(self) -> Config:
         """The numbers in ``params.yaml``."""
-        return load_config(self.folder / "params.yaml")
+        return load_config(self.numbers or self.folder / "params.yaml")
 
     @property
     def prepared(self) -> Path:
@@ -73,13 +78,50 @@ class Workspace:
         """DVC's hash of the prepared folder, from ``dvc.lock``.
 
         Raises:
-            UserError: if the data was never prepared.
+            UserError: if the data was never prepared, or ``dvc.lock`` is damaged.
         """
+        if found := self.find_data_hash():
+            return found
+        raise UserError(f"nothing is prepared in {self.folder}; run `mulan prepare` first")
+
+    def find_data_hash(self) -> str | None:
+        """The same; None where nothing was prepared.
+
+        Raises:
+            UserError: if ``dvc.lock`` is damaged.
+        """
+        path = self.folder / "dvc.lock"
         try:
-            lock = yaml.safe_load((self.folder / "dvc.lock").read_text(encoding="utf-8"))
-            return str(lock["stages"]["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
-        except (OSError, KeyError, TypeError) as error:
-            raise UserError(f"nothing is prepared in {self.folder}; run `mulan prepare` first") from error
+            return hash_in(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); put it back as it was (git has "
+                "a checkout's), or delete it and run `mulan prepare`, which makes it again"
+            ) from error
+
+
+def hash_in(lock: bytes) -> str | None:
+    """The hash of the prepared folder in the content of a ``dvc.lock``; None where it has no such stage yet.
+
+    Raises:
+        ValueError: in a few words, if it is no such file.
+    """
+    if any(line.startswith((b"<<<<<<<", b">>>>>>>")) for line in lock.splitlines()):
+        raise ValueError("it holds merge markers")
+    try:
+        stages = yaml.safe_load(lock.decode("utf-8"))["stages"]
+        if not isinstance(stages, dict) or not stages:
+            raise TypeError
+        if "prepare" not in stages:
+            return None
+        found = str(stages["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError("it is damaged" if lock.strip() else "it is empty") from error
+    if not re.fullmatch(r"[0-9a-f]{32}", found):
+        raise ValueError("it is damaged")
+    return found
 
 
 def open_workspace(
@@ -109,6 +151,7 @@ def open_workspace(
     Raises:
         UserError: for a missing or wrong manifest, playlists or configuration.
     """
+    check_name(home)
     if manifest is None:
         if playlists or params:
             raise UserError("--playlists and --params go with --manifest; without it the working folder's are used")
@@ -117,6 +160,7 @@ def open_workspace(
                 "--allow-overlap goes with --manifest; without it set prepare.allow_overlap: true in params.yaml"
             )
         workspace = _working_folder(home, demo=demo)
+        check_name(workspace.folder)
         config = workspace.config  # a wrong key should be said now, not three stages later
         if size is None or size == config.corpus.size:
             return workspace
@@ -125,9 +169,7 @@ def open_workspace(
             replace(config, corpus=replace(config.corpus, size=size)),
             stages=read_yaml(workspace.folder / "dvc.yaml"),
         )
-    name = Path(str(manifest).rstrip("/")).stem
-    place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
-    workspace = Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}")
+    workspace = _workspace_of(home, manifest)
     config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
     allow_outside = allow_outside or config.prepare.allow_outside or _allowed_before(workspace)
     allow_overlap = allow_overlap or config.prepare.allow_overlap
@@ -139,6 +181,52 @@ def open_workspace(
     stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
+
+
+def check_name(folder: Path) -> None:
+    """Refuse the few folders in which not all of the tools work, at once rather than midway.
+
+    Raises:
+        UserError: naming what its path must not hold.
+    """
+    path = str(folder)
+    if "{" in path or "}" in path:  # DVC takes its folder's path for a format
+        raise UserError(f"{folder} has a brace in its path, at which DVC fails; choose another folder (MULAN_HOME)")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path):
+        raise UserError(
+            f"{path!r} has in its path what is no text, or cannot be printed; choose another folder (MULAN_HOME)"
+        )
+
+
+def find_workspace(home: Path, *, manifest: str | Path | None = None, params: str | Path | None = None) -> Workspace:
+    """The workspace of a catalogue as it was left, for a command that reads; nothing is written.
+
+    Args:
+        home, manifest: as of ``open_workspace``.
+        params: numbers to read instead of those that are kept there.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if manifest is None and params:
+        raise UserError("--params goes with --manifest; without it the working folder's are used")
+    workspace = _working_folder(home, demo=False) if manifest is None else _workspace_of(home, manifest)
+    if not workspace.is_made:
+        raise UserError(
+            f"nothing was prepared of {manifest} in {home}; run `mulan prepare --manifest {manifest}` first"
+        )
+    return replace(workspace, numbers=Path(params) if params else None)
+
+
+def _workspace_of(home: Path, manifest: str | Path) -> Workspace:
+    """The folder of an own catalogue, made or not: named by where its manifest lies, or lay before the home moved."""
+    name = Path(str(manifest).rstrip("/")).stem
+    place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
+    folders = [
+        Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(one.encode()).hexdigest()[:8]}")
+        for one in (*read_places(home).earlier(place), place)
+    ]
+    return next((workspace for workspace in folders if workspace.is_made), folders[-1])
 
 
 def _working_folder(home: Path, *, demo: bool) -> Workspace:
@@ -216,7 +304,30 @@ def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = 
     command = [sys.executable, "-m", "dvc", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent)
     if done.returncode:
+        check_dvc(folder)
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
+
+
+def check_dvc(folder: Path) -> None:
+    """Say what ails DVC's own configuration in a folder, where it failed.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    from dvc.config import Config as Settings
+    from dvc.config import ConfigError
+
+    for name in ("config", "config.local"):
+        path = folder / ".dvc" / name
+        try:
+            if path.exists():
+                Settings.load_file(str(path))
+        except (ConfigError, OSError, ValueError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{path} is damaged ({said}); put it back as it was, or move the folder {path.parent} away and run "
+                "`mulan prepare`, which makes it again"
+            ) from error
 
 
 def _absolute(place: str) -> str:

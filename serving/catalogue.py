@@ -52,7 +52,7 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
     )
     async def play_track(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
-        path, kind = locate_media(track, service.media_root)
+        path, kind = locate_media(track, service.media_root, service.here)
         return AudioFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.get(

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _AWAY = ("illegal connection params or server unavailable", "No channel in handler", "closed channel", "retry timeout")
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+_DAMAGED = ("Parquet", "not valid JSON", "fully written", "Corrupt")
 _CHANNEL = {
     # A new client dials at once; from the shared pool it would wait out the back-off of the one that broke.
     "grpc.use_local_subchannel_pool": 1,
@@ -90,4 +91,9 @@ def _sentences(uri: str) -> Iterator[list[Callable[[], None]]]:
             raise StoreUnavailableError(said) from error
         if any(words in message for words in _FULL):
             raise StoreError(f"the disk of Milvus at {uri} is full; free some of it and run this again") from error
+        if any(words in message for words in _DAMAGED):
+            raise StoreError(
+                f"a file of Milvus at {uri} is damaged ({message.splitlines()[0]}); move its collection's folder away "
+                "and run `mulan index`, which builds it anew"
+            ) from error
         raise StoreError(f"Milvus at {uri} refuses: {message.splitlines()[0] if message else error}") from error

@@ -24,7 +24,8 @@ from serving.app import create_api
 from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
 from serving.loopback import keep_loopback_direct
-from serving.ports import check_port_free
+from serving.places import Places
+from serving.ports import check_port_free, url_of
 from serving.query_log import QueryLog
 from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
@@ -59,6 +60,7 @@ class MulanApp:
         canary: dict[str, Any] | None,
         canary_program: str | None,
         canary_share: float,
+        places: Places | None,
     ) -> None:
         keep_loopback_direct()  # a replica's environment is that of its Ray
         log_to()
@@ -79,6 +81,7 @@ class MulanApp:
                 num_threads=num_threads,
                 use_gpu=config.num_gpus > 0,
                 text_program=program,
+                places=places,
             )
 
         self._service = open_service(release, text_program)
@@ -113,6 +116,7 @@ def build_app(
     log_folder: str | Path | None = None,
     canary: dict[str, Any] | None = None,
     canary_share: float = 0.0,
+    places: Places | None = None,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -126,6 +130,7 @@ def build_app(
         log_folder: where the query log goes, if ``serve_config.query_log`` is on.
         canary: another release, which each replica keeps in memory too; see ``Canary``.
         canary_share: the share of the searches that it is put to.
+        places: where the tracks' files lie, if the home was moved since it was indexed.
 
     Raises:
         UserError: if the file of keys cannot be trusted, ``serve_config.host`` can be reached by others and there is
@@ -166,6 +171,7 @@ def build_app(
         canary=canary,
         canary_program=str(canary_program) if canary_program else None,
         canary_share=canary_share,
+        places=places,
     )
 
 
@@ -249,8 +255,7 @@ def deploy(
         raise UserError(_why_refused(name, error)) from error
     # Where Serve ran already, it listens where its first application was deployed.
     listens = serve.context._get_global_client().http_config  # type: ignore[union-attr]  # it runs
-    host, port = str(listens.host), int(listens.port)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
+    url = url_of(str(listens.host), int(listens.port))
     _wait_ready(url, ready_timeout_s)
     return url
 

@@ -13,6 +13,8 @@ from mulan_core.errors import UserError
 
 OWN = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
 """What NO_PROXY must hold. ``[::1]``, which urllib alone would want, makes every httpx client fail."""
+METADATA = ("169.254.169.254", "metadata.google.internal")
+"""Where a cloud tells a machine about itself, and gives it keys: no proxy's business either. Ray asks at each start."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 """What httpx reads, in lower and in upper case."""
 NOWHERE = "http://127.0.0.1:9"
@@ -97,7 +99,7 @@ def _name_loopback(variable: str, value: str) -> None:
     bare = (re.sub(r"^\[(.*)\]$", r"\1", name) for name in re.split(r"[,\s]+", value))
     names = [name for name in bare if name and _is_name(name)]
     if "*" not in names:
-        names += [name for name in OWN if name not in names]
+        names += [name for name in (*OWN, *METADATA) if name not in names]
     os.environ[variable] = ",".join(names)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -25,22 +26,27 @@ MAX_RANGES = 32
 _RANGE = re.compile(r"(?P<first>[0-9]{1,99})-(?P<last>[0-9]{0,99})|-(?P<suffix>[0-9]{1,99})")
 
 
-def is_playable(track: Track, media_root: Path | None) -> bool:
+def is_playable(track: Track, media_root: Path | None, here: Callable[[str], str] = str) -> bool:
     """Whether the track's file is said to lie under the media root; does not touch the disk."""
     if media_root is None or not track.media_path or "://" in track.media_path:
         return False
-    path = media_root / track.media_path
+    path = media_root / here(track.media_path)
     return ".." not in path.parts and path.is_relative_to(media_root)
 
 
-def locate_media(track: Track, media_root: Path | None) -> tuple[Path, str]:
+def locate_media(track: Track, media_root: Path | None, here: Callable[[str], str] = str) -> tuple[Path, str]:
     """The file and its media type.
+
+    Args:
+        track: whose.
+        media_root: the folder under which tracks may be played.
+        here: says where a file is now whose folder was moved; see ``Places``.
 
     Raises:
         ApiError: 404 if there is none, it is not audio, or it is outside the media root, through a link too.
     """
-    if media_root is not None and is_playable(track, media_root):
-        path = (media_root / track.media_path).resolve()
+    if media_root is not None and is_playable(track, media_root, here):
+        path = (media_root / here(track.media_path)).resolve()
         kind = _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or ""
         if path.is_relative_to(media_root.resolve()) and kind.startswith("audio/") and path.is_file():
             return path, kind

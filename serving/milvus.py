@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import grpc
 
@@ -75,7 +77,7 @@ class MilvusServer:
         """Start the process; ``wait`` says when it answers.
 
         Raises:
-            UserError: if the port is taken, or the program is missing.
+            UserError: if the port is taken, the program is missing, or files are (``check_folder``).
         """
         program = Path(sys.executable).with_name("milvus-lite")
         if not program.is_file():
@@ -83,6 +85,7 @@ class MilvusServer:
         self._port = self._port or free_port(self._host)
         check_port_free(self._host, self._port)
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        check_folder(self.data_dir)
         command = [str(program), "server", "--data-dir", str(self.data_dir)]
         in_use = f"the Milvus folder {self.data_dir} is in use by another process; stop that one first"
         self._child = Child(
@@ -107,6 +110,46 @@ class MilvusServer:
         if self._child is not None:
             self._child.stop()
         self._child = None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that Milvus Lite would not start with, or whose rows it would miss without a word.
+
+    Raises:
+        UserError: naming what is damaged or gone, and what to do.
+    """
+    aliases = folder / "aliases.json"
+    if aliases.exists() and not isinstance(_read(aliases), dict):
+        raise UserError(
+            f"{aliases} is damaged; move it away, and `mulan index` or `mulan release promote` names the live "
+            "collection again"
+        )
+    for collection in sorted(path for path in (folder / "collections").glob("*") if path.is_dir()):
+        schema, manifest = collection / "schema.json", _read(collection / "manifest.json")
+        wrong = None if isinstance(_read(schema), dict) else f"{schema} is damaged or gone"
+        for part, files in _parts(manifest):
+            gone = [name for name in files if not (collection / "partitions" / part / name).is_file()]
+            wrong = wrong or (f"{collection / 'partitions' / part / gone[0]} is gone" if gone else None)
+        if wrong:
+            raise UserError(
+                f"{wrong}; put a copy of it back, or move the folder {collection} away and run `mulan index`, which "
+                "builds it anew"
+            )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _parts(manifest: Any) -> list[tuple[str, list[str]]]:
+    """Partition -> files, of a manifest; nothing of one that is damaged, beside which Lite has the one before."""
+    try:
+        return [(str(part), list(of["data_files"])) for part, of in manifest["partitions"].items()]
+    except (TypeError, KeyError, AttributeError):
+        return []
 
 
 def _answers(host: str, port: int) -> bool:

@@ -1,4 +1,4 @@
-"""TCP ports: find a free one, say in one sentence that a wanted one is taken, see whether a server answers."""
+"""TCP ports: find a free one, say in one sentence that a wanted one is taken, name and ask what listens on one."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago."""
     with _bind(host, 0) as bound:
         return int(bound.getsockname()[1])
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a server that listens on a host of this machine; 0.0.0.0 and :: are reached over loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def answers(url: str) -> bool:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mulan_core.errors import UserError
 from serving.store import TrackStore
 
@@ -160,7 +162,6 @@ def fetch_model(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
-    from mlflow.models import Model
 
     folder = cache / f"{version}-{run_id[:12]}"
     if not folder.exists():
@@ -177,8 +178,19 @@ def fetch_model(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path
         except (MlflowException, OSError) as error:
             first_line = str(error).splitlines()[0]
             raise UserError(
-                f"cannot fetch version {version} of {MODEL_NAME} from {mlflow_uri}: {first_line}"
+                f"cannot fetch version {version} of {MODEL_NAME} from {mlflow_uri}: {first_line}; put its files back "
+                "from a copy, or serve another version"
             ) from error
         partial.rename(folder)
-    flavor = Model.load(str(folder)).flavors["python_function"]
-    return (folder / flavor["artifacts"]["model"]["path"]).resolve()
+    try:
+        # Read by ourselves: MLflow takes a folder for an address, in which ?, # and % mean something else.
+        card = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        model = folder / card["flavors"]["python_function"]["artifacts"]["model"]["path"]
+        if not (model / "config.json").is_file():
+            raise FileNotFoundError(model)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"the copy of version {version} of {MODEL_NAME} in {folder} is damaged; delete that folder and run this "
+            "again, which fetches it anew"
+        ) from error
+    return model.resolve()

@@ -29,6 +29,7 @@ from serving.map import CatalogueMap
 from serving.media import is_playable
 from serving.metrics import Metrics
 from serving.norms import learn_norms
+from serving.places import Places
 from serving.release import Release, check_release
 from serving.searches import BestStretches, Searches
 from serving.store import CollectionInfo, Hit, Stretch, TrackStore
@@ -86,6 +87,7 @@ class Service:
         use_gpu: encode on the GPU that Ray gave this process.
         text_program: an exported text tower to use instead of the model's.
         metrics: where its work is counted.
+        places: where the files lie that were in a home which was moved since the collection was built.
 
     Raises:
         UserError: if Milvus is away, or model and collection disagree.
@@ -102,8 +104,10 @@ class Service:
         use_gpu: bool = False,
         text_program: str | Path | None = None,
         metrics: Metrics | None = None,
+        places: Places | None = None,
     ) -> None:
         check_release(release, store)
+        self.here: Callable[[str], str] = places.here if places else str
         self.release, self.media_root = release, Path(media_root).absolute() if media_root else None
         self.metrics = metrics or Metrics()
         self._store, self._max_audio_s = store, max_audio_s
@@ -314,7 +318,7 @@ class Service:
 
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""
-        playable = is_playable(track, self.media_root)
+        playable = is_playable(track, self.media_root, self.here)
         return {
             "track_id": track.track_id,
             "title": track.title,

@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     machine.check_keys,
     machine.check_gpu,
     machine.check_port,
+    machine.check_data,
     addresses.check_mlflow,
     addresses.check_prefect,
     addresses.check_milvus,

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 import httpx
 
+from flows.database import check_database, database_path
 from flows.doctor.finding import Finding, failure, ok, warning
 from flows.settings import Settings, endpoint_url
 from mulan_core.errors import UserError
@@ -27,13 +28,28 @@ SKEW_S, MOST_SKEW_S = 30.0, 300.0
 
 
 def check_mlflow(settings: Settings) -> Iterator[Finding]:
-    """The tracking server or database."""
+    """The tracking server or database, and whether what commands need is in it."""
     uri = settings.mlflow_uri
     if not uri.startswith(("http://", "https://")):
-        yield ok("MLflow", f"the database {uri}")
+        yield _database(uri)
         return
     todo = "start it, or correct MLFLOW_TRACKING_URI; unset it to use a local database"
     yield from _http("MLflow", f"{uri.rstrip('/')}/version", todo, "mlflow", login=_mlflow_login())
+
+
+def _database(uri: str) -> Finding:
+    from flows.steps.tracking import NoRegistryError, reading
+
+    try:
+        if database := database_path(uri):
+            check_database(database, thorough=True)
+        with reading(uri):
+            return ok("MLflow", f"the database {_plain_address(uri)}")
+    except NoRegistryError:
+        return ok("MLflow", f"the database {_plain_address(uri)}, which the first run makes")
+    except Exception as error:  # a sentence of ours, or whatever the database's own library raises
+        said, _, todo = str(error).partition("; ")
+        return failure("MLflow", said.splitlines()[0] if said else repr(error), todo or "correct MLFLOW_TRACKING_URI")
 
 
 def _mlflow_login() -> dict[str, str]:

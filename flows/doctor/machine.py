@@ -18,6 +18,8 @@ from flows.doctor.addresses import endpoint_misses_keys
 from flows.doctor.finding import Finding, failure, ok, warning
 from flows.project import PROJECT, VERSION
 from flows.settings import Settings, endpoint_config
+from flows.stack_file import running_stack
+from flows.workspace import find_workspace
 from mulan_core.errors import UserError
 from serving.keys import KeyFile
 from serving.ports import check_port_free
@@ -142,26 +144,31 @@ def check_gpu(_: Settings) -> Iterator[Finding]:
         yield ok("GPU", "none: training and encoding run on the CPU")
 
 
+def check_data(settings: Settings) -> Iterator[Finding]:
+    """What says which data is prepared in the working folder."""
+    try:
+        workspace = find_workspace(settings.home)
+    except UserError:  # this folder is no workspace
+        return
+    try:
+        found = workspace.find_data_hash()
+    except UserError as error:
+        said, _, todo = str(error).partition("; ")
+        yield failure("data", said, todo)
+        return
+    yield ok("data", f"{found[:8]} is prepared in {workspace.folder}" if found else "nothing is prepared here yet")
+
+
 def check_port(settings: Settings) -> Iterator[Finding]:
     """The endpoint's port, where this machine is to serve."""
     if settings.url:
+        return
+    if (stack := running_stack(settings)) and stack.endpoint:
+        yield ok("port", f"process {stack.pid} of this home has {stack.endpoint} for the endpoint")
         return
     serve = endpoint_config()
     try:
         check_port_free(serve.host, serve.port)
         yield ok("port", f"{serve.host}:{serve.port} is free for the endpoint")
     except UserError as error:
-        holder = _listener(serve.port)
-        if settings.stack_file.exists() and holder is not None:
-            yield ok("port", f"{serve.host}:{serve.port} is held by process {holder}, while a mulan serves")
-        else:
-            yield warning("port", str(error), "stop it, or choose another: --port, or serve.port in the params")
-
-
-def _listener(port: int) -> int | None:
-    try:
-        found = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    listening = (c.pid for c in found if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port)
-    return next(listening, None)
+        yield warning("port", str(error), "stop it, or choose another: --port, or serve.port in the params")

@@ -27,6 +27,7 @@ def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
     Raises:
         UserError: if a stage fails; its own sentence stands on the terminal.
     """
+    workspace.find_data_hash()  # says what ails dvc.lock, of which DVC would say more than a sentence
     write_set_catalogues(workspace)
     changes = work_folder(workspace.prepared) / CHANGES
     changes.unlink(missing_ok=True)

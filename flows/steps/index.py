@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,14 @@ def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
     return open_encoder(model).embed_texts(texts)
 
 
-def track_rows(prepared: Path, vectors: Vectors, *, weights: str) -> list[dict[str, Any]]:
+def track_rows(prepared: Path, vectors: Vectors, *, weights: str, here: Callable[[str], str]) -> list[dict[str, Any]]:
     """The rows of a collection: a track's vector, what is shown of it, and a hash of all that.
 
     Args:
         prepared: the prepared folder.
         vectors: of its tracks.
         weights: identity of the model that made them.
+        here: says where a file of the home is now; see ``Places``.
     """
     by_id = {track_id: v for ids, vs in vectors.values() for track_id, v in zip(ids, vs, strict=True)}
     rows = []
@@ -93,7 +95,7 @@ def track_rows(prepared: Path, vectors: Vectors, *, weights: str) -> list[dict[s
             "artist": row.get("artist") or "",
             "dataset": row["dataset"],
             "labels": row["labels"],
-            "media_path": row["media_path"],
+            "media_path": here(row["media_path"]),
         }
         made_of = json.dumps([weights, row["clip_key"], shown], sort_keys=True)
         content_hash = hashlib.sha256(made_of.encode()).hexdigest()[:32]
@@ -121,8 +123,8 @@ def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]
     return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}
 
 
-def find_media_root(prepared: Path) -> str:
+def find_media_root(prepared: Path, here: Callable[[str], str]) -> str:
     """The deepest folder that holds every local file of the catalogue; empty where none is local."""
     paths = pq.read_table(prepared / shards.MANIFEST, columns=["media_path"])["media_path"].to_pylist()
-    local = [str(Path(path).parent) for path in paths if "://" not in path]
+    local = [str(Path(here(path)).parent) for path in paths if "://" not in path]
     return os.path.commonpath(local) if local else ""

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow as pa
 
 from flows.steps.registry import list_versions
-from flows.steps.tracking import tracking
+from flows.steps.tracking import reading
 from flows.steps.versions import model_version, read_version
 from flows.workspace import Workspace
 from mulan_core.errors import UserError
+from serving.places import Places
 
 
 def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str, Any] | None:
@@ -19,7 +20,7 @@ def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str,
     if version is None:
         return None
     tags = version["tags"]
-    with tracking(mlflow_uri) as client:
+    with reading(mlflow_uri) as client:
         run = client.get_run(version["run_id"])
     found: dict[str, Any] = {
         "version": version["version"],
@@ -44,7 +45,7 @@ def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str,
     return found
 
 
-def of_track(track_id: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str, Any]:
+def of_track(track_id: str, workspace: Workspace, *, mlflow_uri: str, places: Places) -> dict[str, Any]:
     """A track's file, texts with the filters' verdicts, and the versions trained on or indexed with it.
 
     Raises:
@@ -68,7 +69,7 @@ def of_track(track_id: str, workspace: Workspace, *, mlflow_uri: str) -> dict[st
             releases.append(f"version {version['version']} {version['aliases']}".strip() + f", data {data[:8]}")
     return {
         "track": track_id,
-        "file": row["media_path"],
+        "file": places.here(row["media_path"]),
         "sha256": row["sha256"],
         "data": data_hash,
         "split": row["split"],

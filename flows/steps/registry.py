@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.project import PACKAGES
 from flows.steps.reports import read_evidence, read_report
-from flows.steps.tracking import MODEL_NAME, tracking
+from flows.steps.tracking import MODEL_NAME, NoRegistryError, reading, tracking
 from flows.steps.train import Trained
 from mulan_core.config import GateConfig, to_mapping
 from mulan_core.errors import UserError
@@ -37,11 +37,11 @@ MOST_CHAMPIONS = 100
 
 def champion_version(*, mlflow_uri: str) -> str | None:
     """The version that ``champion`` names, or None while there is none."""
-    with tracking(mlflow_uri) as client:
-        try:
+    try:
+        with reading(mlflow_uri) as client:
             return str(client.get_model_version_by_alias(MODEL_NAME, "champion").version)
-        except MlflowException:
-            return None
+    except (MlflowException, NoRegistryError):
+        return None
 
 
 def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri: str) -> Decision:
@@ -136,7 +136,7 @@ def register(trained: Trained, decision: Decision, *, card: str, tags: dict[str,
                 info = mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(PACKAGES / "serving" / "pyfunc.py"),
-                    artifacts={"model": str(trained.model)},
+                    artifacts={"model": trained.model.as_uri()},
                     code_paths=[str(PACKAGES / "mulan_core")],
                     pip_requirements=requirements(),
                     registered_model_name=MODEL_NAME,
@@ -197,7 +197,7 @@ def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
 
 def media_root(version: str, *, mlflow_uri: str) -> str | None:
     """The folder under which a version's tracks may be played; None where they are not local files."""
-    with tracking(mlflow_uri) as client:
+    with reading(mlflow_uri) as client:
         return client.get_model_version(MODEL_NAME, version).tags.get("mulan.media_root") or None
 
 
@@ -207,7 +207,7 @@ def check_gate(version: str, *, mlflow_uri: str) -> None:
     Raises:
         UserError: if it has not.
     """
-    with tracking(mlflow_uri) as client:
+    with reading(mlflow_uri) as client:
         if find_version(client, version).tags.get("mulan.gate") != "passed":
             raise UserError(f"version {version} of {MODEL_NAME} was not passed by the gate; it stays candidate")
 
@@ -234,7 +234,7 @@ def list_champions(*, mlflow_uri: str) -> list[str]:
     now = champion_version(mlflow_uri=mlflow_uri)
     if now is None:
         return []
-    with tracking(mlflow_uri) as client:
+    with reading(mlflow_uri) as client:
         kept = client.get_registered_model(MODEL_NAME).tags.get(CHAMPIONS, "").split()
     # Whoever moved the alias by hand, in the MLflow UI, promoted too.
     return kept if kept[-1:] == [now] else [*kept, now]
@@ -248,12 +248,12 @@ def _set_champion(champions: list[str], *, mlflow_uri: str) -> None:
 
 def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:
     """All versions, newest first, with what ``mulan release list`` shows."""
-    with tracking(mlflow_uri) as client:
-        try:
+    try:
+        with reading(mlflow_uri) as client:
             aliases = client.get_registered_model(MODEL_NAME).aliases
-        except MlflowException:
-            return []
-        versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+            versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
+    except (MlflowException, NoRegistryError):
+        return []
     return [
         {
             "version": str(version.version),

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.steps.registry import find_version, list_champions, list_versions
 from flows.steps.reports import read_report
-from flows.steps.tracking import MODEL_NAME, tracking
+from flows.steps.tracking import MODEL_NAME, reading, tracking
 from flows.steps.versions import read_version
 from flows.workspace import Workspace
 from mulan_core.data.changes import compare_versions
@@ -78,7 +78,7 @@ def go_live(store: TrackStore, collection: str, *, mlflow_uri: str) -> dict[str,
 def _weights(store: TrackStore, collection: str | None, mlflow_uri: str) -> str | None:
     version = store.describe(str(collection)).properties.get("model_version", "")
     try:
-        with tracking(mlflow_uri) as client:
+        with reading(mlflow_uri) as client:
             return client.get_model_version(MODEL_NAME, version).tags.get("mulan.weights")
     except MlflowException:  # deleted since
         return None
@@ -99,7 +99,7 @@ def show_release(name: str, *, mlflow_uri: str) -> dict[str, Any]:
         UserError: if there is none of that name.
     """
     champions = list_champions(mlflow_uri=mlflow_uri)
-    with tracking(mlflow_uri) as client:
+    with reading(mlflow_uri) as client:
         version = find_version(client, name)
         aliases = client.get_registered_model(MODEL_NAME).aliases
     tags = {key.removeprefix("mulan."): value for key, value in version.tags.items()}

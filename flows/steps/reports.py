@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from flows.steps.tracking import tracking
+from flows.steps.tracking import reading
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import FILE, Evidence
 from mulan_core.evaluation.sets.playlists import OWN
@@ -23,7 +23,7 @@ def artifacts_of(name: str) -> str:
 
 def read_report(run_id: str, *, mlflow_uri: str, name: str = OWN.name) -> dict[str, Any]:
     """Read the report of an earlier run on a set back from MLflow."""
-    with tracking(mlflow_uri):
+    with reading(mlflow_uri):
         uri = f"runs:/{run_id}/{artifacts_of(name)}/report.json"
         return mlflow.artifacts.load_dict(uri)  # type: ignore[no-any-return]
 
@@ -35,7 +35,7 @@ def read_evidence(run_id: str, *, mlflow_uri: str, name: str = OWN.name) -> Evid
         UserError: if the run holds none.
     """
     try:
-        with tracking(mlflow_uri), tempfile.TemporaryDirectory() as folder:
+        with reading(mlflow_uri), tempfile.TemporaryDirectory() as folder:
             path = mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{artifacts_of(name)}/{FILE}", dst_path=folder)
             return Evidence.load(path)
     except (MlflowException, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +10,10 @@ import httpx
 from mlflow.entities import Run
 
 from flows.settings import Settings, endpoint_url
+from flows.stack_file import running_stack
 from flows.steps.registry import list_versions
-from flows.steps.tracking import EXPERIMENT, tracking
-from flows.workspace import open_workspace
+from flows.steps.tracking import EXPERIMENT, NoRegistryError, reading
+from flows.workspace import find_workspace
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 
@@ -26,25 +27,33 @@ def find_status(settings: Settings) -> dict[str, Any]:
         ``stack`` of a running mulan of this home, or null; ``runs``, the latest trainings; ``champion``, ``candidate``;
         ``endpoint``: url, version and tracks, or null; and ``differences``, sentences about what does not agree.
     """
-    with tracking(settings.mlflow_uri) as client:
-        experiments = [one.experiment_id for one in client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")]
-        trainings = "tags.`mulan.train_key` != ''"
-        found = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
-        runs = [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in found]
+    runs = _latest_runs(settings)
     versions = list_versions(mlflow_uri=settings.mlflow_uri)
     champion, candidate = (
         next((one for one in versions if alias in one["aliases"].split(", ")), None)
         for alias in ("champion", "candidate")
     )
-    endpoint = _endpoint(settings)
+    endpoint, stack = _endpoint(settings), running_stack(settings)
     return {
-        "stack": _stack(settings),
+        "stack": asdict(stack) if stack else None,
         "runs": runs,
         "champion": champion,
         "candidate": candidate,
         "endpoint": endpoint,
         "differences": _differences(champion, candidate, endpoint, _data_hash(settings)),
     }
+
+
+def _latest_runs(settings: Settings) -> list[dict[str, Any]]:
+    try:
+        with reading(settings.mlflow_uri) as client:
+            named = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
+            experiments = [one.experiment_id for one in named]
+            trainings = "tags.`mulan.train_key` != ''"
+            found = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
+            return [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in found]
+    except NoRegistryError:
+        return []
 
 
 def _about(run: Run, losses: list[Any]) -> dict[str, Any]:
@@ -59,14 +68,6 @@ def _about(run: Run, losses: list[Any]) -> dict[str, Any]:
     }
 
 
-def _stack(settings: Settings) -> dict[str, Any] | None:
-    try:
-        stack: dict[str, Any] = json.loads(settings.stack_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stack
-
-
 def _endpoint(settings: Settings) -> dict[str, Any] | None:
     url = settings.url or endpoint_url()
     try:
@@ -79,9 +80,10 @@ def _endpoint(settings: Settings) -> dict[str, Any] | None:
 def _data_hash(settings: Settings) -> str | None:
     """Of what is prepared in the working folder; None where nothing is."""
     try:
-        return open_workspace(settings.home).data_hash
-    except UserError:
+        workspace = find_workspace(settings.home)
+    except UserError:  # the working folder is none, nor was a demo made
         return None
+    return workspace.find_data_hash()
 
 
 def _differences(

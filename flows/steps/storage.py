@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from mulan_core.errors import UserError
 
@@ -24,8 +24,7 @@ class Storage:
 
     path: str
     """Without its scheme, as Ray wants it."""
-    filesystem: FileSystem | None
-    """None for a folder of this machine."""
+    filesystem: FileSystem
 
     def run_options(self) -> dict[str, Any]:
         """What Ray's RunConfig takes of it."""
@@ -43,7 +42,7 @@ def open_storage(place: str, *, variable: str) -> Storage:
         UserError: if it cannot be used.
     """
     try:
-        filesystem, path = fsspec.core.url_to_fs(place)
+        filesystem, path = files_of(place)
         probe = f"{path.rstrip('/')}/.mulan-{uuid.uuid4().hex[:8]}"
         if not place.startswith(("s3://", "gs://")):  # these have no folders, and nobody asked for a new bucket
             filesystem.makedirs(path, exist_ok=True)
@@ -62,7 +61,15 @@ def open_storage(place: str, *, variable: str) -> Storage:
         ) from error
     if not same:
         raise UserError(f"{place} ({variable}) gives back other bytes than were written")
-    return Storage(path, None if _is_local(filesystem) else PyFileSystem(FSSpecHandler(filesystem)))
+    # Of a folder too: Ray would take its path for an address, in which % and ? mean something else.
+    return Storage(path, LocalFileSystem() if _is_local(filesystem) else PyFileSystem(FSSpecHandler(filesystem)))
+
+
+def files_of(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a folder or URL, and the path there; a folder may have any name, fsspec's own signs too."""
+    if "://" in place:
+        return fsspec.core.url_to_fs(place)  # type: ignore[no-any-return]
+    return fsspec.filesystem("file"), str(Path(place).absolute())
 
 
 def address_of(place: str, path: str) -> str:
@@ -78,7 +85,7 @@ def fetch_model(checkpoint: str, copy: Path) -> Path | None:
         checkpoint: its address.
         copy: where a model that lies on a server is copied to, once.
     """
-    filesystem, path = fsspec.core.url_to_fs(f"{checkpoint}/{MODEL_FOLDER}")
+    filesystem, path = files_of(f"{checkpoint}/{MODEL_FOLDER}")
     if _is_local(filesystem):
         return Path(path) if Path(path).is_dir() else None
     if copy.is_dir():

@@ -92,7 +92,13 @@ def _write_rows(manifest: Path, path: Path) -> int:
 
 def _judge(path: Path, config: TextConfig) -> Iterator[pa.Table]:
     """Judged blocks in the order of the rows."""
-    rows = ray.data.read_parquet(str(path)).repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
+    # Ray's own reader takes a path for an address, in which ?, # and % mean something else.
+    groups = [{"group": number} for number in range(pq.read_metadata(path).num_row_groups)]
+    rows = (
+        ray.data.from_items(groups, override_num_blocks=len(groups))
+        .map_batches(lambda block: _read_group(path, block), batch_size=1, batch_format="pyarrow")
+        .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
+    )
     if config.lf_classifier is None:
         judged = rows.map_batches(lambda block: _judge_block(block, config), batch_size=None, batch_format="pyarrow")
     else:
@@ -110,6 +116,10 @@ def _judge(path: Path, config: TextConfig) -> Iterator[pa.Table]:
         )
     judged.context.execution_options.preserve_order = True
     return iter(cast(Iterable[pa.Table], judged.iter_batches(batch_size=None, batch_format="pyarrow")))
+
+
+def _read_group(path: Path, block: Any) -> pa.Table:
+    return pq.ParquetFile(path).read_row_group(block["group"][0].as_py())
 
 
 class _ClassifierActor:

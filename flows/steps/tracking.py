@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
 import requests
 from mlflow.entities import Run
 
+from flows.database import check_database, database_path
+from flows.moved import settle
 from mulan_core.config import Config, to_mapping
 from mulan_core.errors import UserError
 
 MODEL_NAME = "mulan"
 EXPERIMENT = "mulan"
+KINDS = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc", "")
+"""What an address of MLflow's may begin with."""
 CONNECT_S = 5.0
 """How long a tracking server may take to answer at all."""
+
+
+class NoRegistryError(UserError):
+    """Nothing was ever kept there."""
 
 
 @contextmanager
@@ -26,23 +35,92 @@ def tracking(uri: str) -> Iterator[mlflow.MlflowClient]:
     """Point MLflow at a server or database, with the experiment made if need be.
 
     Raises:
-        UserError: in one sentence, if the address does not answer.
+        UserError: in one sentence, if the address does not answer, the database cannot be used, or the experiment was
+            deleted.
     """
+    with _opened(uri) as client:
+        if database := database_path(uri):
+            database.parent.mkdir(parents=True, exist_ok=True)
+            if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+                mlflow.create_experiment(EXPERIMENT, artifact_location=(database.parent / "artifacts").as_uri())
+        check_experiment(client, uri)
+        mlflow.set_experiment(EXPERIMENT)
+        yield client
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """Point MLflow at a server or database, and make nothing there.
+
+    Raises:
+        NoRegistryError: if there is no database yet.
+        UserError: as of ``tracking``.
+    """
+    database = database_path(uri)
+    if database is not None and not (database.exists() and database.stat().st_size):
+        check_tracking(uri)
+        raise NoRegistryError(f"no runs and no models are kept yet in {database.parent}; `mulan run` makes some")
+    with _opened(uri) as client:
+        check_experiment(client, uri)
+        yield client
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[mlflow.MlflowClient]:
     check_tracking(uri)
     mlflow.set_tracking_uri(uri)
-    if uri.startswith("sqlite:///"):
-        folder = Path(uri.removeprefix("sqlite:///")).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            mlflow.create_experiment(EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
-    mlflow.set_experiment(EXPERIMENT)
-    yield mlflow.MlflowClient(uri)
+    try:
+        yield mlflow.MlflowClient(uri)
+    except Exception as error:  # of MLflow's, or of SQLAlchemy's as it comes
+        if "sqlite3." in str(error) and (database := database_path(uri)):
+            check_database(database, thorough=True)  # what breaks at work is told as what is found before it
+            if "readonly database" in str(error):
+                raise UserError(
+                    f"MLflow's database {database} cannot be written; give yourself the right, or copy its folder to "
+                    "where you have it"
+                ) from error
+        if type(error).__module__.startswith("sqlalchemy."):
+            said = str(error).splitlines()[0][:200]
+            raise UserError(
+                f"MLflow's database does not answer: {said}; start it, or correct MLFLOW_TRACKING_URI"
+            ) from error
+        raise
+
+
+def check_experiment(client: mlflow.MlflowClient, uri: str) -> None:
+    """Refuse a registry whose experiment somebody has deleted; MLflow keeps such a one, and its name.
+
+    Raises:
+        UserError: with the command that brings it back.
+    """
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        restore = f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow experiments restore --experiment-id"
+        raise UserError(
+            f"the experiment {EXPERIMENT} of {uri} was deleted in MLflow; bring it back with `{restore} "
+            f"{experiment.experiment_id}`"
+        )
 
 
 def check_tracking(uri: str) -> None:
-    """Say at once when a tracking server is away: MLflow itself would retry for minutes."""
+    """Say at once when a tracking server is away: MLflow itself would retry for minutes; or what ails a database.
+
+    Raises:
+        UserError: in one sentence.
+    """
+    if database := database_path(uri):
+        check_database(database)
+        settle(database.parent, database)
     address = urlparse(uri)
-    if address.scheme not in ("http", "https"):
+    kind = address.scheme.partition("+")[0]
+    if kind in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
+        raise UserError(
+            f"MLFLOW_TRACKING_URI names a folder, {uri}, which MLflow keeps no runs in any more; `mlflow "
+            "migrate-filestore` moves its runs to a database: name that (sqlite:////path/mlflow.db), or a server"
+        )
+    if kind not in KINDS:
+        raise UserError(f"MLFLOW_TRACKING_URI is {uri!r}, which is none of {', '.join(KINDS[:4])}; correct or unset it")
+    if kind not in ("http", "https"):
         return
     try:
         if requests.utils.select_proxy(uri, requests.utils.get_environ_proxies(uri)):

@@ -25,7 +25,7 @@ import torch
 from mlflow.entities import Run
 
 from flows.steps.gauges import TrainingGauges
-from flows.steps.salvage import STATE_FILE, drop_damaged_list, newest_state
+from flows.steps.salvage import STATE_FILE, read_state, salvage
 from flows.steps.storage import MODEL_FOLDER, address_of, fetch_model, open_storage
 from flows.steps.tracking import EXPERIMENT, find_run, log_config, tracking
 from mulan_core.classifier import AudioClassifier
@@ -99,7 +99,8 @@ def train(
         tags: more tags for the MLflow run (git commit, flow run).
 
     Raises:
-        UserError: what the workers said, if training failed; if checkpoints cannot be written.
+        UserError: what the workers said, if training failed; if checkpoints cannot be written, or those of a run that
+            was cut off cannot be read.
     """
     shard_paths(prepared, "train")  # workers that find nothing would be started three times
     key = run_key(config, data_hash, task)
@@ -108,6 +109,7 @@ def train(
         if known and (model := finished(known, home)):
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
+        salvaged = salvage(f"{checkpoints}/{name}-{key}")
         keep = config.train.keep if task == "contrastive" else "last"  # a classifier is not validated
         least, most = config.train.min_workers, config.train.num_workers
         num_workers: Any = (least, most) if least else most
@@ -124,7 +126,7 @@ def train(
                     "prepared": str(prepared),
                     "mlflow_uri": mlflow_uri,
                     "run_id": run_id,
-                    "salvaged": drop_damaged_list(f"{checkpoints}/{name}-{key}"),
+                    "salvaged": salvaged,
                 },
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=num_workers,
@@ -252,13 +254,12 @@ def _classifier(model_config: ModelConfig, config: TrainConfig, prepared: Path, 
     return Built(ClassifierTask(model, config), batches, model.save_pretrained)
 
 
-def _restore(salvaged: list[str]) -> dict[str, Any] | None:
+def _restore(salvaged: str | None) -> dict[str, Any] | None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return newest_state(salvaged)
+        return read_state(salvaged) if salvaged else None
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, weights_only=True, map_location="cpu")
-    return state
+        return read_state(folder)
 
 
 def log_point(client: mlflow.MlflowClient, run_id: str, step: int, values: dict[str, float]) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from mlflow.exceptions import MlflowException
 
-from flows.steps.tracking import MODEL_NAME, tracking
-from flows.workspace import Workspace
+from flows.steps.tracking import MODEL_NAME, NoRegistryError, reading
+from flows.workspace import Workspace, check_dvc, hash_in
 from mulan_core.data import shards
 from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError
@@ -40,8 +39,12 @@ def resolve_data(revision: str, workspace: Workspace, *, mlflow_uri: str) -> str
         return revision
     if (version := model_version(revision, mlflow_uri=mlflow_uri)) and "mulan.data_hash" in version["tags"]:
         return str(version["tags"]["mulan.data_hash"])
-    if lock := lock_at(revision, workspace.folder):
-        return str(yaml.safe_load(lock)["stages"]["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+    if (lock := lock_at(revision, workspace.folder)) is not None:
+        try:
+            if found := hash_in(lock.encode()):
+                return found
+        except ValueError as error:
+            raise UserError(f"dvc.lock of {revision} in {workspace.folder} cannot be read ({error})") from error
     raise UserError(
         f"{revision!r} is no data hash (32 hex digits), no alias or version of the registered model (`mulan release "
         f"list`), and no git revision with a dvc.lock in {workspace.folder}"
@@ -57,14 +60,14 @@ def lock_at(revision: str, folder: Path) -> str | None:
 
 def model_version(name: str, *, mlflow_uri: str) -> dict[str, Any] | None:
     """A version of the registered model by number or alias: ``version``, ``run_id``, ``tags``; None if unknown."""
-    with tracking(mlflow_uri) as client:
-        try:
+    try:
+        with reading(mlflow_uri) as client:
             if name.isdecimal():
                 found = client.get_model_version(MODEL_NAME, name)
             else:
                 found = client.get_model_version_by_alias(MODEL_NAME, name)
-        except MlflowException:
-            return None
+    except (MlflowException, NoRegistryError):
+        return None
     return {"version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
 
 
@@ -74,12 +77,24 @@ def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
     Raises:
         UserError: if neither holds that version.
     """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with Repo(str(workspace.folder)) as repo:
-        listing = json.loads(_read_object(repo, f"{data_hash}.dir", workspace.folder, data_hash))
-        files = {entry["relpath"]: entry["md5"] for entry in listing}
-        return pq.read_table(io.BytesIO(_read_object(repo, files[shards.MANIFEST], workspace.folder, data_hash)))
+    try:
+        with Repo(str(workspace.folder)) as repo:
+            listing = json.loads(_read_object(repo, f"{data_hash}.dir", workspace.folder, data_hash))
+            files = {entry["relpath"]: entry["md5"] for entry in listing}
+            return pq.read_table(io.BytesIO(_read_object(repo, files[shards.MANIFEST], workspace.folder, data_hash)))
+    except UserError:
+        raise
+    except DvcException as error:
+        check_dvc(workspace.folder)
+        raise UserError(f"DVC cannot read its data in {workspace.folder}: {' '.join(str(error).split())}") from error
+    except (ValueError, KeyError, OSError, TypeError) as error:  # pyarrow's are such
+        raise UserError(
+            f"the data {data_hash} is damaged in DVC's cache in {workspace.folder} ({type(error).__name__}); `mulan "
+            "data pull` fetches it again where a remote has it"
+        ) from error
 
 
 def count_new_tracks(workspace: Workspace, *, mlflow_uri: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 500
 
 
 def window_rows(
-    prepared: Path, model: str | Path, *, cache: Path, config: PrepareConfig
+    prepared: Path, model: str | Path, *, cache: Path, config: PrepareConfig, here: Callable[[str], str] = str
 ) -> Iterator[list[dict[str, Any]]]:
     """The windows of all tracks, in batches of rows with track_id, place, start_s, end_s and vector.
 
@@ -31,6 +31,7 @@ def window_rows(
         model: folder of the saved model.
         cache: as it was given to ``embed_prepared``.
         config: how clips were cut.
+        here: says where a file of the home is now; see ``Places``.
     """
     heard, window_s = open_windows(model, cache), MuLanProcessor.from_pretrained(model).window_s
     rows: list[dict[str, Any]] = []
@@ -39,7 +40,7 @@ def window_rows(
         keys: list[str] = []
         while (key := window_key(track["clip_key"], len(keys))) in heard:
             keys.append(key)
-        first_s = _clip_start_s(track, config)
+        first_s = _clip_start_s(track | {"media_path": here(track["media_path"])}, config)
         if first_s is None:
             continue
         places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)

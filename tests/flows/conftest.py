@@ -1,24 +1,40 @@
 """A small catalogue with bad files, the whole flow run on it once by the real command, and a bucket."""
 
 import os
+import sys
 
 import httpx
 import pytest
 import s3fs
-from flow_fixtures import CATALOGUE, mulan, result_of, write_catalogue
+from flow_fixtures import CATALOGUE, ROOT, mulan, result_of, write_catalogue
 from moto.server import ThreadedMotoServer
+
+sys.path.insert(0, str(ROOT / "tests" / "serving"))
+
+from proxy_fixtures import RefusingProxy
+
+NASTY = "a home?of=100% %20 #1 ü;&=[x]$z'"
+"""A folder's name with what means something else in addresses and shells."""
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """Where a catalogue lies and state goes."""
-    return write_catalogue(tmp_path_factory.mktemp("home"))
+    """Where a catalogue lies and state goes; its name is the worst that a folder may have."""
+    return write_catalogue(tmp_path_factory.mktemp(NASTY))
 
 
 @pytest.fixture(scope="session")
-def first(home):
-    """What the first run returned; nothing of it is deployed."""
-    return result_of(mulan("run", *CATALOGUE, "--no-serve", "--json", home=home))
+def proxy():
+    """A proxy that answers nobody, and keeps who asked it."""
+    made = RefusingProxy()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def first(home, proxy):
+    """What the first run returned, with a proxy in its environment; nothing of it is deployed."""
+    return result_of(mulan("run", *CATALOGUE, "--no-serve", "--json", home=home, **proxy.environment()))
 
 
 @pytest.fixture(scope="module")

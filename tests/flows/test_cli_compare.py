@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from test_suite import CONFIG, catalogue, evaluate_both
 
+from flows.database import database_uri
 from flows.steps.compare import compare_named
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import FILE
@@ -44,7 +45,7 @@ def test_two_folders_through_the_command(folders, tmp_path):
 
 
 def test_what_cannot_be_compared_is_one_sentence(folders, tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = database_uri(tmp_path / "mlflow.db")
 
     def says(sentence: str, a: Path, b: Path, on: str | None = None) -> None:
         with pytest.raises(UserError, match=sentence):

@@ -11,6 +11,7 @@ from flow_fixtures import MULAN, ROOT, environment, mulan, result_of
 from test_cli_errors import refused
 from text_fixtures import JUNK, LABELS, MUSIC, tiny_bert, tiny_classifier
 
+from flows.database import database_uri
 from flows.steps.data import stage_environment
 from flows.workspace import open_workspace, run_dvc
 from mulan_core.config import TextConfig
@@ -114,7 +115,7 @@ def test_training_writes_the_folder_and_logs_the_run(lines):
     assert done.returncode == 0, done.stderr
     assert "20 held-out lines, 10 of them descriptions" in done.stdout and "(chosen)" in done.stdout
     assert "set text.lf_classifier to lf" in done.stdout
-    client = mlflow.MlflowClient(f"sqlite:///{lines / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(lines / "mlflow.db"))
     run = client.search_runs([client.get_experiment_by_name("mulan").experiment_id])[0]
     assert run.data.tags["mulan.kind"] == "text_classifier"
     assert run.data.metrics["held_out/precision"] >= 0.95

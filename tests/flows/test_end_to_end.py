@@ -12,6 +12,7 @@ import pytest
 import yaml
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, result_of
 
+from flows.database import database_uri
 from mulan_core.data import shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -40,6 +41,12 @@ def test_prepared_data_and_dvcs_cache_of_it_share_their_bytes(home, first):
     assert shards_of and all(path.stat().st_nlink > 1 for path in shards_of)
 
 
+def test_no_proxy_was_asked_and_nothing_lies_beside_the_home(home, first, proxy):
+    assert proxy.asked == []
+    beside = {path.name for path in home.parent.iterdir() if path.name.startswith("a") and not path.is_symlink()}
+    assert beside == {home.name}
+
+
 def test_nothing_is_left_running(home, first):
     assert left_of(home) == []
 
@@ -56,7 +63,7 @@ def test_the_index_holds_each_window(first):
 
 
 def test_the_champion_carries_its_lineage(home, first):
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
     version = client.get_model_version_by_alias("mulan", "champion")
     assert str(version.version) == first["register"]["version"]
     assert version.tags["mulan.data_hash"] == first["prepare"]["data_hash"]
@@ -65,8 +72,9 @@ def test_the_champion_carries_its_lineage(home, first):
     assert f"pitch ROC-AUC | {auc:.3f}" in version.description and "It passed the gate" in version.description
     assert version.tags["mulan.collection"] == first["index"]["collection"]
     assert version.tags["mulan.git_commit"] and version.tags["mulan.flow_run_id"] != "none"
-    needs = mlflow.pyfunc.get_model_dependencies(version.source)
-    pinned = dict(line.strip().split("==") for line in Path(needs).read_text().splitlines() if "mlflow" not in line)
+    mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
+    needs = next(Path(mlflow.artifacts.download_artifacts("models:/mulan@champion")).rglob("requirements.txt"))
+    pinned = dict(line.strip().split("==") for line in needs.read_text().splitlines() if "mlflow" not in line)
     assert pinned.keys() == {"torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"}
     locked = (ROOT / "constraints.txt").read_text().lower()
     assert all(f"\n{name}=={number}\n" in locked for name, number in pinned.items())
@@ -86,9 +94,9 @@ def test_a_refused_candidate_ends_with_1_and_leaves_the_champion(home, first):
     assert done.returncode == 1, done.stderr[-3000:]
     gate = json.loads(done.stdout)["gate"]
     assert not gate["passed"] and len(gate["reasons"]) == 1 and gate["reasons"][0].startswith("max_encode_ms: ")
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
     version = client.get_model_version("mulan", gate["version"])
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
+    mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
     run = client.get_run(version.run_id)
     try:
         for tags in (version.tags, run.data.tags):
@@ -118,12 +126,13 @@ def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, firs
     assert wrong.returncode == 2 and "'nothing' is no release" in wrong.stderr
 
 
-def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):
-    mlflow.set_tracking_uri(f"sqlite:///{home / 'mlflow.db'}")
-    folder = Path(mlflow.artifacts.download_artifacts("models:/mulan@champion"))
+def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first, tmp_path):
+    mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
+    # To a folder with a plain name: MLflow's loader takes a path for an address.
+    folder = Path(mlflow.artifacts.download_artifacts("models:/mulan@champion", dst_path=str(tmp_path)))
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
     assert list(folder.rglob("model.safetensors"))
-    vectors = mlflow.pyfunc.load_model("models:/mulan@champion").predict(["low smooth", "high buzzing"])
+    vectors = mlflow.pyfunc.load_model(str(folder)).predict(["low smooth", "high buzzing"])
     assert vectors.shape == (2, 128)
 
 
@@ -131,7 +140,7 @@ def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first):
 def test_a_flow_that_is_cut_off_leaves_nothing_and_goes_on(home, first):
     """In training, by Ctrl-C, then by SIGKILL; the third start ends in the same MLflow run."""
     command = ["run", "--manifest", "tones.jsonl", "--params", "longer.yaml", "--no-serve", "--json"]
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
 
     def training_run():
         runs = client.search_runs(["1"], "params.`train.steps` = '120'")

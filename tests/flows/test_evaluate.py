@@ -10,6 +10,7 @@ from flow_fixtures import CATALOGUE, mulan, prepared_of, result_of
 from prepared_fixtures import PITCHES, SHAPES, tone
 from test_cli_errors import refused
 
+from flows.database import database_uri
 from mulan_core.evaluation.evidence import FILE, Evidence
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -71,7 +72,7 @@ def test_a_registered_model_on_its_own_and_another_set(home, first, sets):
     )
     assert {"tagging/pitch/roc_auc", "retrieval/title/map", "triplets/playlist/accuracy"} <= new["metrics"].keys()
     assert "No training tracks were given: the linear probe is not measured." in new["notes"]
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
     run = client.get_run(result["model"]["run_id"])
     assert run.data.metrics["new-tones/tagging/pitch/roc_auc"] == new["metrics"]["tagging/pitch/roc_auc"]
     assert run.data.metrics["tagging/pitch/roc_auc"] == own["metrics"]["tagging/pitch/roc_auc"]
@@ -82,7 +83,7 @@ def test_a_registered_model_on_its_own_and_another_set(home, first, sets):
 
 
 def test_a_part_of_the_suites_is_written_but_never_logged(home, sets):
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
     version = client.get_model_version_by_alias("mulan", "champion")
     before = client.get_run(version.run_id).data.to_dictionary()
     command = ("evaluate", "1", *WITH_SETS, "--on", f"x={sets / 'new-tones'}", "--suite", "tagging,triplets")

@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from test_suite import CONFIG, catalogue, evaluate_both
 
+from flows.database import database_uri
 from flows.steps.registry import GATE_FILE, LONGEST_TAG, gate_tags, judge
 from flows.steps.reports import REPORT_FOLDER
 from flows.steps.tracking import MODEL_NAME, tracking
@@ -25,7 +26,7 @@ RULES = GateConfig(floors={GENRE: 0.5}, compare=(GENRE,), margin=0.02)
 def registry(tmp_path_factory):
     """Runs of a clear and a noisy model with report and evidence, two without; the address and name -> run, report."""
     folder = tmp_path_factory.mktemp("mlflow")
-    uri, runs = f"sqlite:///{folder / 'mlflow.db'}", {}
+    uri, runs = database_uri(folder / "mlflow.db"), {}
     for name, noise in (("clear", 3.0), ("noisy", 9.0), ("unproven", 3.0), ("lost", 3.0)):
         report, evidence = evaluate_both(**catalogue(noise=noise), config=CONFIG, set_info={"name": "own"})
         evidence.save(folder / FILE)

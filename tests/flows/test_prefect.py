@@ -29,6 +29,7 @@ import torch
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, processes_of, result_of
 from prepared_fixtures import PITCHES, SHAPES
 
+from flows.database import database_uri
 from flows.holding import hold
 from mulan_core import MuLanModel
 from mulan_core.classifier import AudioClassifier
@@ -235,7 +236,7 @@ def test_a_run_triggered_through_prefect_switches_the_release(home, first, serve
 def test_a_run_that_is_cancelled_leaves_nothing_at_work(home, first, served, prefect_url):
     params = (home / "params.yaml").read_text().replace("steps: 40", "steps: 20000")
     (home / "endless.yaml").write_text(params)
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
     find = functools.partial(client.search_runs, ["1"], "params.`train.steps` = '20000'")
     with httpx.Client(base_url=f"{prefect_url}/", timeout=60) as api:
         deployment = api.get("deployments/name/train/train").raise_for_status().json()["id"]
@@ -288,7 +289,7 @@ def test_two_flows_at_once_on_one_catalogue_are_kept_apart(home, first, served):
 @pytest.mark.drill
 def test_an_ablation_that_was_killed_goes_on_where_it_was(home, served, prefect_url):
     """Two rows with two seeds, killed after the first run: the second command trains three, under the same parent."""
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
 
     def done():
         runs = client.search_runs(["1"], "tags.`mulan.kind` = 'ablate'")

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -13,6 +14,7 @@ import soundfile
 from flow_fixtures import environment, mulan, result_of
 from prepared_fixtures import tone
 
+from flows.database import database_uri
 from flows.steps import registry
 from flows.steps.releases import collections_to_drop, go_live, version_for_data
 from mulan_core.errors import UserError
@@ -101,7 +103,7 @@ def test_it_is_promoted_and_rolled_back(home, done):
     assert (done["promote"]["release"]["collection"], done["live"], done["promote"]["url"]) == (new, new, None)
     assert {old, new} <= set(done["prune"]["kept"]) and not {old, new} & set(done["prune"]["dropped"])
     assert (done["rollback"]["release"]["collection"], done["live again"]) == (old, old)
-    uri = f"sqlite:///{home / 'mlflow.db'}"
+    uri = database_uri(home / "mlflow.db")
     assert registry.list_champions(mlflow_uri=uri)[-1] == done["version"]
 
 
@@ -130,7 +132,7 @@ def test_it_is_shown_and_compared(home, first, done):
 def database(tmp_path_factory):
     """A registry with five versions, of which the gate passed all but the third."""
     folder = tmp_path_factory.mktemp("registry")
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = mlflow.MlflowClient(database_uri(folder / "mlflow.db"))
     client.create_registered_model("mulan")
     for number in range(1, 6):
         tags = {"gate": "refused" if number == 3 else "passed", "collection": f"tracks_{number}", "weights": "w"}
@@ -142,7 +144,7 @@ def database(tmp_path_factory):
 @pytest.fixture
 def versions(database, tmp_path):
     """Address of a copy of it."""
-    return f"sqlite:///{shutil.copy(database, tmp_path)}"
+    return database_uri(Path(shutil.copy(database, tmp_path)))
 
 
 def test_champions_are_remembered(versions):

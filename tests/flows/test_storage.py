@@ -1,22 +1,23 @@
 """Checkpoints in a bucket: trained there, fetched from there, and told where it is not to be had."""
 
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
 
-import fsspec
 import mlflow
 import pytest
 import torch
+from pyarrow.fs import LocalFileSystem
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.stack import ray_for_stage
-from flows.steps.salvage import LIST_FILE, drop_damaged_list, newest_state
-from flows.steps.storage import address_of, fetch_model, open_storage
+from flows.steps.salvage import LIST_FILE, read_state, salvage
+from flows.steps.storage import address_of, fetch_model, files_of, open_storage
 from flows.steps.train import train
 from mulan_core.config import Config, from_mapping
 from mulan_core.errors import UserError
@@ -39,7 +40,7 @@ NUMBERS = {
 
 def test_a_folder_is_used_as_it_is(tmp_path):
     storage = open_storage(str(tmp_path / "new"), variable="X")
-    assert storage.run_options() == {"storage_path": str(tmp_path / "new"), "storage_filesystem": None}
+    assert storage.run_options() == {"storage_path": str(tmp_path / "new"), "storage_filesystem": LocalFileSystem()}
     assert not list((tmp_path / "new").iterdir())
     (tmp_path / "new" / "model").mkdir()
     assert fetch_model(str(tmp_path / "new"), tmp_path / "copy") == tmp_path / "new" / "model"
@@ -86,24 +87,77 @@ def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
     assert (trained.model / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("where", ["folder", "bucket"])
-def test_a_damaged_list_of_checkpoints_is_dropped_and_the_newest_whole_one_found(where, bucket, tmp_path):
-    run = str(tmp_path / "run") if where == "folder" else "s3://music/damaged"
-    files, path = fsspec.core.url_to_fs(run)
+OLD, NEW = "checkpoint_2026-01-01", "checkpoint_2026-01-02"
+
+
+@pytest.fixture(params=["folder", "bucket", "a folder?%20#[x]::y"])
+def run(request, bucket, tmp_path):
+    """A run's address, and what writes a file of it."""
+    place = "s3://music/damaged" if request.param == "bucket" else str(tmp_path / request.param)
+    files, path = files_of(place)
+    if files.exists(path):
+        files.rm(path, recursive=True)
 
     def write(name, content):
         files.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
         files.pipe_file(f"{path}/{name}", content)
 
-    whole = io.BytesIO()
-    torch.save({"step": 3}, whole)
-    write("checkpoint_2026-01-01/state.pt", whole.getvalue())
-    write("checkpoint_2026-01-02/state.pt", whole.getvalue()[:200])
-    assert drop_damaged_list(run) == []  # no list: a run that has not begun
-    write(LIST_FILE, b'{"checkpoint_results": []}')
-    assert drop_damaged_list(run) == []
-    write(LIST_FILE, b"")
-    found = drop_damaged_list(run)
-    assert found == [f"{run}/checkpoint_2026-01-02", f"{run}/checkpoint_2026-01-01"]
-    assert newest_state(found) == {"step": 3} and newest_state(found[:1]) is None
-    assert not files.exists(f"{path}/{LIST_FILE}")
+    def exists(name):
+        files.invalidate_cache()
+        return files.exists(f"{path}/{name}")
+
+    return place, write, exists
+
+
+def whole(step):
+    file = io.BytesIO()
+    torch.save({"step": step, "weights": torch.zeros(100)}, file)
+    return file.getvalue()
+
+
+def listing(latest):
+    result = None if latest is None else {"checkpoint_dir_name": latest, "metrics": {}}
+    return json.dumps({"latest_checkpoint_result": result, "checkpoint_results": []}).encode()
+
+
+@pytest.mark.parametrize("listed", [b"", b"{", b"[]", b"\xff", listing("checkpoint_gone"), None, listing(NEW)])
+def test_what_ray_cannot_go_on_from_is_salvaged_from_the_newest_whole_checkpoint(listed, run):
+    place, write, exists = run
+    write(f"{OLD}/state.pt", whole(3))
+    write(f"{NEW}/state.pt", whole(4)[:200])
+    if listed is not None:
+        write(LIST_FILE, listed)
+    found = salvage(place)
+    assert found == f"{place}/{OLD}" and read_state(found)["step"] == 3
+    assert not exists(LIST_FILE) and exists(f"{LIST_FILE}.damaged") is (listed is not None)
+    assert exists(f"{NEW}/state.pt")
+
+
+def test_ray_goes_on_by_itself_where_it_can(run):
+    place, write, exists = run
+    assert salvage(place) is None  # a run that has not begun
+    write(LIST_FILE, listing(None))
+    assert salvage(place) is None  # nor come to its first checkpoint
+    write(f"{OLD}/state.pt", whole(3))
+    write(LIST_FILE, listing(OLD))
+    assert salvage(place) is None and exists(LIST_FILE)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "changed in the middle"])
+@pytest.mark.parametrize("listed", [b"", listing(NEW)])
+def test_a_run_of_which_nothing_can_be_read_asks_instead_of_beginning_anew(listed, damage, run):
+    place, write, exists = run
+    write(LIST_FILE, listed)
+    state = whole(4)
+    damaged = {"cut": state[:300], "empty": b"", "changed in the middle": state[:100] + bytes(200) + state[300:]}
+    if damage == "changed in the middle" and listed:
+        pytest.skip("a list in order is believed; the worker says what ails the checkpoint, as read_state does")
+    for name in (OLD, NEW):
+        if damage != "gone":
+            write(f"{name}/state.pt", damaged[damage])
+    with pytest.raises(UserError, match=r"^the training in .* cannot go on: [^\n]+ to train from step 0$") as error:
+        salvage(place)
+    assert place in str(error.value) and exists(LIST_FILE)
+    if damage != "gone":
+        with pytest.raises(UserError, match=r"^the checkpoint [^\n]+ cannot be read [^\n]+$"):
+            read_state(f"{place}/{NEW}")

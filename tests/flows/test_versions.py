@@ -10,6 +10,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
+from flows.database import database_uri
 from flows.steps import data, versions
 from flows.steps.versions import read_version, resolve_data
 from flows.workspace import Workspace, run_dvc
@@ -85,7 +86,7 @@ def test_data_goes_to_s3_and_comes_back_the_same(workspace, s3, monkeypatch):
 
 
 def test_versions_are_found_by_hash_and_by_git_revision_and_compared(workspace, tmp_path):
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = database_uri(tmp_path / "mlflow.db")
     first = make(workspace, train=12)
     subprocess.run(["git", "add", "-A"], cwd=workspace.folder, check=True)
     subprocess.run(["git", "commit", "-qm", "first"], cwd=workspace.folder, check=True)

@@ -7,7 +7,11 @@ import pytest
 import yaml
 from flow_fixtures import ROOT
 
-from flows.workspace import SET_CATALOGUES, open_workspace, write_set_catalogues
+from flows.doctor.machine import check_data
+from flows.settings import read_settings
+from flows.steps.data import reproduce
+from flows.steps.status import find_status
+from flows.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
 from mulan_core.config import load_config
 from mulan_core.data.tracks import hashed_split, read_manifest
 from mulan_core.errors import UserError
@@ -96,6 +100,71 @@ def test_outside_a_checkout_the_demo_has_a_workspace_in_the_home(tmp_path, monke
     made = open_workspace(tmp_path / "home", demo=True)
     assert made.config == load_config(ROOT / "params.yaml")
     assert open_workspace(tmp_path / "home").folder == made.folder
+
+
+@pytest.mark.parametrize("name", ["{x}", "a{", "}", "new\nline", "tab\there", "\udcff"])
+def test_a_folder_in_which_a_tool_fails_is_refused_at_once(name, tmp_path, manifest):
+    with pytest.raises(UserError, match=r"^[^\n]+ choose another folder \(MULAN_HOME\)$"):
+        open_workspace(tmp_path / name / "home", manifest=manifest)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        (b"<<<<<<< HEAD\nschema: '2.0'\n=======\n>>>>>>> b\n", "it holds merge markers"),
+        (b"", "it is empty"),
+        (b"schema: '2.0'\nstages:\n  prepare:\n    cm", "it is damaged"),
+        (b"\x00\xff\x12", "it is damaged"),
+        (b"[1, 2]", "it is damaged"),
+        (b"stages: 3", "it is damaged"),
+        (b"stages: {prepare: {outs: []}}", "it is damaged"),
+        (b"stages: {prepare: {outs: [{md5: 12}]}}", "it is damaged"),
+    ],
+)
+def test_a_damaged_dvc_lock_is_one_sentence_to_whoever_asks(lock, said, tmp_path, manifest, monkeypatch):
+    home = tmp_path / "home"
+    workspace = open_workspace(home, manifest=manifest)
+    (workspace.folder / "dvc.lock").write_bytes(lock)
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv("MULAN_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    heard = set()
+    for ask in (
+        lambda: open_workspace(home, manifest=manifest).data_hash,
+        lambda: find_workspace(home).data_hash,
+        lambda: reproduce(workspace, ray_address="none"),
+        lambda: find_status(read_settings()),
+    ):
+        with pytest.raises(UserError, match=r"^[^\n]+$") as error:
+            ask()
+        heard.add(str(error.value))
+    (sentence,) = heard
+    assert f"{workspace.folder / 'dvc.lock'} cannot be read ({said})" in sentence and "`mulan prepare`" in sentence
+    (finding,) = check_data(read_settings())
+    assert finding.level == "failure" and f"{finding.said}; {finding.todo}" == sentence
+
+
+def test_a_damaged_configuration_of_dvc_is_named(tmp_path, manifest):
+    workspace = open_workspace(tmp_path / "home", manifest=manifest)
+    (workspace.folder / ".dvc" / "config").write_text("[core\n  analytics = \x00")
+    with pytest.raises(UserError, match=r"^[^\n]+/\.dvc/config is damaged [^\n]+`mulan prepare`[^\n]+$"):
+        run_dvc(["status", "-q"], workspace.folder)
+
+
+def test_reading_a_workspace_writes_nothing(tmp_path, manifest):
+    home = tmp_path / "home"
+    with pytest.raises(UserError, match="nothing was prepared of"):
+        find_workspace(home, manifest=manifest)
+    assert not home.exists()
+    folder = open_workspace(home, manifest=manifest, params=ROOT / "params.yaml").folder
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()}
+    found = find_workspace(home, manifest=manifest)
+    assert found.folder == folder and found.config.model == load_config(ROOT / "params.yaml").model
+    numbers = tmp_path / "numbers.yaml"
+    numbers.write_text("train: {steps: 7}\n")
+    assert find_workspace(home, manifest=manifest, params=numbers).config.train.steps == 7
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()} == before
 
 
 def test_nothing_prepared_says_what_to_do(tmp_path, manifest):

@@ -155,9 +155,9 @@ def test_what_no_proxy_says_already_stays():
     os.environ.update({"HTTP_PROXY": "http://x:1", "NO_PROXY": "corp.example 10.0.0.0/8", own: "milvus"})
     keep_loopback_direct()
     keep_loopback_direct()  # once is as often as many times
-    names = ["corp.example", "10.0.0.0/8", *loopback.OWN]
+    names = ["corp.example", "10.0.0.0/8", *loopback.OWN, *loopback.METADATA]
     assert os.environ["NO_PROXY"].split(",") == os.environ["no_proxy"].split(",") == names
-    assert os.environ[own].split(",") == ["milvus", *loopback.OWN]
+    assert os.environ[own].split(",") == ["milvus", *loopback.OWN, *loopback.METADATA]
 
 
 def test_an_environment_without_proxies_is_left_alone():

@@ -1,6 +1,7 @@
 """The Milvus Lite child: it answers when started, says what is wrong in one sentence, and is never left behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 from mulan_core.errors import UserError
-from serving.errors import StoreUnavailableError
-from serving.milvus import MilvusServer
+from serving.errors import StoreError, StoreUnavailableError
+from serving.milvus import MilvusServer, check_folder
 from serving.ports import check_port_free, free_port
 from serving.store import TrackStore
 
@@ -40,6 +41,54 @@ def test_a_running_server_refuses_a_second_one(milvus, tmp_path):
     with pytest.raises(UserError, match=f"port {port} .* is taken"):
         MilvusServer(tmp_path / "other", port=port).start()
     TrackStore(milvus.uri).ping()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What a server has left: two collections and the live alias; its name is the worst that a folder may have."""
+    folder = tmp_path_factory.mktemp("a?b%20#c ü;&[d]") / "milvus"
+    with MilvusServer(folder) as server:
+        store = TrackStore(server.uri)
+        for name in ("tracks_a", "tracks_b"):
+            row = {"track_id": name, "vector": np.eye(1, 4)[0], "labels": []}
+            store.build(name, iter([[row]]), dim=4, properties={}, hnsw_from=10, recall_floor=0.9)
+        store.switch_alias("tracks_a")
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "said"),
+    [
+        ("aliases.json", cut, "aliases.json is damaged; move it away, and `mulan index`"),
+        ("aliases.json", lambda path: path.write_bytes(b"\xff"), "aliases.json is damaged"),
+        ("collections/tracks_b/schema.json", cut, "schema.json is damaged or gone; put a copy of it back, or move"),
+        ("collections/tracks_b/schema.json", Path.unlink, "schema.json is damaged or gone"),
+        ("collections/tracks_b/partitions/*/data/*.parquet", Path.unlink, ".parquet is gone; put a copy of it back"),
+    ],
+)
+def test_a_folder_that_lost_something_is_refused_before_it_is_served(pattern, damage, said, folder, tmp_path):
+    copy = tmp_path / "milvus"
+    shutil.copytree(folder, copy)
+    check_folder(copy)
+    damage(next(iter(copy.glob(pattern))))
+    with pytest.raises(UserError, match=r"^[^\n]+$") as error:
+        MilvusServer(copy).start()
+    assert said in str(error.value) and str(copy) in str(error.value)
+
+
+def test_a_damaged_file_is_named_with_its_remedy_and_others_go_on(folder, tmp_path):
+    copy = tmp_path / "moved"
+    shutil.copytree(folder, copy)
+    cut(next(iter(copy.glob("collections/tracks_b/partitions/*/data/*.parquet"))))
+    with MilvusServer(copy) as server:
+        store = TrackStore(server.uri, timeout_s=5)
+        assert store.live_collection() == "tracks_a" and store.describe("tracks_a").count == 1
+        with pytest.raises(StoreError, match=r"\.parquet.*move its collection's folder away and run `mulan index`"):
+            store.load("tracks_b")
 
 
 def test_data_survive_a_kill_and_the_store_finds_back(tmp_path):

@@ -1,0 +1,26 @@
+"""Where a folder of state is, and where it was before it was moved or copied: which of its files is which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a home is, and where it was before, the earliest first."""
+
+    home: Path
+    before: tuple[str, ...] = ()
+
+    def here(self, path: str) -> str:
+        """Where a file is now that lay in the home; other paths as they are."""
+        for place in self.before:
+            if path.startswith(f"{place}/"):
+                return str(self.home / path[len(place) + 1 :])
+        return path
+
+    def earlier(self, path: str) -> list[str]:
+        """Where a file of the home was before, the earliest first; nothing for one that lies elsewhere."""
+        own = f"{self.home}/"
+        return [f"{place}/{path[len(own) :]}" for place in self.before] if path.startswith(own) else []

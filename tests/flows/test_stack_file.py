@@ -1,0 +1,106 @@
+"""What is said of the running stack: the lock decides, not the file that a dead owner has left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from flow_fixtures import ROOT, mulan
+
+from flows.doctor.machine import check_port
+from flows.settings import endpoint_url, read_settings
+from flows.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
+from flows.steps.status import find_status
+
+OWNER = """
+import sys, time
+from flows.settings import read_settings
+from flows.stack_file import Stack, try_lock, write_stack
+settings = read_settings()
+settings.home.mkdir(parents=True)
+lock = settings.stack_lock.open("w")
+assert try_lock(lock)
+write_stack(settings, Stack("http://127.0.0.1:1/api", "http://127.0.0.1:2", "127.0.0.1:3", "", 7, "now", sys.argv[1]))
+print("up", flush=True)
+time.sleep(600)
+"""
+URL = "http://127.0.0.1:9123"
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Of a home of our own, in a folder that is no workspace."""
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path / "home"))
+    for name in ("MULAN_URL", "MLFLOW_TRACKING_URI", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return read_settings()
+
+
+@pytest.fixture
+def owner(settings):
+    """A process that owns the stack."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", OWNER, URL], env=env, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_status_search_and_doctor_go_by_the_lock(how, owner, settings):
+    assert running_stack(settings) == read_stack(settings) and endpoint_url() == URL
+    assert find_status(settings)["stack"]["pid"] == 7
+    assert [(one.level, URL in one.said) for one in check_port(settings)] == [("ok", True)]
+    owner.send_signal(how)
+    owner.wait()
+    assert read_stack(settings) is not None, "the file stays"
+    assert running_stack(settings) is None and endpoint_url() != URL
+    assert find_status(settings)["stack"] is None
+    assert URL not in next(iter(check_port(settings))).said
+
+
+def test_who_looks_keeps_nobody_from_starting(settings):
+    settings.home.mkdir(parents=True)
+    with settings.stack_lock.open("w") as own, settings.stack_lock.open("rb") as look:
+        assert try_lock(look, shared=True)
+        start = time.monotonic()
+        assert not try_lock(own) and time.monotonic() - start < 2
+        look.close()
+        assert try_lock(own)
+        with settings.stack_lock.open("w") as second:
+            assert not try_lock(second)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"pid": 1}', b"\xff"])
+def test_a_damaged_file_says_nothing(content, settings, owner):
+    settings.stack_file.write_bytes(content)
+    assert running_stack(settings) is None and find_status(settings)["stack"] is None
+    note_endpoint(settings, URL)
+    assert settings.stack_file.read_bytes() == content
+
+
+def test_the_endpoints_address_is_kept_and_that_of_an_earlier_version_has_none(settings):
+    settings.home.mkdir(parents=True)
+    stack = {"prefect_url": "a", "milvus_uri": "b", "ray_address": "c", "ray_auth_mode": "", "pid": 1, "started": "now"}
+    settings.stack_file.write_text(json.dumps(stack))
+    assert read_stack(settings) == Stack(**stack, endpoint=None)
+    note_endpoint(settings, URL)
+    assert read_stack(settings) == Stack(**stack, endpoint=URL)
+    write_stack(settings, Stack(**stack))
+    assert [path.name for path in settings.home.iterdir()] == ["stack.json"]
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path):
+    (tmp_path / "mine.csv").write_text("uri,text\na.wav,calm\n")
+    (tmp_path / "a.wav").write_bytes(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = mulan("serve", "--manifest", "mine.csv", "--port", str(port), home=tmp_path)
+    assert done.returncode == 2 and f"port {port} on 127.0.0.1 is taken" in done.stderr
+    assert not {"milvus", "prefect", "milvus.log", "prefect.log"} & {path.name for path in tmp_path.iterdir()}
