@@ -99,7 +99,7 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
             drawn = await service.map()
         return answer(service, request, drawn)
 
-    @routes.get("/v1/release", summary="Say what is served", responses={200: {"model": schemas.ReleaseAnswer}})
+    @routes.get("/v1/release", summary="Say what is served", responses=ERRORS | {200: {"model": schemas.ReleaseAnswer}})
     async def get_release() -> Response:
         return JSONResponse(
             name_of(service)

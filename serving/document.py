@@ -15,6 +15,13 @@ _KEY = {
     "scheme": "bearer",
     "description": "An API key (`mulan keys create`). Where there is none, the endpoint serves its own machine.",
 }
+_REQUEST_ID = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "What the caller calls this request; made up where it says nothing, and on every answer.",
+    "schema": {"type": "string", "maxLength": 128, "pattern": "^[!-~]+$"},
+}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -42,6 +49,7 @@ def _complete(made: dict[str, Any]) -> dict[str, Any]:
         for method, operation in operations.items():
             if scope_needed(method.upper(), path) is None:
                 operation["security"] = []
+            operation.setdefault("parameters", []).append(_REQUEST_ID)
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 content["schema"] = _lift(content["schema"], components["schemas"])
     return made

@@ -69,12 +69,15 @@ def forgive_slashes(router: Router) -> None:
     """
 
     async def no_route(scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        bare = path.rstrip("/")
-        if not bare or bare == path or not any(_takes(router, {**scope, "path": bare}, method) for method in _METHODS):
+        bare = scope["path"].removesuffix("/")  # of several, clients differ in where a relative address leads
+        if (
+            not bare.strip("/")
+            or bare == scope["path"]
+            or not any(_takes(router, {**scope, "path": bare}, m) for m in _METHODS)
+        ):
             raise HTTPException(404)
         query = f"?{scope['query_string'].decode('latin-1')}" if scope.get("query_string") else ""
-        location = "../" * (len(path) - len(bare)) + bare.rpartition("/")[2] + query
+        location = f"../{bare.rpartition('/')[2]}{query}"
         await Response(status_code=307, headers={"Location": location})(scope, receive, send)
 
     router.default = no_route
