@@ -122,7 +122,7 @@ def _probes(service: Service, access: Access) -> APIRouter:
             raise ApiError(503, f"not ready: {error}", code="not_ready", headers=RETRY_AFTER) from error
         return JSONResponse({"status": "ready", "release": name_of(service)})
 
-    refused = {status: ERRORS[status] for status in (401, 403, 429)}
+    refused: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 403, 429)}
     plain = {"description": "Prometheus's text format", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
     @routes.get("/metrics", summary="Numbers for Prometheus", response_class=Response, responses=refused | {200: plain})
