@@ -31,6 +31,7 @@ from serving.prefix import Prefix
 from serving.queries import query_routes
 from serving.query_log import QueryLog
 from serving.records import Recorder, request_log
+from serving.repeats import REPLAYED, Answers, FirstAnswers
 from serving.service import Service
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -50,6 +51,7 @@ def create_api(
     *,
     query_log: QueryLog | None = None,
     traces: Recorder | None = None,
+    answers: Answers | None = None,
 ) -> FastAPI:
     """The API over an open service.
 
@@ -59,6 +61,7 @@ def create_api(
         keys: the file of API keys; from the first key on nobody gets in without one.
         query_log: where searches and choices are kept; by default nowhere.
         traces: told of every answer.
+        answers: remembers the first answers to writes; by default this process alone does.
     """
     api = FastAPI(
         title="MuLan",
@@ -88,14 +91,14 @@ def create_api(
             CORSMiddleware,
             allow_origins=config.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Idempotency-Key"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", *REPLAYED],
         )
     api.add_middleware(Prefix)
     log = query_log or QueryLog(None, "off")
     api.include_router(query_routes(service, log))
     api.include_router(choice_routes(service, log))
-    api.include_router(catalogue_routes(service, log))
+    api.include_router(catalogue_routes(service, log, answers or FirstAnswers()))
     api.include_router(_probes(service, access))
     _add_pages(api)
     forgive_slashes(api.router)

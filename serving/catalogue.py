@@ -13,6 +13,7 @@ from serving.bodies import is_json, parse_values, read_upload, upload_body, with
 from serving.errors import ApiError
 from serving.media import AudioFile, locate_media
 from serving.query_log import QueryLog
+from serving.repeats import Answers, IdempotencyKey, Turn, answer_once, hash_of
 from serving.service import Service
 
 _TEXT = {"type": "string"}
@@ -38,8 +39,14 @@ _TRACK_FORM = {
 }
 
 
-def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
-    """The routes over an open service; whether ``log`` is on is said with the release."""
+def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRouter:
+    """The routes over an open service.
+
+    Args:
+        service: the catalogue.
+        log: whether it is on is said with the release.
+        answers: remembers the first answers to writes.
+    """
     routes = APIRouter(tags=["catalogue"])
 
     # Ids may hold slashes, hence the path converter, and the longer route first.
@@ -70,24 +77,37 @@ def catalogue_routes(service: Service, log: QueryLog) -> APIRouter:
         responses=ERRORS | {200: {"model": schemas.AddedAnswer}},
         openapi_extra=upload_body("TrackUpload", _TRACK_FORM, ["track_id"]),
     )
-    async def add_track(request: Request) -> Response:
+    async def add_track(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
         if is_json(request):
             raise ApiError(415, "send multipart/form-data with audio")
         timing = timing_of(request)
         audio, fields = await read_upload(request)
         asked = parse_values(schemas.NewTrack, with_json(fields, "labels"))
         audio_D, windows = await service.encode_windows(audio, timing)
-        track, replaced = await service.add(asked.model_dump(), audio_D, windows, timing)
-        return answer(service, request, {"track": track, "replaced": replaced})
+
+        async def write(turn: Turn) -> Response:
+            replaced = await turn.know("was_there", lambda: service.has(asked.track_id, timing))
+            track = await service.add(asked.model_dump(), audio_D, windows, timing)
+            return answer(service, request, {"track": track, "replaced": replaced})
+
+        content = hash_of(audio, asked.model_dump())
+        return await answer_once(request, answers, write, key=idempotency_key, content=content)
 
     @routes.delete(
         "/v1/tracks/{track_id:path}",
         summary="Delete a track from the live collection",
         responses=ERRORS | {200: {"model": schemas.DeletedAnswer}},
     )
-    async def delete_track(request: Request, track_id: str) -> Response:
-        await service.delete(track_id, timing_of(request))
-        return answer(service, request, {"deleted": track_id})
+    async def delete_track(request: Request, track_id: str, idempotency_key: IdempotencyKey = None) -> Response:
+        timing = timing_of(request)
+
+        async def write(turn: Turn) -> Response:
+            was_there = await turn.know("was_there", lambda: service.has(track_id, timing))
+            if not was_there or not (await service.delete(track_id, timing) or turn.is_again):
+                raise ApiError(404, f"there is no track {track_id}")
+            return answer(service, request, {"deleted": track_id})
+
+        return await answer_once(request, answers, write, key=idempotency_key)
 
     @routes.get(
         "/v1/map",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ from serving.loopback import http_client
 
 _BUSY = (429, 503)
 _MOST_WAIT_S = 30.0
+_KEY = "Idempotency-Key"
+_MAY_BE_ASKED_TWICE = ("/v1/search", "/v1/tag", "/v1/embed", "/v1/feedback")
+_DOUBT = "; whether it was done is not known, so look before you ask again"
 
 
 class ReleaseName(TypedDict):
@@ -136,9 +140,11 @@ class MulanClient:
     """Ask an endpoint; a context manager, and fit for several threads.
 
     Every method raises ``UserError``, in one sentence, where the endpoint is down or refuses. An endpoint that is busy
-    (429, 503), that hangs up, or that lost the replica at work, is asked again: nothing that is asked here does harm
-    when it is done twice. An endpoint on this machine is asked straight, others through the proxy that the environment
-    names, if it names one.
+    (429, 503) is asked again. One that hangs up, or that lost the replica at work, may have done what it was asked,
+    so only what may be asked twice is: questions, feedback, whose second telling counts no more than the first, and
+    adding and deleting, which carry an ``Idempotency-Key``, so that the endpoint answers again what it answered first.
+    An endpoint on this machine is asked straight, others through the proxy that the environment names, if it names
+    one.
 
     Args:
         url: of the endpoint, such as ``http://127.0.0.1:8000`` or ``https://site.example/music``.
@@ -240,11 +246,11 @@ class MulanClient:
     ) -> TrackAnswer:
         """Add a track to the live collection, or replace the one of this id."""
         fields = {"track_id": track_id, "title": title, "artist": artist, "dataset": dataset}
-        return self._upload("/v1/tracks", audio, fields | {"labels": json.dumps(list(labels))})
+        return self._upload("/v1/tracks", audio, fields | {"labels": json.dumps(list(labels))}, headers=_new_key())
 
     def delete_track(self, track_id: str) -> Answer:
         """Delete a track from the live collection."""
-        return self._ask("DELETE", _path_of(track_id))
+        return self._ask("DELETE", _path_of(track_id), headers=_new_key())
 
     def feedback(self, request_id: str, track_id: str) -> None:
         """Say that a hit of a search was the one, such as by a click; see ``serve.query_log``."""
@@ -266,15 +272,19 @@ class MulanClient:
     def _post(self, path: str, values: dict[str, Any]) -> Any:
         return self._ask("POST", path, json={key: value for key, value in values.items() if value is not None})
 
-    def _upload(self, path: str, audio: str | Path | bytes, fields: dict[str, str]) -> Any:
+    def _upload(
+        self, path: str, audio: str | Path | bytes, fields: dict[str, str], *, headers: dict[str, str] | None = None
+    ) -> Any:
         try:
             data = audio if isinstance(audio, bytes) else Path(audio).read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {audio!s}: {error.strerror or error}") from error
-        return self._ask("POST", path, data=fields, files={"audio": ("audio", data)})
+        return self._ask("POST", path, data=fields, files={"audio": ("audio", data)}, headers=headers)
 
     def _ask(self, method: str, path: str, **content: Any) -> Any:
-        response = self._send(method, self.url + path, content)
+        is_keyed = _KEY in (content.get("headers") or {})
+        twice = is_keyed or method == "GET" or path in _MAY_BE_ASKED_TWICE
+        response = self._send(method, self.url + path, content, twice=twice, is_write=is_keyed)
         try:
             answer = response.json()
         except ValueError:
@@ -290,32 +300,40 @@ class MulanClient:
         words = " ".join(response.text.split())[:200]
         raise UserError(f"{self.url} does not answer as a MuLan endpoint ({response.status_code}: {words})")
 
-    def _send(self, method: str, url: str, content: dict[str, Any]) -> httpx.Response:
+    def _send(self, method: str, url: str, content: dict[str, Any], *, twice: bool, is_write: bool) -> httpx.Response:
         nobody = f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
         try:
             _ = urlsplit(url).port  # one above 65535 would be dialled modulo 65536, where somebody else may answer
         except ValueError as error:
             raise UserError(nobody) from error
+        doubt = ""  # once a write was on its way and no answer came
         for left in range(self._retries, -1, -1):
             try:
                 response = self._http.request(method, url, **content)
             except httpx.TimeoutException as error:
-                raise UserError(f"{self.url} did not answer within {self._timeout_s:g} s") from error
+                doubt = _DOUBT if is_write else ""
+                raise UserError(f"{self.url} did not answer within {self._timeout_s:g} s{doubt}") from error
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:  # it hung up
-                if not left:
-                    raise UserError(f"the endpoint at {self.url} hangs up: {error or type(error).__name__}") from error
+                doubt = _DOUBT if is_write else ""
+                if not left or not twice:
+                    told = str(error) or type(error).__name__
+                    raise UserError(f"the endpoint at {self.url} hangs up: {told}{doubt}") from error
                 time.sleep(0.2)
                 continue
             except (httpx.TransportError, httpx.InvalidURL) as error:
-                raise UserError(nobody) from error
+                raise UserError(f"{nobody}{doubt}") from error
             except UnicodeEncodeError as error:  # half of a character, such as of a file name that is no UTF-8
                 raise UserError(f"cannot ask for {error.object!a}: it is not UTF-8 text") from error
             # Ray Serve's own word, in plain text, where a replica died over a request; the API's errors are JSON.
             lost = response.status_code == 500 and "json" not in response.headers.get("content-type", "")
-            if not left or not (lost or response.status_code in _BUSY):
+            if not left or not ((lost and twice) or response.status_code in _BUSY):
                 return response
             time.sleep(_wait_s(response))
         raise AssertionError("unreachable")
+
+
+def _new_key() -> dict[str, str]:
+    return {_KEY: uuid.uuid4().hex}
 
 
 def _path_of(track_id: str) -> str:

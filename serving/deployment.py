@@ -30,6 +30,7 @@ from serving.query_log import QueryLog
 from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
+from serving.shared_answers import SharedAnswers, forget
 from serving.store import TrackStore
 from serving.text_program import export_text_program
 from serving.tracing import traces_from_environment
@@ -85,6 +86,7 @@ class MulanApp:
             )
 
         self._service = open_service(release, text_program)
+        self._answers = SharedAnswers()
         self._canary = open_service(canary, canary_program) if canary else None
         self._canary_share = canary_share
 
@@ -94,7 +96,14 @@ class MulanApp:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray asks for the ASGI application once the replica is constructed."""
-        api = create_api(self._service, self._config, self._keys, query_log=self._query_log, traces=self._traces)
+        api = create_api(
+            self._service,
+            self._config,
+            self._keys,
+            query_log=self._query_log,
+            traces=self._traces,
+            answers=self._answers,
+        )
         if self._canary:
             metrics = self._service.metrics
             metrics.canary_share.set(self._canary_share)
@@ -267,6 +276,7 @@ def is_deployed(name: str = APP_NAME) -> bool:
 
 def undeploy() -> None:
     """Stop the endpoint and Serve; does nothing where none runs."""
+    forget()
     serve.shutdown()
 
 

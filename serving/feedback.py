@@ -30,7 +30,7 @@ def to_playlists(lines: Iterable[Mapping[str, Any]], *, least: int = 1) -> tuple
     """
     counts = Counter(searches=0, choices=0, used=0, unseen=0, other=0)
     shown: dict[str, tuple[str | None, set[str]]] = {}
-    chosen: list[tuple[str, str]] = []
+    chosen: dict[tuple[str, str], None] = {}
     hashed = False
     for line in lines:
         if line.get("kind") == "search":
@@ -41,8 +41,9 @@ def to_playlists(lines: Iterable[Mapping[str, Any]], *, least: int = 1) -> tuple
             _, before = shown.get(line["request_id"], (None, set()))
             shown[line["request_id"]] = (text, before | set(line["hits"]))
         elif line.get("kind") == "feedback":
-            counts["choices"] += 1
-            chosen.append((line["request_id"], line["track_id"]))
+            # A choice is told again where the answer to it was lost, and by who clicks twice; it counts once.
+            chosen.setdefault((line["request_id"], line["track_id"]))
+    counts["choices"] = len(chosen)
     tracks: defaultdict[str, Counter[str]] = defaultdict(Counter)
     titles: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for request_id, track_id in chosen:

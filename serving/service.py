@@ -35,7 +35,7 @@ from serving.searches import BestStretches, Searches
 from serving.store import CollectionInfo, Hit, Stretch, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
-from serving.tracks import ADDED, Track
+from serving.tracks import ADDED, Track, track_of
 
 T = TypeVar("T")
 
@@ -167,17 +167,24 @@ class Service:
         """
         return (await self._tracks([track_id], timing))[track_id]
 
+    async def has(self, track_id: str, timing: Timing) -> bool:
+        """Whether there is a track of this id."""
+        return bool(await self._find_tracks([track_id], timing))
+
     async def _tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
-        # An id of control characters is nobody's, and Milvus cannot be asked for it.
-        askable = [track_id for track_id in track_ids if not why_unwritable(track_id)]
-        found = {}
-        if askable:
-            with timing.stage("search"):
-                found = await self._in(self._pool, lambda: self._store.get(askable, collection=self.release.collection))
+        found = await self._find_tracks(track_ids, timing)
         missing = [track_id for track_id in track_ids if track_id not in found]
         if missing:
             raise ApiError(404, f"there is no track {missing[0]}")
         return found
+
+    async def _find_tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
+        # An id of control characters is nobody's, and Milvus cannot be asked for it.
+        askable = [track_id for track_id in track_ids if not why_unwritable(track_id)]
+        if not askable:
+            return {}
+        with timing.stage("search"):
+            return await self._in(self._pool, lambda: self._store.get(askable, collection=self.release.collection))
 
     async def combine(self, parts: Sequence[Part], timing: Timing) -> Query:
         """The weighted sum of what is asked for, as a unit vector.
@@ -267,40 +274,28 @@ class Service:
 
     async def add(
         self, fields: dict[str, Any], audio_D: np.ndarray, windows: Sequence[dict[str, Any]], timing: Timing
-    ) -> tuple[dict[str, Any], bool]:
-        """Put a track into the live collection; searches find it at once.
+    ) -> dict[str, Any]:
+        """Put a track into the live collection, in place of one of its id; searches find it at once.
 
         Its audio is not kept, so it does not play. Its windows are, where the collection has windows.
 
         Returns:
-            The track as the API gives it, and whether it replaced one.
+            The track as the API gives it.
         """
         collection, track_id = self.release.collection, str(fields["track_id"])
-
-        def write() -> bool:
-            replaced = bool(self._store.get([track_id], collection=collection))
-            row = fields | {"title": fields["title"] or track_id, "vector": audio_D, "content_hash": ADDED}
-            self._store.upsert(collection, [row], windows=[window | {"track_id": track_id} for window in windows])
-            return replaced
-
+        row = fields | {"title": fields["title"] or track_id, "vector": audio_D, "content_hash": ADDED}
+        own = [window | {"track_id": track_id} for window in windows]
         with timing.stage("store"):
-            replaced = await self._in(self._pool, write)
+            await self._in(self._pool, lambda: self._store.upsert(collection, [row], windows=own))
             await self.count_tracks()
-        track, _ = await self.track(track_id, timing)
-        return self.show(track), replaced
+        return self.show(track_of(row | {"media_path": ""}))
 
-    async def delete(self, track_id: str, timing: Timing) -> None:
-        """Take a track out of the live collection.
-
-        Raises:
-            ApiError: 404 if there is none of that id.
-        """
-        await self.track(track_id, timing)
+    async def delete(self, track_id: str, timing: Timing) -> bool:
+        """Take a track out of the live collection; whether it was there."""
         with timing.stage("store"):
             deleted = await self._in(self._pool, lambda: self._store.delete(self.release.collection, [track_id]))
             await self.count_tracks()
-        if not deleted:
-            raise ApiError(404, f"there is no track {track_id}")
+        return bool(deleted)
 
     async def count_tracks(self) -> int:
         """Tracks in the collection now."""

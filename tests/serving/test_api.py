@@ -345,6 +345,16 @@ def test_through_ray_head_is_get_without_a_body_and_a_prefix_is_taken_off(client
     assert client.get("/v1/release/").headers["location"] == "../release"
 
 
+@pytest.mark.parametrize("odd", ["a%2Fb?#;\\+%", "%2e%2e", "日本/ü b", "a\xa0b\u200d👩", "...", "audio", "x" * 512])
+def test_odd_ids_through_ray(client, odd):
+    path = f"/v1/tracks/{quote(odd, safe='')}"
+    added = client.post("/v1/tracks", files={"audio": wav(tone(61, 0.6))}, data={"track_id": odd})
+    assert added.json()["track"]["track_id"] == odd
+    assert client.get(path).json()["track"]["track_id"] == odd
+    check_error(client.get(f"{path}/audio"), 404, "not_found", "no audio of track")
+    assert client.delete(path).json()["deleted"] == odd
+
+
 def test_page_and_openapi(client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
@@ -400,6 +410,9 @@ def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus,
         release.to_dict() | {"created_at": "2027-01-01"}, SERVE, milvus_uri=milvus.uri, media_root=catalogue.folder
     )
     statuses, done = [], False
+    write = {"data": {"track_id": "kept"}, "headers": {"Idempotency-Key": "before the switch"}, "timeout": 30}
+    write |= {"files": {"audio": wav(tone(60, 0.6))}}
+    first = httpx.post(f"{endpoint}/v1/tracks", **write)
 
     def ask():
         while not done:
@@ -414,7 +427,13 @@ def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus,
             done = True
         asking.result()
     assert set(statuses) == {200}
-    assert MulanClient(endpoint).release()["created_at"] == "2027-01-01"
+    client = MulanClient(endpoint)
+    assert client.release()["created_at"] == "2027-01-01"
+    # Another replica answers, and knows what the one before it did.
+    again = httpx.post(f"{endpoint}/v1/tracks", **write)
+    client.delete_track("kept")
+    assert again.headers["idempotency-replayed"] == "true" and again.json() == first.json()
+    assert again.json()["release"]["collection"] == release.collection and not again.json()["replaced"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here torch sees one")
