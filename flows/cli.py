@@ -1,7 +1,8 @@
 """The command ``mulan``: thin over flows and the endpoint's client.
 
 Exit codes: 0 done; 1 done, but the answer is no (the gate refused, a check query failed); 2 a mistake of
-the user or a server that is away, told in one sentence without a traceback.
+the user or a server that is away, told in one sentence without a traceback; 130, 143, 129 ended by Ctrl-C, SIGTERM or a
+closed terminal (flows/ending.py).
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import sys
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -31,6 +31,7 @@ from flows import (
     cli_study,
     cli_text,
     cli_versions,
+    ending,
 )
 from flows.damage import damage_behind, folders_of
 from flows.project import VERSION, code_version
@@ -68,39 +69,44 @@ def about(
 
 
 def main() -> None:
-    """Run the command; the console script's entry."""
-    signal.signal(signal.SIGTERM, _terminate)
-    open_outputs()
-    for sentence in keep_loopback_direct():
-        errors.print(words(("mulan:", "yellow"), f" {sentence}"))
-    read_settings()  # sets quiet defaults, which count only before the libraries are imported
+    """Run the command; the console script's entry is ``flows.start``, which comes here."""
     try:
-        code = app(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit, and 130 for Ctrl-C
-    except UserError as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped", code=130)
-    except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
-            sys.exit(2)
-        if hasattr(error, "format_message"):  # click's usage errors
-            _fail(_usage(error))
-        if os.environ.get("MULAN_DEBUG"):
+        ending.watch()
+        open_outputs()
+        for sentence in keep_loopback_direct():
+            errors.print(words(("mulan:", "yellow"), f" {sentence}"))
+        read_settings()  # sets quiet defaults, which count only before the libraries are imported
+        code = app(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit
+    except BaseException as error:
+        ending.end_if_signalled()  # whatever a library has made of the interrupt
+        if not isinstance(error, Exception):
             raise
-        if _behind(error, SystemExit):  # a signal that came while Ray waited
-            _fail("stopped", code=143)
-        cause = _behind(error, UserError) or damage_behind(error, folders_of(read_settings().home))
-        if cause:
-            _fail(str(cause))
-        _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
-    if code == 130:
-        _fail("stopped", code=130)
+        _tell(error)
+    ending.end_if_signalled()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         end_quietly()
     sys.exit(code or 0)
+
+
+def _tell(error: Exception) -> NoReturn:
+    """Say what went wrong, in one sentence wherever that can be."""
+    if isinstance(error, UserError):
+        _fail(str(error))
+    if isinstance(error, typer.Abort):  # a question that was answered by the end of the input
+        _fail("stopped", code=130)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    if hasattr(error, "format_message"):  # click's usage errors
+        _fail(_usage(error))
+    if os.environ.get("MULAN_DEBUG"):
+        raise error
+    cause = _behind(error, UserError) or damage_behind(error, folders_of(read_settings().home))
+    if cause:
+        _fail(str(cause))
+    _fail(f"unexpected {type(error).__name__}: {error} (set MULAN_DEBUG=1 for the traceback)", code=1)
 
 
 def _usage(error: Any) -> str:
@@ -112,11 +118,7 @@ def _usage(error: Any) -> str:
     return f"{message}; see {context.command_path} --help" if context else message
 
 
-def _terminate(*_: object) -> None:
-    sys.exit(143)
-
-
-def _fail(sentence: str, code: int = 2) -> None:
+def _fail(sentence: str, code: int = 2) -> NoReturn:
     sentence += _of_a_full_disk()
     errors.print(words(("mulan:", "red"), " " + sentence.replace("\n", " ")))
     sys.exit(code)

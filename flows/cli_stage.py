@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from flows import ending
 from serving.child import die_with_parent
 
 app = typer.Typer(no_args_is_help=True)
@@ -16,6 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 def stages() -> None:
     """Stages as DVC calls them."""
     die_with_parent()
+    ending.be_quiet()
 
 
 @app.command("corpus")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import time
+from typing import NoReturn
 
+from flows import ending
 from flows.reporting import show_evaluation, show_hits, show_stages
 from flows.session import Session, open_session
 from flows.terminal import console, words
@@ -57,6 +58,7 @@ def print_addresses(url: str, session: Session) -> None:
         console.print(f"  {what:<14}{where}" if where else words((what, "bold")))
 
 
+<<<<<<< HEAD
 def wait_for_interrupt() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     console.print("Ctrl-C stops it")
@@ -65,3 +67,15 @@ def wait_for_interrupt() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     while not stop.wait(1.0):
         pass
+=======
+def wait_for_interrupt() -> NoReturn:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: then, and at once where one came already and was swallowed.
+    """
+    console.print("Ctrl-C stops it", highlight=False)
+    while True:
+        ending.check()
+        time.sleep(0.5)
+>>>>>>> 9b33ae6 (A command ends within ten seconds of Ctrl-C, SIGTERM or a closed terminal, whatever swallows the signal)

@@ -49,12 +49,17 @@ class PrefectServer:
         if self._child is not None:
             self._child.wait_until(lambda: answers(f"{self.url}/health"), timeout_s=START_TIMEOUT_S)
 
+    def begin_stop(self) -> None:
+        """Ask the server to end once it has what the flows said last, and do not wait."""
+        if self._child is not None:
+            if logs := sys.modules.get("prefect.logging.handlers"):
+                logs.APILogHandler().flush()
+            self._child.begin_stop()
+
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
         if self._child is not None:
-            from prefect.logging.handlers import APILogHandler
-
-            APILogHandler().flush()  # what the flows said last is still on its way
+            self.begin_stop()
             self._child.stop()
         self._child = None
 

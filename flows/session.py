@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import ending
 from flows.damage import damage_behind
 from flows.database import database_path
 from flows.holding import hold
@@ -63,6 +64,7 @@ class Session:
         Raises:
             UserError: if another process works on this catalogue in a way that the two would disturb each other.
         """
+        ending.check()
         started = time.perf_counter()
         try:
             with hold(self.workspace.folder, name):

@@ -40,6 +40,8 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer terminal output has a banner that nothing silences
+    # Ctrl-C ends the command (flows/ending.py), not a part of it.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     # Errors reach the user as one sentence; the traceback is in the Prefect UI.

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from flows import ending
 from flows.library_log import into_log, log_warnings
 from flows.moved import make_home
 from flows.prefect_server import PrefectServer, find_api, report_to
@@ -66,23 +67,21 @@ def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = Non
             return
         settings.stack_file.unlink(missing_ok=True)  # an owner that was killed has left it
         cleanup.callback(settings.stack_file.unlink, missing_ok=True)
-        cleanup.callback(_reap_ray)
+        ending.remove_at_end(settings.stack_file)
         # All are started, then all are waited for: each spends its first seconds importing.
         servers: list[MilvusServer | PrefectServer] = []
+        cleanup.callback(_stop, servers)
         milvus_uri = settings.milvus_uri
         if milvus_uri is None:
             servers.append(milvus := MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log"))
-            cleanup.callback(milvus.stop)
             milvus.launch()
             milvus_uri = milvus.uri
         prefect_url = find_api()
         if prefect_url is None:
             servers.append(prefect := PrefectServer(settings.home / "prefect.log"))
-            cleanup.callback(prefect.stop)
             prefect.launch()
             prefect_url = prefect.url
             cleanup.enter_context(report_to(prefect_url))
-        cleanup.callback(_stop_ray)
         if ahead:
             # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
             threading.Thread(target=_try_import, args=(ahead,), daemon=True, name="import ahead").start()
@@ -193,10 +192,22 @@ def quiet_ray_data() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def _stop(servers: Sequence[MilvusServer | PrefectServer]) -> None:
+    """End everything that was started here, all at once: each takes seconds."""
+    with ending.shielded():
+        for server in servers:
+            server.begin_stop()
+        _stop_ray()
+        for server in servers:
+            server.stop()
+        _reap_ray()
+
+
 def _stop_ray() -> None:
     import ray
 
-    ray.shutdown()
+    with ending.shielded():
+        ray.shutdown()
 
 
 def _reap_ray() -> None:

@@ -296,13 +296,13 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
 
 
 def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = None) -> None:
-    """Run a DVC command in a folder; its own words go to the terminal.
+    """Run a DVC command in a folder; its own words go to the terminal, whose Ctrl-C reaches us alone.
 
     Raises:
         UserError: if DVC fails.
     """
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent)
+    done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent, start_new_session=True)
     if done.returncode:
         check_dvc(folder)
         raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")

@@ -141,13 +141,20 @@ class Child:
         last = words.splitlines()[-1] if words else "no message"
         return f"{self._name} ended as it started ({last}); see {self._log_path}"
 
+    def begin_stop(self) -> None:
+        """Ask it to end, and do not wait: ``stop`` does. Several end at once so."""
+        with self._starting:
+            if not self._stopping.is_set():
+                self._stopping.set()
+                # SIGINT first: Milvus Lite closes its files on that one only. Both servers survive the harder ways.
+                self._process.send_signal(signal.SIGINT)
+
     def stop(self) -> None:
         """Stop it; returns when the process is gone. May be called twice."""
-        with self._starting:
-            self._stopping.set()
-        # SIGINT first: Milvus Lite closes its files on that one only. Both servers survive the harder ways.
-        for how, patience_s in ((signal.SIGINT, 8), (signal.SIGTERM, 3), (signal.SIGKILL, None)):
-            self._process.send_signal(how)
+        self.begin_stop()
+        for how, patience_s in ((None, 8), (signal.SIGTERM, 3), (signal.SIGKILL, None)):
+            if how:
+                self._process.send_signal(how)
             try:
                 self._process.wait(patience_s)
                 return

@@ -105,6 +105,11 @@ class MilvusServer:
         if self._child is not None:
             self._child.wait_until(lambda: _answers(self._host, self._port), timeout_s=self._start_timeout_s)
 
+    def begin_stop(self) -> None:
+        """Ask the server to end, and do not wait."""
+        if self._child is not None:
+            self._child.begin_stop()
+
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
         if self._child is not None:

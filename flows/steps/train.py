@@ -118,7 +118,7 @@ def train(
             run_id = run.info.run_id
             mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})
             log_config(config, run)
-            trainer = ray.train.torch.TorchTrainer(
+            trainer = _Trainer(
                 train_worker,
                 train_loop_config={
                     "task": task,
@@ -156,6 +156,13 @@ def finished(run: Run, home: Path) -> Path | None:
     """The model of a run that came to its end, on this machine; None where it was cut off or its files are gone."""
     checkpoint = run.data.tags.get("mulan.checkpoint")
     return fetch_model(checkpoint, home / "models" / run.info.run_id) if checkpoint else None
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Without Ray's own handler of Ctrl-C: it stays when training is over, and swallows every later one."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer, *, keep: str) -> ray.train.Checkpoint:

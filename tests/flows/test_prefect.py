@@ -342,6 +342,6 @@ def test_a_classifier_of_the_labels_is_trained_once_and_warms_up_the_towers(home
 
 def test_ctrl_c_ends_it(home, served):
     served.process.send_signal(signal.SIGINT)
-    assert served.process.wait(timeout=120) == 0
+    assert served.process.wait(timeout=120) == 128 + signal.SIGINT
     # The server and the worker of this test go on.
     assert [line for line in left_of(home) if str(PREFECT) not in line] == []
