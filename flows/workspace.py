@@ -285,13 +285,16 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     config = replace(config, evaluate=replace(config.evaluate, sets=sets))
     (folder / "params.yaml").write_text(format_yaml(to_mapping(config)), encoding="utf-8")
     (folder / "dvc.yaml").write_text(format_yaml(stages), encoding="utf-8")
-    if not (folder / ".dvc").exists():
-        run_dvc(["init", "--no-scm", "-q"], folder)
+    settings = folder / ".dvc" / "config"
+    # What is missing was not reached: whoever made the workspace was interrupted here.
+    if not settings.exists() or "no_scm" not in settings.read_text(encoding="utf-8"):
+        run_dvc(["init", "--no-scm", "-q", "-f"], folder)
+    if "remote" not in settings.read_text(encoding="utf-8"):
         run_dvc(["config", "core.analytics", "false"], folder)
-        run_dvc(["remote", "add", "-d", "-q", "local", ".mulan/dvc/remote"], folder)
         # DVC's own default copies where a file system cannot share blocks, which doubles a catalogue's space; so does
         # a list that begins with reflink (findings/dvc_reflink_first.sh).
         run_dvc(["config", "cache.type", "hardlink,copy"], folder)
+        run_dvc(["remote", "add", "-d", "-q", "-f", "local", ".mulan/dvc/remote"], folder)
     return Workspace(folder)
 
 

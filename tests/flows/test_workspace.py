@@ -42,6 +42,16 @@ def test_an_own_manifest_gets_a_dvc_project_with_absolute_uris(tmp_path, manifes
     assert open_workspace(tmp_path / "home", manifest=manifest).folder == workspace.folder
 
 
+@pytest.mark.parametrize("written", [None, "", "[core]\n    no_scm = True\n    analytics = false\n"])
+def test_a_workspace_whose_making_was_interrupted_is_finished(tmp_path, manifest, written):
+    settings = open_workspace(tmp_path / "home", manifest=manifest).folder / ".dvc" / "config"
+    whole = settings.read_text()
+    assert "remote" in whole
+    settings.unlink() if written is None else settings.write_text(written)
+    open_workspace(tmp_path / "home", manifest=manifest)
+    assert sorted(settings.read_text().split()) == sorted(whole.split())
+
+
 def test_a_changed_file_changes_what_dvc_sees(tmp_path, manifest):
     before = catalogue_of(open_workspace(tmp_path / "home", manifest=manifest))
     assert catalogue_of(open_workspace(tmp_path / "home", manifest=manifest)) == before
