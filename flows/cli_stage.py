@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import typer
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True)
 @app.callback()
 def stages() -> None:
     """Stages as DVC calls them."""
-    die_with_parent()
+    die_with_parent(signal.SIGINT)  # to SIGTERM Ray answers with a dump of its stack
     ending.be_quiet()
 
 

@@ -58,24 +58,13 @@ def print_addresses(url: str, session: Session) -> None:
         console.print(f"  {what:<14}{where}" if where else words((what, "bold")))
 
 
-<<<<<<< HEAD
-def wait_for_interrupt() -> None:
-    """Serve until Ctrl-C or SIGTERM."""
-    console.print("Ctrl-C stops it")
-    stop = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    while not stop.wait(1.0):
-        pass
-=======
 def wait_for_interrupt() -> NoReturn:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
         KeyboardInterrupt: then, and at once where one came already and was swallowed.
     """
-    console.print("Ctrl-C stops it", highlight=False)
+    console.print("Ctrl-C stops it")
     while True:
         ending.check()
         time.sleep(0.5)
->>>>>>> 9b33ae6 (A command ends within ten seconds of Ctrl-C, SIGTERM or a closed terminal, whatever swallows the signal)

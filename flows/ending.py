@@ -41,6 +41,7 @@ class _State:
 
     def __init__(self) -> None:
         self.pipe: tuple[int, int] | None = None
+        self.screen = 2
         self.signum: int | None = None
         self.since = 0.0
         self.has_raised = self.is_ending = False
@@ -60,6 +61,8 @@ def watch() -> None:
     """
     if _state.pipe is not None:
         return
+    with suppress(OSError):
+        _state.screen = os.dup(2)  # 2 may be sent to a log by the time it is needed
     _state.pipe = os.pipe()
     for end in _state.pipe:
         os.set_blocking(end, False)
@@ -67,9 +70,13 @@ def watch() -> None:
     os.register_at_fork(after_in_child=_forget)
     sys.unraisablehook = _say_nothing_of_interrupts
     threading.Thread(target=_see_to_it, args=_state.pipe[:1], daemon=True, name="ending").start()
-    for signum in (*ENDED_BY, _REMIND):
-        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, _interrupt)  # nohup's commands outlive the terminal
+    _take_signals()
+
+
+def take_back() -> None:
+    """Have signals come to us again, after a library that handles them in C has been started, as Ray's does."""
+    if _state.pipe is not None and threading.current_thread() is threading.main_thread():
+        _take_signals()
 
 
 def signalled() -> bool:
@@ -119,6 +126,12 @@ def _interrupt(signum: int, _: Any) -> None:
         return  # a second Ctrl-C would only disturb the first
     _state.has_raised = True
     raise KeyboardInterrupt
+
+
+def _take_signals() -> None:
+    for signum in (*ENDED_BY, _REMIND):
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _interrupt)  # nohup's commands outlive the terminal
 
 
 def _say_nothing_of_interrupts(unraisable: Any) -> None:
@@ -191,7 +204,7 @@ def _end() -> NoReturn:
             path.unlink(missing_ok=True)
     if not _state.is_quiet:
         with suppress(OSError):
-            os.write(2, b"mulan: stopped\n")
+            os.write(_state.screen, b"mulan: stopped\n")
     with suppress(Exception):
         sys.stdout.flush()
     # Libraries' exit hooks have nothing left to do, and could wait for ever for what is gone.
@@ -201,7 +214,8 @@ def _end() -> NoReturn:
 def _kill() -> None:
     import psutil
 
-    for how, patience_s in ((signal.SIGTERM, _KILLED_AFTER_S), (signal.SIGKILL, 1.0)):
+    # Not SIGTERM first: whatever is connected to Ray answers that with a dump of its stack.
+    for how, patience_s in ((signal.SIGINT, _KILLED_AFTER_S), (signal.SIGKILL, 1.0)):
         _look()
         left = [process for process in _state.descendants if _runs(process)]
         for process in left:

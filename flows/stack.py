@@ -144,6 +144,7 @@ def _start_ray(address: str | None) -> str:
         where = f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}"
         todo = "; start it, or correct RAY_ADDRESS, or RAY_AUTH_TOKEN where it wants a token" if address else ""
         raise UserError(where + todo) from error
+    ending.take_back()
     quiet_ray_data()
     return str(ray.get_runtime_context().gcs_address)
 

@@ -162,13 +162,13 @@ class Child:
                 continue
 
 
-def die_with_parent() -> None:
+def die_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
     """Have the kernel end this process when its parent ends; for a ``preexec_fn``, or a child's first act.
 
     Linux only: elsewhere a child outlives a parent that is killed outright.
     """
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, how)
 
 
 def _prepare() -> None:
