@@ -293,3 +293,35 @@ def test_a_key_is_asked_for_and_clicks_reach_the_query_log(browser, service, tmp
         browser.wait("performance.getEntriesByName(location.origin + '/v1/feedback').length == 1")
         chosen = browser.value("document.querySelector('.hit.playing').dataset.id")
     assert [line["track_id"] for line in read_query_log(tmp_path / "queries") if line["kind"] == "feedback"] == [chosen]
+
+
+def test_while_the_script_has_not_run_the_page_says_so(browser, bare):
+    """Without JavaScript, or with one module that does not arrive; and /docs, whose scripts come from elsewhere."""
+    shown = (
+        "document.querySelector('#no-script')?.checkVisibility() && document.querySelector('#no-script').textContent"
+    )
+    home = f"{bare.base_url}/".replace("//", "/").replace(":/", "://", 1)
+    for hinder, allow in (
+        (
+            ("Emulation.setScriptExecutionDisabled", {"value": True}),
+            ("Emulation.setScriptExecutionDisabled", {"value": False}),
+        ),
+        (("Network.setBlockedURLs", {"urls": ["*/page/map.js"]}), ("Network.setBlockedURLs", {"urls": []})),
+    ):
+        browser.send(hinder[0], **hinder[1])
+        try:
+            browser.open(home)
+            assert "works by a script, which has not run" in browser.value(shown)
+            assert "reload" in browser.value(shown)
+        finally:
+            browser.send(allow[0], **allow[1])
+        browser.open(home)
+        browser.wait("document.querySelectorAll('#labels .chip').length == 3")
+        assert browser.value("document.querySelector('#no-script')") is None
+    browser.send("Network.setBlockedURLs", urls=["https://*"])
+    try:
+        browser.open(f"{home}docs")
+        assert "have not run" in browser.value("document.body.textContent")
+        assert browser.value("document.querySelector('#swagger-ui a').href") == f"{home}openapi.json"
+    finally:
+        browser.send("Network.setBlockedURLs", urls=[])
