@@ -69,6 +69,7 @@ def create_api(
         description="Every answer names the release that gave it and the time of each stage. Errors have one shape.",
         version="1",
         servers=SERVERS,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from serving.access import scope_needed
@@ -39,6 +40,12 @@ def describe_all(api: FastAPI) -> None:
         return api.openapi_schema
 
     api.openapi = document  # type: ignore[method-assign]  # FastAPI's way to change it
+
+    async def told(request: Request) -> JSONResponse:
+        prefix = request.state.prefix  # written out where it is known: not all readers resolve "." as OpenAPI says
+        return JSONResponse(document() | ({"servers": [SERVERS[0] | {"url": prefix}]} if prefix else {}))
+
+    api.add_route("/openapi.json", told, include_in_schema=False)
 
 
 def _complete(made: dict[str, Any]) -> dict[str, Any]:

@@ -200,6 +200,8 @@ def test_the_prefix_over_http(bare):
         for seen in {page, f"/music{page}", "/music" if page == "/" else page}:
             links = re.findall(r'(?:src|href)="(/[^"]*)"', bare.get(seen, headers=told).text)
             assert len(links) >= 3 and all(link.startswith("/music/") for link in links)
+    servers = [bare.get("/openapi.json", headers=headers).json()["servers"][0]["url"] for headers in (told, {})]
+    assert servers == ["/music", "."]
     bad = {"X-Forwarded-Prefix": "//evil.example"}
     for answer in (bare.get("/", headers=bad), bare.post(**search, headers=bad), bare.get("/livez", headers=bad)):
         check_error(answer, 400, "bad_request", "plain path")
