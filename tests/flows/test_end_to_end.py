@@ -1,6 +1,7 @@
 """The whole flow through the real command: what it makes, what it leaves running, and how it bears being cut off."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,9 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, result_of
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.database import database_uri
+from flows.moved import read_places
 from mulan_core.data import shards
+from mulan_core.errors import UserError
+from serving.ports import answers, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -124,6 +130,91 @@ def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, firs
     assert any(text == "lf: first!!  [dropped: too_short]" for text in track["texts"])
     wrong = mulan("lineage", "nothing", *CATALOGUE[:2], home=home)
     assert wrong.returncode == 2 and "'nothing' is no release" in wrong.stderr
+
+
+READING = (
+    ["status"],
+    ["doctor"],
+    ["release", "list"],
+    ["release", "show", "champion"],
+    ["release", "diff", "champion", "1", *CATALOGUE],
+    ["lineage", "champion", *CATALOGUE[:2]],
+    ["lineage", "t7", *CATALOGUE[:2]],
+    ["data", "diff", "champion", *CATALOGUE[:2]],
+    ["data", "sets", *CATALOGUE],
+    ["text", "report", *CATALOGUE[:2]],
+    ["compare", "champion", "1"],
+    ["keys", "list"],
+    ["search", "low"],
+)
+
+
+def state_of(home):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()}
+
+
+def within(home, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(home))
+    monkeypatch.setenv("PREFECT_HOME", str(home / "prefect"))
+    for name in ("MLFLOW_TRACKING_URI", "MULAN_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(home)
+
+
+def test_commands_that_read_write_nothing(home, first, monkeypatch):
+    within(home, monkeypatch)
+    before = state_of(home)
+    for command in READING:
+        done = CliRunner().invoke(app, command)
+        refused = isinstance(done.exception, UserError)  # nothing serves, and no key was made
+        assert done.exit_code == 0 or (refused and command[0] in ("search", "keys")), (command, done.exception)
+        assert state_of(home) == before, command
+
+
+def test_a_copied_home_is_a_home_of_its_own(home, first, monkeypatch, tmp_path):
+    copy = tmp_path / "the copy"
+    shutil.copytree(home, copy)
+    within(copy, monkeypatch)
+    before = state_of(home)
+    for command in READING[:-2]:
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.exception)
+    client = mlflow.MlflowClient(database_uri(copy / "mlflow.db"))
+    version = client.get_model_version_by_alias("mulan", "champion")
+    run = client.get_run(version.run_id)
+    assert Path(run.data.tags["mulan.checkpoint"]).is_relative_to(copy)
+    assert run.info.artifact_uri.startswith(copy.as_uri())
+    assert read_places(copy).here(str(home / "7.mp3")) == str(copy / "7.mp3")
+    assert state_of(home) == before
+
+
+@pytest.mark.drill
+def test_a_copied_home_serves_evaluates_indexes_and_trains_for_itself(home, first, proxy, tmp_path):
+    copy, port = tmp_path / "the copy?", free_port()
+    shutil.copytree(home, copy)
+    before, env = state_of(home), proxy.environment()
+    result_of(mulan("evaluate", "champion", *CATALOGUE, "--on", "own", "--json", home=copy, **env))
+    result_of(mulan("index", "--model", "champion", *CATALOGUE, "--json", home=copy, **env))
+    command = [MULAN, "serve", *CATALOGUE, "--port", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=copy, env=environment(copy) | env, **quiet) as serving:
+        try:
+            deadline = time.monotonic() + 180
+            while not answers(f"http://127.0.0.1:{port}/readyz") and time.monotonic() < deadline:
+                assert serving.poll() is None
+                time.sleep(0.5)
+            # Found by the home alone, which keeps the port; from a folder that is no workspace.
+            found = result_of(mulan("search", "low smooth", "--json", home=copy, cwd=tmp_path, **env))
+            url = f"http://127.0.0.1:{port}{found['hits'][0]['audio_url']}"
+            assert answers(url)
+            status = result_of(mulan("status", "--json", home=copy, cwd=tmp_path, **env))
+            assert status["stack"]["pid"] == serving.pid and status["endpoint"]["url"].endswith(f":{port}")
+        finally:
+            serving.send_signal(signal.SIGHUP)
+    assert result_of(mulan("status", "--json", home=copy, cwd=tmp_path, **env))["stack"] is None
+    trained = result_of(mulan("train", *CATALOGUE[:2], "--params", "longer.yaml", "--json", home=copy, **env))
+    assert Path(trained["model"]).is_relative_to(copy)
+    assert state_of(home) == before and proxy.asked == [] and left_of(copy, within_s=15) == []
 
 
 def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first, tmp_path):
