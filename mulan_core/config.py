@@ -602,6 +602,8 @@ class ServeConfig(Section, at="serve"):
     """Requests a replica works on at once; more are queued. With fewer, batches get small where many ask at once."""
     max_queued_requests: Annotated[int, Range(ge=0, le=1_000_000)] = 256
     """Requests that wait; more get a 503."""
+    queue_timeout_s: Annotated[float, Range(gt=0, le=3_600)] = 10.0
+    """Longest time that a request waits for its turn, seconds; then it gets a 503 and may come again."""
     text_tower: Literal["torch", "onnx", "onnx-int8"] = "torch"
     """What encodes texts; the exported programs need the ``[export]`` extra and are faster on a CPU."""
     autoscaling: Annotated[

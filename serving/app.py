@@ -25,8 +25,9 @@ from serving.choices import choice_routes
 from serving.document import SERVERS, describe_all, operation_id
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
 from serving.keys import KeyFile
-from serving.limits import Guard
+from serving.limits import Admission
 from serving.methods import Methods, forgive_slashes
+from serving.middleware import Guard
 from serving.prefix import Prefix
 from serving.queries import query_routes
 from serving.query_log import QueryLog
@@ -52,6 +53,7 @@ def create_api(
     query_log: QueryLog | None = None,
     traces: Recorder | None = None,
     answers: Answers | None = None,
+    names_requests: bool = True,
 ) -> FastAPI:
     """The API over an open service.
 
@@ -62,6 +64,7 @@ def create_api(
         query_log: where searches and choices are kept; by default nowhere.
         traces: told of every answer.
         answers: remembers the first answers to writes; by default this process alone does.
+        names_requests: put each request's name on its answer; Ray Serve's proxy does so itself.
     """
     api = FastAPI(
         title="MuLan",
@@ -86,7 +89,7 @@ def create_api(
     recorders = [request_log(service.release.model_version, service.release.collection)]
     recorders += [traces] if traces else []
     api.add_middleware(Methods, router=api.router)
-    api.add_middleware(Guard, access=access, metrics=service.metrics, recorders=recorders, config=config)
+    api.add_middleware(Admission, access=access, metrics=service.metrics, config=config)
     if config.cors_origins:
         api.add_middleware(
             CORSMiddleware,
@@ -95,6 +98,13 @@ def create_api(
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Idempotency-Key"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", *REPLAYED],
         )
+    api.add_middleware(
+        Guard,
+        metrics=service.metrics,
+        recorders=recorders,
+        cors=bool(config.cors_origins),
+        names_requests=names_requests,
+    )
     api.add_middleware(Prefix)
     log = query_log or QueryLog(None, "off")
     api.include_router(query_routes(service, log))

@@ -103,6 +103,7 @@ class MulanApp:
             query_log=self._query_log,
             traces=self._traces,
             answers=self._answers,
+            names_requests=False,
         )
         if self._canary:
             metrics = self._service.metrics

@@ -83,6 +83,12 @@ def _words(where: tuple[int | str, ...], message: str) -> str:
     return f"{place}: {message}" if place else message
 
 
+def internal(error: Exception, request_id: str) -> ApiError:
+    """The answer to an error that nobody foresaw; its traceback goes to the log."""
+    logger.error("a request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
+    return ApiError(500, "the endpoint failed on this request; its log has the reason under the request id")
+
+
 def install_handlers(api: FastAPI) -> None:
     """Answer everything that a request can raise in the one shape."""
 
@@ -91,7 +97,8 @@ def install_handlers(api: FastAPI) -> None:
         request.state.error_code = told.code
         return answer(told, getattr(request.state, "request_id", "none"))
 
-    for kind in (ApiError, HTTPException, RequestValidationError, UserError, Exception):
+    # Others are nobody's mistake but ours: they reach ``Guard``.
+    for kind in (ApiError, HTTPException, RequestValidationError, UserError):
         api.add_exception_handler(kind, handle)
 
 
@@ -109,7 +116,4 @@ def _as_api_error(error: Exception) -> ApiError:
         return ApiError(503, str(error), code="store_failed", headers=RETRY_AFTER)
     if isinstance(error, AudioError):
         return ApiError(422, _OF_AUDIO.get(error.reason, str(error)), code=f"audio_{error.reason}")
-    if isinstance(error, UserError):
-        return ApiError(422, str(error))
-    logger.error("a request failed", exc_info=error)
-    return ApiError(500, "the endpoint failed on this request; its log has the reason under the request id")
+    return ApiError(422, str(error))

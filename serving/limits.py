@@ -1,164 +1,217 @@
-"""The outermost layer around the API, before anything is parsed: who asks, how much and how fast, and what came of it.
+"""What a request must pass before the API looks at it: who asks, how much and how fast it sends, and its turn.
 
-Ray Serve reads a body of any size and answers overflow with plain text, so both limits are kept here. Every answer
-leaves with security headers, is counted, and makes one line in the log and one trace.
+Ray Serve reads a body of any size and answers overflow with plain text, so both limits are kept here. A body is
+received before its request takes a turn: who sends slowly keeps nobody else waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
+import tempfile
+from collections.abc import Awaitable
+from typing import IO
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mulan_core.config import ServeConfig
 from serving.access import Access
-from serving.errors import RETRY_AFTER, ApiError, answer
+from serving.errors import RETRY_AFTER, ApiError, answer, internal
 from serving.metrics import Metrics
-from serving.records import Record, Recorder
-from serving.timing import Timing
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # Nothing here is a page but the search page, which says so itself, and FastAPI's /docs, whose scripts are remote.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
+_IN_MEMORY_BYTES = 2**20
+"""Of a body; what is larger is on disk until its turn comes."""
+_CHUNK_BYTES = 2**18
+_CHANGES = ("/v1/tracks", "/v1/feedback")
 
 
-class Guard:
+class Admission:
     """ASGI middleware.
 
     Args:
         app: the API.
         access: who may ask for what.
-        metrics: where requests are counted.
-        recorders: told of every answer: the log, traces.
+        metrics: where those who wait are counted.
         config: ``max_body_mb``: larger bodies get a 413, by their header or as soon as they have sent that much;
-            ``body_timeout_s``: slower ones a 408. ``max_ongoing_requests`` POST requests are worked on at once, and
-            ``max_queued_requests`` more wait their turn; the rest get a 503. Other requests are cheap and never
-            wait, so probes are answered under load.
+            ``body_timeout_s``: slower ones a 408, counted from when their reading begins. ``max_ongoing_requests``
+            POST requests are worked on at once, and ``max_queued_requests`` more wait their turn, each for at most
+            ``queue_timeout_s``; the rest get a 503. Other requests are cheap and never wait, so probes are answered
+            under load.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, access: Access, metrics: Metrics, recorders: list[Recorder], config: ServeConfig
-    ) -> None:
-        self._app, self._access, self._metrics, self._recorders = app, access, metrics, recorders
+    def __init__(self, app: ASGIApp, *, access: Access, metrics: Metrics, config: ServeConfig) -> None:
+        self._app, self._access, self._metrics = app, access, metrics
         self._max_body_bytes, self._body_timeout_s = config.max_body_mb * 2**20, config.body_timeout_s
-        self._cors = bool(config.cors_origins)
-        self._max_waiting = config.max_queued_requests
+        self._max_waiting, self._queue_timeout_s = config.max_queued_requests, config.queue_timeout_s
+        self._max_receiving = config.max_ongoing_requests + config.max_queued_requests
         self._turns = asyncio.Semaphore(config.max_ongoing_requests)
-        self._waiting = 0
+        self._waiting = self._receiving = 0
+        self._unfinished: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request through, or answer it here."""
+        """Let one request through, or say why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, began = time.perf_counter(), time.time_ns()
-        headers = Headers(scope=scope)
-        # Ray Serve names every request, by the caller's header or a new id, and puts the name on the answer.
-        request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
-        timing = Timing(started)
-        state = scope.setdefault("state", {})
-        state.update(request_id=request_id, timing=timing, key=None, error_code=None)
-        status = 500
+        has_started = False
 
         async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._protect(scope["path"], MutableHeaders(scope=message))
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            state["key"] = self._access.admit(scope["method"], scope["path"], headers)
-            await self._admit(scope, headers, receive, send_and_note)
-        except ApiError as error:
-            state["error_code"] = error.code
-            await answer(error, request_id)(scope, receive, send_and_note)
-        finally:
-            # The route is known by now; unknown addresses share one name, so that nobody can make up names.
-            route = getattr(scope.get("route"), "path", "other")
-            seconds = time.perf_counter() - started
-            self._metrics.count_request(route, scope["method"], status, seconds)
-            if state["error_code"]:
-                self._metrics.errors.labels(state["error_code"]).inc()
-            record = Record(
-                request_id=request_id,
-                method=scope["method"],
-                route=route,
-                status=status,
-                began_ns=began,
-                seconds=seconds,
-                spans=[(name, start - started, end - started) for name, start, end in timing.spans],
-                error=state["error_code"],
-                key_id=state["key"].key_id if state["key"] else None,
-                traceparent=tuple(headers.getlist("traceparent")),
-                tracestate=tuple(headers.getlist("tracestate")),
-            )
-            for recorder in self._recorders:
-                recorder(record)
+            await self._admit(scope, receive, send_and_note)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if has_started:
+                raise
+            request_id = scope["state"]["request_id"]
+            told = error if isinstance(error, ApiError) else internal(error, request_id)
+            scope["state"]["error_code"] = told.code
+            await answer(told, request_id)(scope, receive, send)
 
-    def _protect(self, path: str, headers: MutableHeaders) -> None:
-        for name, value in _HEADERS.items():
-            if not (path == "/docs" and name == "Content-Security-Policy"):
-                headers.setdefault(name, value)
-        if self._cors:  # whose pages may read is said by the CORS headers then
-            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-
-    async def _admit(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, method = Headers(scope=scope), scope["method"]
+        scope["state"]["key"] = self._access.admit(method, scope["path"], headers)
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise self._too_large()
-        limited = self._limit(receive)
-        if scope["method"] != "POST":
-            await self._app(scope, limited, send)
+        if method == "DELETE":
+            await self._to_the_end(self._app(scope, receive, send))
+        elif method != "POST":
+            await self._app(scope, receive, send)
+        else:
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as body:
+                await self._receive(receive, body)
+                body.seek(0)
+                await self._in_turn(scope, body, receive, send)
+
+    async def _receive(self, receive: Receive, body: IO[bytes]) -> None:
+        """Take a whole body in.
+
+        Raises:
+            ApiError: 413, 408, or 503 where too many are sending already.
+            ClientDisconnect: if the caller hangs up.
+        """
+        if self._receiving >= self._max_receiving:
+            raise _overloaded("too many requests are arriving; try again later")
+        self._receiving += 1
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    body.write(message.get("body", b""))
+                    if body.tell() > self._max_body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError as error:
+            said = f"the request did not arrive within {self._body_timeout_s:g} s"
+            raise ApiError(408, said, headers={"Connection": "close"}) from error
+        finally:
+            self._receiving -= 1
+
+    async def _in_turn(self, scope: Scope, body: IO[bytes], receive: Receive, send: Send) -> None:
+        """Wait for a turn, work, and stop both where the caller hangs up, but for what changes something."""
+        gone = asyncio.create_task(_hang_up(receive))
+        try:
+            await self._take_turn(gone)
+            has_turn = True
+
+            def give_back() -> None:
+                nonlocal has_turn
+                if has_turn:
+                    has_turn = False
+                    self._turns.release()
+
+            async def receive_again() -> Message:
+                chunk = body.read(_CHUNK_BYTES) if not body.closed else b""
+                if chunk or not was_read.is_set():
+                    is_more = len(chunk) == _CHUNK_BYTES
+                    if not is_more:
+                        was_read.set()
+                    return {"type": "http.request", "body": chunk, "more_body": is_more}
+                await asyncio.wait([gone])
+                return {"type": "http.disconnect"}
+
+            async def send_and_give_back(message: Message) -> None:
+                give_back()  # the work is done; what is left is the speed of the caller's network
+                await send(message)
+
+            was_read = asyncio.Event()
+            try:
+                work = self._app(scope, receive_again, send_and_give_back)
+                if scope["path"].rstrip("/") in _CHANGES:
+                    await self._to_the_end(work)
+                else:
+                    await _while_wanted(work, gone)
+            finally:
+                give_back()
+        finally:
+            gone.cancel()
+
+    async def _take_turn(self, gone: asyncio.Task[None]) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
             return
-        if self._turns.locked() and self._waiting >= self._max_waiting:
-            raise ApiError(
-                503, "too many requests are waiting; try again later", code="overloaded", headers=RETRY_AFTER
-            )
+        if self._waiting >= self._max_waiting:
+            raise _overloaded("too many requests are waiting; try again later")
         self._waiting += 1
         self._metrics.waiting.set(self._waiting)
+        turn = asyncio.create_task(self._turns.acquire())
         try:
-            await self._turns.acquire()
+            await asyncio.wait([turn, gone], timeout=self._queue_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise ClientDisconnect
+            if not turn.done():
+                raise _overloaded(f"no turn came within {self._queue_timeout_s:g} s; try again later")
+        except BaseException:
+            if turn.done():
+                self._turns.release()
+            turn.cancel()
+            raise
         finally:
             self._waiting -= 1
             self._metrics.waiting.set(self._waiting)
-        try:
-            await self._app(scope, limited, send)
-        finally:
-            self._turns.release()
 
-    def _limit(self, receive: Receive) -> Receive:
-        received, is_whole, deadline = 0, False, time.monotonic() + self._body_timeout_s
-
-        async def limited() -> Message:
-            nonlocal received, is_whole
-            if is_whole:  # what comes now is that the caller hangs up, whenever that is
-                return await receive()
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    message = await receive()
-            except TimeoutError as error:
-                raise ApiError(
-                    408,
-                    f"the request did not arrive within {self._body_timeout_s:g} s",
-                    headers={"Connection": "close"},
-                ) from error
-            received += len(message.get("body", b""))
-            is_whole = not message.get("more_body", False)
-            if received > self._max_body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
+    async def _to_the_end(self, work: Awaitable[None]) -> None:
+        """Work that changes something: begun, it is finished, whether or not somebody waits for the answer."""
+        task = asyncio.ensure_future(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        await asyncio.shield(task)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request is too large; at most {self._max_body_bytes / 2**20:g} MB are taken")
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Return when the caller hangs up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _while_wanted(work: Awaitable[None], gone: asyncio.Task[None]) -> None:
+    """Work until it is done or nobody waits for it.
+
+    Raises:
+        ClientDisconnect: if the caller hung up first.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return
+        raise ClientDisconnect
+    finally:
+        task.cancel()
+
+
+def _overloaded(message: str) -> ApiError:
+    return ApiError(503, message, code="overloaded", headers=RETRY_AFTER)

@@ -18,6 +18,9 @@ from prometheus_client import (
 
 from serving.release import Release
 
+HUNG_UP = 499
+"""The status of a request whose caller left before the answer was out, as nginx has it; nobody gets to see it."""
+
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10)
 _BUCKETS_SHARE = tuple(i / 10 for i in range(11))
 _BUCKETS_BATCH = (1, 2, 4, 8, 16, 32, 64)
@@ -95,7 +98,8 @@ class Metrics:
         """Count one answer."""
         method = method if method in ("GET", "HEAD", "POST", "DELETE") else "other"
         self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        if status != HUNG_UP:  # nothing was answered then
+            self._seconds.labels(route).observe(seconds)
 
     def count_stages(self, timing_ms: Mapping[str, float]) -> None:
         """Count the stages of one answer; ``total`` is counted by its route."""

@@ -1,0 +1,142 @@
+"""The outermost layer around the API: whatever becomes of a request, it is counted, logged and traced once.
+
+Every answer leaves from here with its request's name and the security headers, errors of our own included. A caller
+that hangs up is 499: nothing failed, and nobody is woken for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import answer, internal
+from serving.metrics import HUNG_UP, Metrics
+from serving.records import Record, Recorder
+from serving.timing import Timing
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Nothing here is a page but those two, which say themselves what they need.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass
+class _Fate:
+    """What has become of a request so far."""
+
+    status: int = 0
+    """Of the answer that has begun; 0 before."""
+    is_complete: bool = False
+    has_left: bool = False
+    """The caller, before the answer was out."""
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: all other layers, and the API.
+        metrics: where requests are counted.
+        recorders: told of every answer: the log, traces.
+        cors: pages of other sites may read answers.
+        names_requests: put the request's name on the answer. Ray Serve's proxy does so itself.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, recorders: list[Recorder], cors: bool, names_requests: bool
+    ) -> None:
+        self._app, self._metrics, self._recorders = app, metrics, recorders
+        self._cors, self._names_requests = cors, names_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or note that nobody waits for the answer any more."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.time_ns()
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, timing=Timing(), key=None, error_code=None)
+        fate = _Fate()
+
+        async def receive_and_note() -> Message:
+            message = await receive()
+            # Servers say the same once the answer is out.
+            fate.has_left |= message["type"] == "http.disconnect" and not fate.is_complete
+            return message
+
+        async def send_and_note(message: Message) -> None:
+            if fate.has_left:
+                return
+            if message["type"] == "http.response.start":
+                fate.status = message["status"]
+                self._complete(request_id, MutableHeaders(scope=message))
+            # Noted before it is sent: servers wake whoever listens for a hang-up as soon as the answer is out.
+            fate.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+            try:
+                await send(message)
+            except OSError:  # how some servers say that the connection is gone
+                fate.has_left = True
+                raise
+
+        try:
+            await self._app(scope, receive_and_note, send_and_note)
+        except asyncio.CancelledError:  # Ray Serve ends the work of a caller that has gone
+            fate.has_left = not fate.is_complete
+            raise
+        except ClientDisconnect:
+            fate.has_left = True
+        except Exception as error:
+            if not fate.has_left:
+                told = internal(error, request_id)
+                state["error_code"] = told.code
+                if not fate.status:
+                    await answer(told, request_id)(scope, receive, send_and_note)
+                fate.status = told.status  # of an answer cut off in the middle, too: its connection is closed
+        finally:
+            self._record(scope, headers, began, fate)
+
+    def _record(self, scope: Scope, headers: Headers, began_ns: int, fate: _Fate) -> None:
+        state, timing = scope["state"], scope["state"]["timing"]
+        seconds = time.perf_counter() - timing.started
+        status, error = (HUNG_UP, "hung_up") if fate.has_left else (fate.status, state["error_code"])
+        # The route is known by now; unknown addresses share one name, so that nobody can make up names.
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.count_request(route, scope["method"], status, seconds)
+        if error and not fate.has_left:
+            self._metrics.errors.labels(error).inc()
+        record = Record(
+            request_id=state["request_id"],
+            method=scope["method"],
+            route=route,
+            status=status,
+            began_ns=began_ns,
+            seconds=seconds,
+            spans=[(name, start - timing.started, end - timing.started) for name, start, end in timing.spans],
+            error=error,
+            key_id=state["key"].key_id if state["key"] else None,
+            traceparent=tuple(headers.getlist("traceparent")),
+            tracestate=tuple(headers.getlist("tracestate")),
+        )
+        for recorder in self._recorders:
+            recorder(record)
+
+    def _complete(self, request_id: str, headers: MutableHeaders) -> None:
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        if self._cors:  # whose pages may read is said by the CORS headers then
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+        if self._names_requests:
+            headers["X-Request-ID"] = request_id
