@@ -53,12 +53,15 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
 
     Example: mulan ui --port 5001
     """
+    from flows.database import database_path
     from flows.demo import wait_for_interrupt
+    from flows.steps.tracking import check_tracking
     from serving.child import Child
     from serving.ports import answers, check_port_free
 
     settings = read_settings()
-    if not settings.mlflow_uri.startswith("sqlite:"):
+    check_tracking(settings.mlflow_uri)
+    if database_path(settings.mlflow_uri) is None:
         console.print(f"MLflow runs at {settings.mlflow_uri}")
         return
     check_port_free("127.0.0.1", port)

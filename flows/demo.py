@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import NoReturn
 
@@ -53,7 +54,7 @@ def print_addresses(url: str, session: Session) -> None:
         ("API docs", f"{url}/docs"),
         ("from a shell", 'mulan search "calm piano"'),
         ("experiments", "mulan ui"),
-        ("flow runs", f"PREFECT_HOME={home / 'prefect'} prefect server start"),
+        ("flow runs", f"PREFECT_HOME={shlex.quote(str(home / 'prefect'))} prefect server start"),
     ):
         console.print(f"  {what:<14}{where}" if where else words((what, "bold")))
 
