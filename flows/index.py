@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from flows.steps.releases import go_live, version_for_data
 from flows.steps.windows import window_rows
 from mulan_core.evaluation.encoders import weights_hash
 from serving.release import fetch_version, preprocessing_hash
+from serving.store import BuildResult
 
 
 @flow(
@@ -67,7 +68,7 @@ def index(
             "mulan.media_root": find_media_root(workspace.prepared, session.places.here),
         }
         if built["built"]:
-            measured = {name: built[name] for name in ("count", "index_type", "recall_at_10", "width", "seconds")}
+            measured = {field.name: built[field.name] for field in fields(BuildResult)}
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
         registry.tag_version(version, tags, mlflow_uri=uri)
         added = None

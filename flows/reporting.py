@@ -95,14 +95,26 @@ def show_check(report: dict[str, Any]) -> None:
 
 def show_index(built: dict[str, Any]) -> None:
     """Print what a build measured, and what it changed."""
-    words = f"{built['index_type']}, recall@10 {built['recall_at_10']:.3f}" if built["built"] else "stood already"
+    words = f"{built['index_type']}, recall@10 {recall_words(built)}" if built["built"] else "stood already"
     place = "champion" if built["promoted"] else "built, not promoted"
     console.print(f"version {built['version']} ({place}), {built['collection']}: {words}")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
     console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
     if "windows" in built:
         console.print(f"{built['windows']:,} windows beside them")
+    if built.get("reads_filtered"):
+        console.print(
+            "the graph loses tracks under filters, so filtered searches read all tracks that pass, which is slow; "
+            "with a higher index.hnsw_from the index is exact instead"
+        )
     show_added(built["added"])
+
+
+def recall_words(built: dict[str, Any]) -> str:
+    """Recall of an index as measured by its build, without and with filters."""
+    filtered = built.get("filtered_recall", {})
+    values = ", ".join(f"{value:.3f} of {percent} %" for percent, value in filtered.items())
+    return f"{built['recall_at_10']:.3f}" + (f"; under filters that leave a share: {values}" if values else "")
 
 
 def added_words(added: dict[str, Any] | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.reporting import added_words
+from flows.reporting import added_words, recall_words
 from flows.session import Session
 from flows.steps.tracking import MODEL_NAME, tracking
 
@@ -33,7 +33,7 @@ def _headline(result: dict[str, Any]) -> list[str]:
     lines += [f"- {reason}" for reason in (*gate["reasons"], *gate["notes"])]
     if "index" in result:
         built = result["index"]
-        recall = f", recall@10 {built['recall_at_10']:.3f}" if "recall_at_10" in built else ""
+        recall = f", recall@10 {recall_words(built)}" if "recall_at_10" in built else ""
         lines += [f"- {built['count']:,} tracks in `{built['collection']}`{recall}"]
     return [*lines, *added, ""]
 

@@ -565,8 +565,9 @@ class GateConfig(Section, at="gate"):
 class IndexConfig(Section, at="index"):
     """The vector index."""
 
-    hnsw_from: Annotated[int, Range(ge=0, le=10**12)] = 10_000
-    """Collections at least this large get an HNSW index; smaller ones are searched exactly (FLAT)."""
+    hnsw_from: Annotated[int, Range(ge=0, le=10**12)] = 500_000
+    """Collections of a real Milvus at least this large get a graph (HNSW). Smaller ones, and all of Milvus Lite, are
+    searched exactly (FLAT), which is as fast there."""
     recall_floor: Share = 0.95
     """Least recall@10 against exact search; a build under it is not promoted."""
     windows: bool = False

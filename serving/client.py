@@ -62,11 +62,12 @@ class Hit(Track):
 
 
 class SearchAnswer(Answer):
-    """Tracks, best first."""
+    """Tracks, best first. With ``has_more`` and no ``next_offset`` there are more than pages reach."""
 
     hits: list[Hit]
     no_good_match: bool | None
     next_offset: int | None
+    has_more: bool
 
 
 class LabelScore(TypedDict):

@@ -27,6 +27,7 @@ CONSISTENCY = "Bounded"
 """Of reads: what is there now. Writes wait until that is what they wrote, so that no search has to."""
 
 _PREFIX = "mulan."
+_HELD = "held"
 _HNSW = {"M": 16, "efConstruction": 200}
 
 
@@ -42,8 +43,16 @@ class CollectionInfo:
     """What ``build`` was given: model_version, data_hash, preprocessing_hash."""
     labels: tuple[str, ...]
     """Labels in the catalogue, most frequent first."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph (HNSW) in place of an exact index (FLAT)."""
+
     width: int
-    """How wide its graph is searched (``ef``); see ``recall.WIDTHS``."""
+    """How wide it is searched (``ef``); see ``recall.WIDTHS``."""
+    holds_filters: bool
+    """Its build measured the floor of recall under filters too; otherwise filtered searches read the tracks instead."""
 
 
 def collection_name(model_version: str, data_hash: str) -> str:
@@ -97,9 +106,28 @@ class Collections:
         name = found["collection_name"]
         stored = {str(key): str(value) for key, value in found.get("properties", {}).items()}
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
-        labels, width = tuple(json.loads(own.pop("labels", "[]"))), int(own.pop("width", WIDTHS[0]))
+        labels = tuple(json.loads(own.pop("labels", "[]")))
+        for of_graph in ("width", "filters"):
+            own.pop(of_graph, None)
         dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
-        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels, width)
+        return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
+
+    def describe_graph(self, name: str) -> tuple[str, Graph | None]:
+        """The name of a collection, or of the target of an alias, and its graph; None where its index is exact.
+
+        A graph of an earlier version was never measured under filters.
+        """
+        found = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        target, properties = str(found["collection_name"]), found.get("properties", {})
+        index = self._call(lambda client: client.describe_index(target, "vector", timeout=self._timeout_s))
+        if not index or index["index_type"] == "FLAT":
+            return target, None
+        width = int(properties.get(f"{_PREFIX}width", WIDTHS[0]))
+        return target, Graph(width, properties.get(f"{_PREFIX}filters") == _HELD)
+
+    def is_lite(self) -> bool:
+        """Whether this is Milvus Lite; the engine of PyPI calls itself v2.3.5-lite and is none."""
+        return self.server_version().startswith("milvus_lite")
 
     def count(self, name: str) -> int:
         """Tracks in a collection; in one that is not loaded, those that were ever flushed."""
@@ -109,9 +137,9 @@ class Collections:
             return int(stats["row_count"])
         return self._count_rows(name, CONSISTENCY)
 
-    def _count_rows(self, name: str, consistency: str) -> int:
+    def _count_rows(self, name: str, consistency: str, narrow: str = "") -> int:
         options = {"consistency_level": consistency, "timeout": self._timeout_s}
-        rows = self._call(lambda client: client.query(name, filter="", output_fields=["count(*)"], **options))
+        rows = self._call(lambda client: client.query(name, filter=narrow, output_fields=["count(*)"], **options))
         return int(rows[0]["count(*)"])
 
     def _is_loaded(self, name: str) -> bool:
@@ -197,10 +225,12 @@ class Collections:
         self.load(name)
 
     def _describe_as(
-        self, name: str, properties: Mapping[str, str], labels: Sequence[str] = (), *, width: int = WIDTHS[0]
+        self, name: str, properties: Mapping[str, str], labels: Sequence[str] = (), *, graph: Graph | None = None
     ) -> None:
         kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
-        kept |= {f"{_PREFIX}labels": json.dumps(list(labels)), f"{_PREFIX}width": str(width)}
+        kept |= {f"{_PREFIX}labels": json.dumps(list(labels))}
+        if graph is not None:
+            kept |= {f"{_PREFIX}width": str(graph.width), f"{_PREFIX}filters": _HELD if graph.holds_filters else ""}
         self._call(lambda client: client.alter_collection_properties(name, properties=kept))
 
     def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:

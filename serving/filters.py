@@ -40,7 +40,7 @@ class TrackFilter(BaseModel):
 
     def expression(self) -> str:
         """The filter in Milvus's language; empty for no filter."""
-        terms = [f"array_contains(labels, {_literal(label)})" for label in self.labels]
+        terms = [carries(label) for label in self.labels]
         if self.dataset is not None:
             terms.append(equals("dataset", self.dataset))
         if self.artist is not None:
@@ -48,9 +48,24 @@ class TrackFilter(BaseModel):
         return " and ".join(terms)
 
 
+def carries(label: str) -> str:
+    """Rows with this label, in Milvus's language."""
+    return f"array_contains(labels, {_literal(label)})"
+
+
 def equals(field: str, value: str) -> str:
     """Rows with this value, in Milvus's language."""
     return f"{field} == {_literal(value)}"
+
+
+def after(field: str, value: str) -> str:
+    """Rows with a greater value, in Milvus's language."""
+    return f"{field} > {_literal(value)}"
+
+
+def up_to(field: str, value: str) -> str:
+    """Rows with this value or a lesser one, in Milvus's language."""
+    return f"{field} <= {_literal(value)}"
 
 
 def one_of(ids: Sequence[str], field: str = "track_id") -> str:

@@ -12,6 +12,7 @@ from serving.answers import ERRORS, answer, timing_of
 from serving.bodies import is_json, parse_json, parse_values, read_upload, request_body, with_json
 from serving.errors import ApiError
 from serving.query_log import QueryLog
+from serving.ranking import MAX_DEPTH
 from serving.service import Part, Service
 
 NEGATIVE_WEIGHT = -0.5
@@ -70,12 +71,17 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
         if asked.negative_text is not None:
             parts.append(Part(NEGATIVE_WEIGHT, asked.negative_text))
         query = await service.combine(parts, timing)
-        found = await service.search(query, timing, k=asked.k, offset=asked.offset, narrow=asked.filter)
-        next_offset = found.next_offset if (found.next_offset or 0) < schemas.MAX_DEPTH else None
+        last = min(asked.offset + asked.k, MAX_DEPTH)
+        found = await service.search(query, timing, k=last - asked.offset, offset=asked.offset, narrow=asked.filter)
         if log.is_on:
             hits = [hit["track_id"] for hit in found.hits]
             service.aside(log.search, request.state.request_id, [_kept(part) for part in parts], hits, asked.offset)
-        content = {"hits": found.hits, "no_good_match": found.no_good_match, "next_offset": next_offset}
+        content = {
+            "hits": found.hits,
+            "no_good_match": found.no_good_match,
+            "next_offset": last if found.has_more and last < MAX_DEPTH else None,
+            "has_more": found.has_more,
+        }
         return answer(service, request, content)
 
     @routes.post(

@@ -16,10 +16,9 @@ from pydantic import (
 
 from mulan_core.data.names import MAX_BYTES, MAX_LABELS, why_misnamed
 from serving.filters import TrackFilter
+from serving.ranking import MAX_DEPTH
 
 MAX_K = 100
-MAX_DEPTH = 1_000
-"""How far paging goes: ``offset + k``."""
 MAX_QUERIES = 16
 MAX_TEXTS = 64
 MAX_CHOICES = 500
@@ -65,12 +64,6 @@ class _Search(_Request):
     k: K = 10
     offset: Offset = 0
     filter: TrackFilter | None = None
-
-    @model_validator(mode="after")
-    def _not_too_deep(self) -> _Search:
-        if self.offset + self.k > MAX_DEPTH:
-            raise ValueError(f"offset and k reach beyond the first {MAX_DEPTH} tracks; narrow the search instead")
-        return self
 
 
 class SearchRequest(_Search):
@@ -202,7 +195,12 @@ class SearchAnswer(Answer):
     no_good_match: bool | None = Field(
         description="Even the best track is not likely to fit; null where the catalogue has too few labels to tell."
     )
-    next_offset: int | None = Field(description="Where the next page starts; null where there is none.")
+    next_offset: int | None = Field(
+        description=f"Where the next page starts; null where there is none, and at the first {MAX_DEPTH:,} tracks."
+    )
+    has_more: bool = Field(
+        description="There are tracks after these; with next_offset null beyond what pages reach: narrow the search."
+    )
 
 
 class LabelScore(BaseModel):

@@ -5,7 +5,7 @@ Milvus answers a batch of queries in little more than the time of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -13,13 +13,16 @@ import numpy as np
 from serving.batching import Batcher
 from serving.filters import TrackFilter
 from serving.metrics import Metrics
-from serving.store import Hit, Stretch, TrackStore
+from serving.store import Page, Stretch, TrackStore
 
 MAX_BATCH = 64
 
 
+_Asked = tuple[np.ndarray, Collection[str]]
+
+
 class Searches:
-    """Searches of one collection: those of the same filter and depth become one; lives on the event loop.
+    """Searches of one collection: those of the same filter and ranks become one; lives on the event loop.
 
     Args:
         store: where the collection is.
@@ -30,14 +33,29 @@ class Searches:
 
     def __init__(self, store: TrackStore, collection: str, pool: Executor, *, metrics: Metrics) -> None:
         self._store, self._collection, self._pool, self._metrics = store, collection, pool, metrics
-        self._batches: dict[tuple[str, int], Batcher[np.ndarray, list[Hit]]] = {}
+        self._batches: dict[tuple[str, int, int], Batcher[_Asked, Page]] = {}
 
-    async def __call__(self, query_D: np.ndarray, depth: int, narrow: TrackFilter | None = None) -> list[Hit]:
-        """The ``depth`` nearest tracks, best first."""
-        key = (narrow.expression() if narrow else "", depth)
+    async def __call__(
+        self,
+        query_D: np.ndarray,
+        k: int,
+        *,
+        offset: int = 0,
+        narrow: TrackFilter | None = None,
+        exclude: Collection[str] = (),
+    ) -> Page:
+        """The ``k`` nearest tracks after the first ``offset``; see ``Pages.pages``."""
+        key = (narrow.expression() if narrow else "", offset, k)
 
-        def run(queries: list[np.ndarray]) -> list[list[Hit]]:
-            return self._store.search(np.stack(queries), depth, collection=self._collection, narrow=narrow)
+        def run(asked: list[_Asked]) -> list[Page]:
+            return self._store.pages(
+                np.stack([query_D for query_D, _ in asked]),
+                k,
+                collection=self._collection,
+                offset=offset,
+                narrow=narrow,
+                exclude=[without for _, without in asked],
+            )
 
         batch = self._batches.get(key)
         if batch is None:
@@ -45,7 +63,7 @@ class Searches:
                 run, self._pool, max_size=MAX_BATCH, note=lambda n: self._metrics.batch_size.labels("search").observe(n)
             )
         try:
-            return await batch(query_D)
+            return await batch((query_D, exclude))
         finally:
             if batch.is_idle and self._batches.get(key) is batch:
                 del self._batches[key]  # filters are the callers' own, so there is no end of keys

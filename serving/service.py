@@ -72,7 +72,8 @@ class Found:
 
     hits: list[dict[str, Any]]
     no_good_match: bool | None
-    next_offset: int | None
+    has_more: bool
+    """There are tracks after these."""
 
 
 class Service:
@@ -224,17 +225,15 @@ class Service:
         self, query: Query, timing: Timing, *, k: int, offset: int = 0, narrow: TrackFilter | None = None
     ) -> Found:
         """The ``k`` best tracks after the first ``offset``."""
-        depth = offset + k
         with timing.stage("search"):
-            found = await self._find(query.vector_D, depth + len(query.exclude), narrow)
-        hits = [hit for hit in found if hit.track.track_id not in query.exclude][:depth]
-        best = self._norms.calibration.match(hits[0].score, query.kinds) if hits else 0.0
+            page = await self._find(query.vector_D, k, offset=offset, narrow=narrow, exclude=query.exclude)
+        best = self._norms.calibration.match(page.best, query.kinds) if page.best is not None else 0.0
         no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
         if no_good_match:
             self.metrics.no_good_match.inc()
-        stretches = await self._stretches(query, hits[offset:], timing)
-        shown = [self._show_hit(hit, query.kinds, stretches.get(hit.track.track_id)) for hit in hits[offset:]]
-        return Found(shown, no_good_match, depth if len(hits) == depth else None)
+        stretches = await self._stretches(query, page.hits, timing)
+        shown = [self._show_hit(hit, query.kinds, stretches.get(hit.track.track_id)) for hit in page.hits]
+        return Found(shown, no_good_match, page.has_more)
 
     async def _stretches(self, query: Query, hits: Sequence[Hit], timing: Timing) -> dict[str, Stretch]:
         if self._stretch is None or not hits:
@@ -245,7 +244,7 @@ class Service:
     def _show_hit(self, hit: Hit, kinds: frozenset[Kind], stretch: Stretch | None) -> dict[str, Any]:
         match = self._norms.calibration.match(hit.score, kinds)
         return self.show(hit.track) | {
-            "score": round(hit.score, 6),
+            "score": hit.score,
             "match": None if match is None else round(match, 4),
             "start_s": round(stretch.start_s, 3) if stretch else None,
             "end_s": round(stretch.end_s, 3) if stretch else None,

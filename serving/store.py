@@ -1,4 +1,4 @@
-"""The vector store: tracks in collections of Milvus, built and proved, written, found.
+"""The vector store: tracks in collections of Milvus, built and proved, written, found (``pages.py``).
 
 Shape letters: N tracks, Q queries, D embedding size.
 """
@@ -9,22 +9,21 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from serving.collection import CONSISTENCY, LIVE_ALIAS, CollectionInfo, collection_name
+from serving.collection import LIVE_ALIAS, CollectionInfo, Graph, collection_name
 from serving.errors import StoreError
-from serving.filters import TrackFilter, equals, one_of
-from serving.recall import PROBE_K, WIDTHS, pick_queries, share_found
-from serving.stretches import Stretch, Windows
-from serving.tracks import ADDED, METADATA, Track, clean_row, track_of
+from serving.filters import equals, one_of
+from serving.pages import Hit, Page, Pages, Ranks, in_turn
+from serving.recall import FILTERED_GOAL, PROBE_K, WIDTHS, pick_filters, pick_queries, share_found
+from serving.stretches import Stretch
+from serving.tracks import ADDED, clean_row
 
-__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Stretch", "TrackStore", "collection_name"]
+__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Page", "Stretch", "TrackStore", "collection_name"]
 
-BATCH = 500
-"""Tracks that Milvus is asked for by id at once."""
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
 
@@ -37,25 +36,18 @@ class BuildResult:
     recall_at_10: float
     """Of tracks as queries, or of the probes given, whichever is lower."""
     index_type: str
+    """FLAT, which is exact, or HNSW, a graph."""
     seconds: float
-    width: int
-    """How wide the graph is searched from now on, to reach that; see ``recall.WIDTHS``."""
+    width: int = 0
+    """How wide the graph is searched from now on, to reach that; see ``recall.WIDTHS``. 0 where there is none."""
+    filtered_recall: dict[str, float] = field(default_factory=dict)
+    """The same under filters that leave a share of the tracks, by that share in percent."""
+    reads_filtered: bool = False
+    """The graph does not hold the floor under filters: filtered searches read the tracks that pass instead."""
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A track found, with its cosine to the query."""
-
-    track: Track
-    score: float
-
-
-class TrackStore(Windows):
+class TrackStore(Pages):
     """The tracks in the collections at one Milvus address; see ``Collections``."""
-
-    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0) -> None:
-        super().__init__(uri, token, timeout_s=timeout_s)
-        self._width: dict[str, int] = {}
 
     def build(
         self,
@@ -68,9 +60,10 @@ class TrackStore(Windows):
         recall_floor: float,
         probes_QD: np.ndarray | None = None,
     ) -> BuildResult:
-        """Build a collection from nothing, load it, and measure recall@10 against exact search.
+        """Build a collection from nothing, load it, and measure recall@10, with and without filters.
 
-        A graph is searched as wide as it must be for the floor. A collection of the same name is replaced, unless it is
+        A graph is searched as wide as it must be for the floor. Where it does not hold it under filters at any width,
+        the collection remembers to answer those by reading. A collection of the same name is replaced, unless it is
         live.
 
         Args:
@@ -79,7 +72,7 @@ class TrackStore(Windows):
                 labels, media_path and content_hash; see ``tracks.clean_row``.
             dim: D.
             properties: kept with the collection; ``describe`` returns them.
-            hnsw_from: collections at least this large get an HNSW index, smaller ones FLAT.
+            hnsw_from: see ``index_type``.
             recall_floor: least recall@10.
             probes_QD: queries such as people ask, unit vectors, beside some of the tracks.
 
@@ -90,6 +83,7 @@ class TrackStore(Windows):
         started = time.perf_counter()
         if self.has(name):
             self.drop(name)
+        self._graphs.pop(name, None)
         try:
             vectors_ND, ids, labels = self._insert(name, rows, dim=dim)
             if not ids:
@@ -97,27 +91,32 @@ class TrackStore(Windows):
             twice = [track_id for track_id, times in Counter(ids).items() if times > 1]
             if twice:
                 raise StoreError(f"track_id {twice[0]} occurs twice in the catalogue; {name} is not kept")
-            index_type = "HNSW" if len(ids) >= hnsw_from else "FLAT"
+            index_type = self.index_type(len(ids), hnsw_from)
             self._index(name, index_type)
             count = self.count(name)
             if count != len(ids):
                 raise StoreError(f"{name} holds {count} tracks of {len(ids)}; not kept")
             probes = [vectors_ND[pick_queries(len(ids))], *([] if probes_QD is None else [probes_QD])]
-            for width in WIDTHS if index_type == "HNSW" else WIDTHS[:1]:
-                self._width[name] = width
-                recall = min(self._recall(name, queries_QD, vectors_ND, ids) for queries_QD in probes)
-                if recall >= recall_floor:
-                    break
-            if not recall >= recall_floor:
-                raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {recall_floor:g}; not kept")
+            graph, recall, filtered = self._prove(
+                name, probes, vectors_ND, ids, labels, floor=recall_floor, is_graph=index_type == "HNSW"
+            )
             # Last, so that a collection with properties is one that was proved.
-            frequent = [label for label, _ in labels.most_common(MAX_CATALOGUE_LABELS)]
-            self._describe_as(name, properties, frequent, width=width)
+            frequent = [label for label, _ in Counter(label for of in labels for label in of).most_common()]
+            self._describe_as(name, properties, frequent[:MAX_CATALOGUE_LABELS], graph=graph)
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
             raise
-        return BuildResult(len(ids), recall, index_type, time.perf_counter() - started, width)
+        seconds, width = time.perf_counter() - started, graph.width if graph else 0
+        reads = graph is not None and not graph.holds_filters
+        return BuildResult(len(ids), recall, index_type, seconds, width, filtered, reads)
+
+    def index_type(self, num_tracks: int, hnsw_from: int) -> str:
+        """HNSW for this many tracks or more on a real Milvus, else FLAT.
+
+        Lite's graph is no faster than its exact search, and loses most of what a filter leaves.
+        """
+        return "HNSW" if num_tracks >= hnsw_from and not self.is_lite() else "FLAT"
 
     def upsert(
         self, collection: str, rows: Sequence[Mapping[str, Any]], *, windows: Sequence[Mapping[str, Any]] = ()
@@ -162,7 +161,7 @@ class TrackStore(Windows):
     def copy_added(self, track_ids: Sequence[str], source: str, target: str) -> None:
         """Copy tracks that were added over the API, and their windows, into another collection of the same model."""
         has_windows = self.count_windows(source) > 0
-        for some in _in_turn(track_ids):
+        for some in in_turn(track_ids):
             found = self.get(some, collection=source).values()
             rows = [asdict(track) | {"vector": vector_D, "content_hash": ADDED} for track, vector_D in found]
             self.upsert(target, rows, windows=self.windows(some, collection=source) if has_windows else ())
@@ -180,114 +179,68 @@ class TrackStore(Windows):
         if content_hash is not None and "content_hash" not in fields:
             return
         narrow = equals("content_hash", content_hash) if content_hash is not None else ""
-
-        def start(client: Any) -> Any:
-            return client.query_iterator(
-                collection, batch_size=batch, filter=narrow, output_fields=fields, consistency_level=CONSISTENCY
-            )
-
-        iterator = self._loaded(collection, start)
-        try:
-            while rows := self._call(lambda _: iterator.next()):
-                yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
-        finally:
-            iterator.close()
-
-    def search(
-        self,
-        vectors_QD: np.ndarray,
-        k: int,
-        *,
-        collection: str,
-        narrow: TrackFilter | None = None,
-        exclude: Sequence[str] = (),
-    ) -> list[list[Hit]]:
-        """The k nearest tracks of each query, best first.
-
-        Args:
-            vectors_QD: unit vectors.
-            k: how many; fewer come back where the filter or the collection leaves fewer.
-            collection: a collection or an alias.
-            narrow: only tracks that pass it.
-            exclude: track ids to leave out.
-
-        Raises:
-            StoreUnavailableError: if Milvus does not answer. A collection that a restart of Milvus left
-                unloaded is loaded, and the search tried again.
-        """
-        width = max(self._width_of(collection), k + len(exclude))
-
-        def ask(client: Any) -> Any:
-            return client.search(
-                collection,
-                data=np.ascontiguousarray(vectors_QD, dtype=np.float32).tolist(),
-                limit=k + len(exclude),
-                filter=narrow.expression() if narrow else "",
-                # Lite gives the id as track_id beside the entity, a real Milvus as id: in the entity both do.
-                output_fields=["track_id", *METADATA],
-                search_params={"params": {"ef": width}},
-                consistency_level=CONSISTENCY,
-                timeout=self._timeout_s,
-            )
-
-        left_out = set(exclude)
-        return [
-            [
-                Hit(track_of(hit["entity"]), float(hit["distance"]))
-                for hit in hits
-                if hit["entity"]["track_id"] not in left_out
-            ][:k]
-            for hits in self._loaded(collection, ask)
-        ]
-
-    def get(self, track_ids: Sequence[str], *, collection: str) -> dict[str, tuple[Track, np.ndarray]]:
-        """Tracks and their vectors by id; ids that are not there are left out."""
-        fields = ["track_id", "vector", *METADATA]
-
-        def ask_for(some: Sequence[str]) -> list[dict[str, Any]]:
-            def ask(client: Any) -> Any:
-                return client.query(
-                    collection,
-                    filter=one_of(some),
-                    output_fields=fields,
-                    consistency_level=CONSISTENCY,
-                    timeout=self._timeout_s,
-                )
-
-            return list(self._loaded(collection, ask))
-
-        rows = [row for some in _in_turn(track_ids) for row in ask_for(some)]
-        return {row["track_id"]: (track_of(row), np.asarray(row["vector"], np.float32)) for row in rows}
+        for rows in self._walk(collection, fields, narrow, batch):
+            yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
 
     def _insert(
         self, name: str, rows: Iterable[Sequence[Mapping[str, Any]]], *, dim: int
-    ) -> tuple[np.ndarray, list[str], Counter[str]]:
+    ) -> tuple[np.ndarray, list[str], list[list[str]]]:
         self._create(name, dim=dim)
         vectors: list[np.ndarray] = []
         ids: list[str] = []
-        counts: Counter[str] = Counter()
+        labels: list[list[str]] = []
         for batch in rows:
             clean = [clean_row(row, dim) for row in batch]
             self._call(lambda client, clean=clean: client.insert(name, clean))  # type: ignore[misc]
             vectors += [row["vector"] for row in clean]
             ids += [row["track_id"] for row in clean]
-            counts.update(label for row in clean for label in row["labels"])
-        return np.array(vectors, np.float32), ids, counts
+            labels += [row["labels"] for row in clean]
+        return np.array(vectors, np.float32), ids, labels
 
-    def _recall(self, name: str, queries_QD: np.ndarray, vectors_ND: np.ndarray, ids: list[str]) -> float:
-        hits = self.search(queries_QD, min(PROBE_K, len(ids)), collection=name)
-        return share_found([[hit.track.track_id for hit in of] for of in hits], queries_QD, vectors_ND, ids)
+    def _prove(
+        self,
+        name: str,
+        probes: Sequence[np.ndarray],
+        vectors_ND: np.ndarray,
+        ids: list[str],
+        labels: list[list[str]],
+        *,
+        floor: float,
+        is_graph: bool,
+    ) -> tuple[Graph | None, float, dict[str, float]]:
+        """The graph as narrow as it may be, the recall of the index, and that under filters."""
+        filters = pick_filters(ids, labels)
+        chosen: tuple[Graph | None, float, dict[str, float]] | None = None
+        for width in WIDTHS if is_graph else WIDTHS[:1]:
+            graph = self._graphs[name] = Graph(width, holds_filters=True) if is_graph else None
+            recall = self._recall(name, probes, vectors_ND, ids)
+            if not recall >= floor:
+                continue
+            filtered: dict[str, float] = {}
+            for of in filters:
+                some = [ids[i] for i in of.passing]
+                found = self._recall(name, probes, vectors_ND[of.passing], some, narrow=of.expression)
+                filtered[of.percent] = min(found, filtered.get(of.percent, 1.0))
+            least = min(filtered.values())
+            if graph is None and not least >= floor:
+                recall = least
+                continue
+            if chosen is None or least > min(chosen[2].values()):
+                chosen = graph and Graph(width, holds_filters=least >= floor), recall, filtered
+            if least >= FILTERED_GOAL:
+                break
+        if chosen is None:
+            raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {floor:g}; not kept")
+        self._graphs[name] = chosen[0]
+        return chosen
 
-    def _width_of(self, collection: str) -> int:
-        width = self._width.get(collection)
-        if width is None:
-            info = self.describe(collection)
-            width = info.width
-            if info.name == collection:  # an alias may name another one soon
-                self._width[collection] = width
-        return width
-
-
-def _in_turn(track_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(track_ids), BATCH):
-        yield track_ids[first : first + BATCH]
+    def _recall(
+        self, name: str, probes: Sequence[np.ndarray], vectors_ND: np.ndarray, ids: list[str], narrow: str = ""
+    ) -> float:
+        """Of the tracks that pass the filter, which are given; of the worst group of probes."""
+        shares = []
+        for queries_QD in probes:
+            pages = self._pages(queries_QD, Ranks(name, narrow, 0, min(PROBE_K, len(ids))))
+            found = [[hit.track.track_id for hit in page.hits] for page in pages]
+            shares.append(share_found(found, queries_QD, vectors_ND, ids))
+        return min(shares)

@@ -55,7 +55,8 @@ def build_index(
     # Only a proved build has properties: one that was killed is built anew.
     if store.has(name) and store.describe(name).properties == properties:
         return name, None
-    probes_QD = embed_probes(rows, model) if model and len(rows) >= config.hnsw_from else None
+    is_graph = store.index_type(len(rows), config.hnsw_from) == "HNSW"
+    probes_QD = embed_probes(rows, model) if model and is_graph else None
     result = store.build(
         name,
         (rows[first : first + ROWS_PER_INSERT] for first in range(0, len(rows), ROWS_PER_INSERT)),

@@ -113,6 +113,10 @@ function show(came, offset) {
     const words = query.labels.length ? "No track carries all of these labels. Remove one above." : "No tracks found.";
     $("results").append(element("li", { className: "empty", textContent: words }));
   }
+  if (next === null && came.has_more) {
+    const words = `These are the first ${all.length.toLocaleString("en")} tracks, and there are more. Narrow the search by other words or a label to see them.`;
+    $("results").append(element("li", { className: "empty", textContent: words }));
+  }
   $("next").hidden = next === null;
   $("next").onclick = () => run(next);
   markFound(all.map((hit) => hit.track_id));
