@@ -7,6 +7,7 @@ received before its request takes a turn: who sends slowly keeps nobody else wai
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Awaitable
 from typing import IO
@@ -24,6 +25,8 @@ _IN_MEMORY_BYTES = 2**20
 """Of a body; what is larger is on disk until its turn comes."""
 _CHUNK_BYTES = 2**18
 _CHANGES = ("/v1/tracks", "/v1/feedback")
+
+logger = logging.getLogger("mulan.serving")
 
 
 class Admission:
@@ -84,10 +87,11 @@ class Admission:
         elif method != "POST":
             await self._app(scope, receive, send)
         else:
-            with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as body:
-                await self._receive(receive, body)
-                body.seek(0)
-                await self._in_turn(scope, body, receive, send)
+            # Closed by ``_work``, which may go on after this, or with the object where it is not reached.
+            body = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
+            await self._receive(receive, body)
+            body.seek(0)
+            await self._in_turn(scope, body, receive, send)
 
     async def _receive(self, receive: Receive, body: IO[bytes]) -> None:
         """Take a whole body in.
@@ -105,7 +109,11 @@ class Admission:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise ClientDisconnect
-                    body.write(message.get("body", b""))
+                    try:
+                        body.write(message.get("body", b""))
+                    except OSError as error:
+                        said = f"the endpoint has no room to take the request in ({error.strerror or error})"
+                        raise ApiError(503, said, headers=RETRY_AFTER) from error
                     if body.tell() > self._max_body_bytes:
                         raise self._too_large()
                     if not message.get("more_body", False):
@@ -121,38 +129,43 @@ class Admission:
         gone = asyncio.create_task(_hang_up(receive))
         try:
             await self._take_turn(gone)
-            has_turn = True
+        except BaseException:
+            gone.cancel()
+            raise
+        work = self._work(scope, body, gone, send)
+        if scope["path"].rstrip("/") in _CHANGES:
+            await self._to_the_end(work)
+        else:
+            await _while_wanted(work, gone)
 
-            def give_back() -> None:
-                nonlocal has_turn
-                if has_turn:
-                    has_turn = False
-                    self._turns.release()
+    async def _work(self, scope: Scope, body: IO[bytes], gone: asyncio.Task[None], send: Send) -> None:
+        """Have the API answer; it owns the turn, and the body, until it is done."""
+        has_turn, was_read = True, False
 
-            async def receive_again() -> Message:
-                chunk = body.read(_CHUNK_BYTES) if not body.closed else b""
-                if chunk or not was_read.is_set():
-                    is_more = len(chunk) == _CHUNK_BYTES
-                    if not is_more:
-                        was_read.set()
-                    return {"type": "http.request", "body": chunk, "more_body": is_more}
+        def give_back() -> None:
+            nonlocal has_turn
+            if has_turn:
+                has_turn = False
+                self._turns.release()
+
+        async def receive() -> Message:
+            nonlocal was_read
+            if was_read:
                 await asyncio.wait([gone])
                 return {"type": "http.disconnect"}
+            chunk = body.read(_CHUNK_BYTES)
+            was_read = len(chunk) < _CHUNK_BYTES
+            return {"type": "http.request", "body": chunk, "more_body": not was_read}
 
-            async def send_and_give_back(message: Message) -> None:
-                give_back()  # the work is done; what is left is the speed of the caller's network
-                await send(message)
+        async def send_and_give_back(message: Message) -> None:
+            give_back()  # the work is done; what is left is the speed of the caller's network
+            await send(message)
 
-            was_read = asyncio.Event()
-            try:
-                work = self._app(scope, receive_again, send_and_give_back)
-                if scope["path"].rstrip("/") in _CHANGES:
-                    await self._to_the_end(work)
-                else:
-                    await _while_wanted(work, gone)
-            finally:
-                give_back()
+        try:
+            with body:
+                await self._app(scope, receive, send_and_give_back)
         finally:
+            give_back()
             gone.cancel()
 
     async def _take_turn(self, gone: asyncio.Task[None]) -> None:
@@ -184,10 +197,20 @@ class Admission:
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:  # from here on nobody else hears of a failure
+            task.add_done_callback(_tell_failure)
+            raise
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the request is too large; at most {self._max_body_bytes / 2**20:g} MB are taken")
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, ClientDisconnect):
+        logger.error("a change failed after its caller had left", exc_info=error)
 
 
 async def _hang_up(receive: Receive) -> None:

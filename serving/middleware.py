@@ -93,6 +93,8 @@ class Guard:
 
         try:
             await self._app(scope, receive_and_note, send_and_note)
+            if not (fate.status or fate.has_left):
+                raise RuntimeError("nothing has answered")
         except asyncio.CancelledError:  # Ray Serve ends the work of a caller that has gone
             fate.has_left = not fate.is_complete
             raise

@@ -93,14 +93,14 @@ SEARCH = json.dumps({"text": "calm piano"}).encode()
 def slow_search(service, monkeypatch):
     """Searches that take as long as the test wants."""
     go, asked = threading.Event(), threading.Semaphore(0)
-    search = service._store.search
+    search = service._store.pages
 
     def wait(*args, **kwargs):
         asked.release()
         go.wait(20)
         return search(*args, **kwargs)
 
-    monkeypatch.setattr(service._store, "search", wait)
+    monkeypatch.setattr(service._store, "pages", wait)
     yield go, asked
     go.set()
 
@@ -232,6 +232,46 @@ def test_a_track_that_is_being_added_is_added_though_its_caller_leaves(service, 
         go.set()
         wait_for(lambda: client.get("/v1/tracks/left").status_code, 200)
         assert client.delete("/v1/tracks/left").status_code == 200
+
+
+def test_a_write_whose_request_is_cancelled_is_carried_through(service):
+    """As Ray Serve cancels the request of a caller that has gone, in the middle of a large upload's work."""
+    import asyncio
+
+    api = create_api(service, QUICK)
+    request = httpx.Request(
+        "POST", "http://127.0.0.1/v1/tracks", data={"track_id": "cancelled"}, files={"audio": wav(tone(4, 15.0))}
+    )
+    body = request.read()
+    assert len(body) > 2**18, "more than one piece"
+
+    async def run():
+        scope = {"type": "http", "method": "POST", "path": "/v1/tracks", "query_string": b"", "headers": []}
+        scope["headers"] = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+        sent, messages = [], iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive():
+            for message in messages:
+                return message
+            return await asyncio.get_running_loop().create_future()
+
+        async def send(message):
+            sent.append(message)
+
+        task = asyncio.create_task(api(scope, receive, send))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(200):
+            if service._store.get(["cancelled"], collection=service.release.collection):
+                return sent
+            await asyncio.sleep(0.05)
+        raise AssertionError("the track was not added")
+
+    assert asyncio.run(run()) == [], "nobody is there to be answered"
+    service._store.delete(service.release.collection, ["cancelled"])
 
 
 def test_waiting_is_no_slow_body(service, slow_search):
