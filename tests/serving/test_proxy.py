@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -155,8 +156,10 @@ def test_uploads_up_to_our_own_limit_pass(bare, tmp_path):
     with run_nginx(tmp_path / "nginx", str(bare.base_url).rstrip("/"), documented("/music/")) as site:
         answer = httpx.post(f"{site}/music/v1/tag", files={"audio": bytes(1_047_000)})
         assert answer.json()["error"]["code"] == "audio_undecodable", "it has reached us"
-        answer = httpx.post(f"{site}/music/v1/tag", files={"audio": bytes(30_000_000)})
-        assert answer.status_code == 413 and "nginx" in answer.text
+        with socket.create_connection(("127.0.0.1", int(site.rsplit(":", 1)[1])), timeout=20) as connection:
+            # By its head alone: where a body is cut short, what the caller still reads is a matter of luck.
+            connection.sendall(b"POST /music/v1/tag HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_client_that_is_sent_elsewhere_is_told_where(bare, tmp_path):
