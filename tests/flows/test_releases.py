@@ -46,7 +46,7 @@ with open_session{CHANGED} as session:
     done["live again"] = session.store.live_collection()
 
     config = session.workspace.config
-    broken = replace(config.serve, autoscaling={{"max_replicas": 0}})
+    broken = replace(config.serve, autoscaling={{"target_ongoing_requests": 0}})
     session.workspace.__dict__["config"] = replace(config, serve=broken)
     try:
         serve(version=done["index"]["version"])
@@ -110,7 +110,7 @@ def test_it_is_promoted_and_rolled_back(home, done):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_release_that_does_not_come_up_is_no_champion(done):
-    assert "max_replicas" in done["refused"]
+    assert "target_ongoing_requests" in done["refused"]
     assert done["after refusal"] == [done["version"], done["collection"]]
 
 
