@@ -89,7 +89,7 @@ class Settings:
 
 def read_settings() -> Settings:
     """Read the environment; also set quiet defaults for the libraries that have not been told otherwise."""
-    home = Path(os.environ.get("MULAN_HOME", ".mulan")).resolve()
+    home = Path(os.environ.get("MULAN_HOME") or ".mulan").resolve()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     prefect = Path(os.environ.setdefault("PREFECT_HOME", str(home / "prefect")))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 
 from serving.errors import ApiError, invalid
@@ -33,13 +34,19 @@ async def read_upload(request: Request) -> tuple[bytes, dict[str, Any]]:
     """The bytes of the file field ``audio`` and the other fields.
 
     Raises:
-        ApiError: 422 if there is no such file, or another one.
+        ApiError: 422 if there is no such file, or another one, a field comes twice, or text is not UTF-8.
     """
+    _, kind = parse_options_header(request.headers.get("content-type"))
+    charset = kind.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise ApiError(415, f"send the form's text as UTF-8, not {charset[:40]!r}")
     async with request.form(max_files=1, max_fields=8) as form:
         audio = form.get("audio")
         if not isinstance(audio, UploadFile):
             raise ApiError(422, "audio: send the file in a form field named audio")
         fields = {name: value for name, value in form.items() if name != "audio"}
+        if len(fields) + 1 < len(form.multi_items()):
+            raise ApiError(422, "a field of the form comes twice; send each once")
         return await audio.read(), fields
 
 

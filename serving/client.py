@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from mulan_core.errors import UserError
 from serving.loopback import http_client
 
 _BUSY = (429, 503)
+_KEY_LETTERS = re.compile(r"[!-~]+")
 _MOST_WAIT_S = 30.0
 _KEY = "Idempotency-Key"
 _MAY_BE_ASKED_TWICE = ("/v1/search", "/v1/tag", "/v1/embed", "/v1/feedback")
@@ -152,10 +154,15 @@ class MulanClient:
         key: an API key, where the endpoint wants one.
         timeout_s: how long one answer may take.
         retries: how often a busy endpoint is asked again, after the time that its ``Retry-After`` says.
+
+    Raises:
+        UserError: for a url that is no address of a web server, or a key that cannot be one.
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0, retries: int = 3) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
+        if key and not _KEY_LETTERS.fullmatch(key):
+            raise UserError("the API key holds letters that no key has, such as a blank or a line break; copy it anew")
         self._timeout_s, self._retries = timeout_s, retries
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = http_client(self.url, timeout=timeout_s, headers=headers)
@@ -303,10 +310,6 @@ class MulanClient:
 
     def _send(self, method: str, url: str, content: dict[str, Any], *, twice: bool, is_write: bool) -> httpx.Response:
         nobody = f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
-        try:
-            _ = urlsplit(url).port  # one above 65535 would be dialled modulo 65536, where somebody else may answer
-        except ValueError as error:
-            raise UserError(nobody) from error
         doubt = ""  # once a write was on its way and no answer came
         for left in range(self._retries, -1, -1):
             try:
@@ -331,6 +334,22 @@ class MulanClient:
                 return response
             time.sleep(_wait_s(response))
         raise AssertionError("unreachable")
+
+
+def _address(url: str) -> str:
+    """An endpoint's address without a slash at its end.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # one above 65535 would be dialled modulo 65536, where somebody else may answer
+    except ValueError as error:
+        raise UserError(f"{url!r} is no address of an endpoint ({error}); it is like http://127.0.0.1:8000") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"{url!r} is no address of an endpoint; it is like http://127.0.0.1:8000")
+    return url.rstrip("/")
 
 
 def _new_key() -> dict[str, str]:

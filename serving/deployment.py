@@ -225,7 +225,7 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         mlflow_uri, milvus_uri = os.environ["MLFLOW_TRACKING_URI"], os.environ["MULAN_MILVUS_URI"]
     except KeyError as error:
         raise UserError(f"set {error.args[0]} to serve the champion release") from error
-    home = Path(os.environ.get("MULAN_HOME", ".mulan"))
+    home = Path(os.environ.get("MULAN_HOME") or ".mulan")
     keys_file = os.environ.get("MULAN_KEYS_FILE") or home / "keys.json"
     check_exposed(config.host, KeyFile(keys_file), allow_open=config.allow_open)
     release = resolve_release(mlflow_uri=mlflow_uri, cache=home / "models")

@@ -59,10 +59,10 @@ def why_private(url: str) -> str | None:
     try:
         host = urlsplit(url).hostname
     except ValueError:
-        return "is not a URL"
+        return None  # what is no URL names nobody; see ``why_refused``
     if not host:
-        return "names no host"
-    host = unicodedata.normalize("NFKC", host).rstrip(".")  # as IDNA reads it: digits of full width are digits
+        return None
+    host = unicodedata.normalize("NFKC", host).lower().rstrip(".")  # as IDNA reads it: digits of full width are digits
     if host == "localhost" or host.endswith(".localhost"):
         return f"names {host}, this machine itself"
     address = _literal(host)

@@ -65,7 +65,7 @@ def check_manifest(
                 remote += is_remote(place)
                 try:
                     if place in refusals:
-                        raise AudioError("refused", f"{place} is not asked for: {refusals.pop(place)}")
+                        raise AudioError("refused", f"{place} is not asked for: {refusals[place]}")
                     seconds += _clip_length(row, place, mark, config)
                     splits[row["split"]] += 1
                 except AudioError as error:

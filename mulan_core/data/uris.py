@@ -81,6 +81,8 @@ def why_refused(uri: str, root: str, *, allow_outside: bool, allow_private: bool
     if "\0" in uri:
         return f"{uri!r} holds a zero byte"
     if scheme_of(place) in HTTP:
+        if not _names_host(place):
+            return f"{uri!r} is not a URL: it names no host"
         if not allow_private and (reason := why_private(place)):
             return f"{uri!r} {reason}; {ALLOW}"
     elif is_remote(place) and "::" in uri:
@@ -102,6 +104,13 @@ def local_path(uri: str | Path) -> str:
     """A path, also where it came as a file:// URL."""
     uri = str(uri)
     return unquote(urlsplit(uri).path) if scheme_of(uri) == "file" else uri
+
+
+def _names_host(url: str) -> bool:
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -199,3 +199,11 @@ def test_settings_read_the_environment_alone(tmp_path, monkeypatch):
     assert settings.mlflow_uri == "http://tracking:5000"
     assert settings.milvus_uri == "http://milvus:19530"
     assert os.environ["PREFECT_HOME"] == str(tmp_path / "h" / "prefect")
+
+
+def test_an_empty_home_is_the_usual_one(tmp_path, monkeypatch):
+    from flows.settings import read_settings
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MULAN_HOME", "")
+    assert read_settings().home == tmp_path / ".mulan"

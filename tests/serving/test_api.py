@@ -392,9 +392,8 @@ def test_python_client(endpoint, catalogue, tmp_path):
         client.search_track("nobody")
     with pytest.raises(UserError, match=r"cannot read .*: No such file"):
         client.search_audio(tmp_path / "gone.wav")
-    for url in (f"http://127.0.0.1:{free_port()}", "http://127.0.0.1:99999", "nonsense"):
-        with pytest.raises(UserError, match=r"no MuLan endpoint answers at .*; start one with `mulan serve`"):
-            MulanClient(url).release()
+    with pytest.raises(UserError, match=r"no MuLan endpoint answers at .*; start one with `mulan serve`"):
+        MulanClient(f"http://127.0.0.1:{free_port()}").release()
 
 
 def test_a_release_that_does_not_fit_never_reaches_serve(client, release, milvus):

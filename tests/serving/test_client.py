@@ -78,3 +78,15 @@ def test_the_exported_text_tower_gives_the_models_vectors(model_folder):
         Encoder(model_folder).encode_texts(texts),
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://[::1", "http://127.0.0.1:99999", "", "http://"])
+def test_what_is_no_address_is_told_so_and_not_that_nobody_answers(url):
+    with pytest.raises(UserError, match=r"is no address of an endpoint.*it is like http://127\.0\.0\.1:8000"):
+        MulanClient(url)
+
+
+@pytest.mark.parametrize("key", ["\u00e9", "a\nb", "two words", "tab\t"])
+def test_a_key_that_was_pasted_wrong_is_told_so(key):
+    with pytest.raises(UserError, match="letters that no key has"):
+        MulanClient("http://127.0.0.1:1", key=key)

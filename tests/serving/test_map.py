@@ -5,7 +5,7 @@ import pytest
 from serving_fixtures import NUM_TRACKS
 
 import serving.map
-import serving.store
+import serving.pages
 from serving.map import CatalogueMap, choose_labels, flatten
 
 
@@ -51,5 +51,5 @@ def test_a_large_collection_shows_a_sample_that_stays_the_same(store, release, c
 
     assert len(draw()) == NUM_TRACKS
     monkeypatch.setattr(serving.map, "MAX_POINTS", 5)
-    monkeypatch.setattr(serving.store, "BATCH", 2)
+    monkeypatch.setattr(serving.pages, "BATCH", 2)
     assert len(set(draw())) == 5 and draw() == draw()
