@@ -83,9 +83,12 @@ def test_suites_must_fit(workspace, monkeypatch):
 
 def test_a_configured_set_needs_a_name_and_a_manifest(tmp_path):
     for sets, sentence in (
-        ({"own": {"manifest": "a.csv"}}, "'own' is no name for a set"),
-        ({"a b": {"manifest": "a.csv"}}, "'a b' is no name for a set"),
-        ({"mine": {"playlists": "a.jsonl"}}, "has no manifest"),
+        ({"own": {"manifest": "a.csv"}}, r"evaluate\.sets has the key 'own'; .*not own, not demo"),
+        ({"a b": {"manifest": "a.csv"}}, r"evaluate\.sets has the key 'a b'; it must be text of letters"),
+        (
+            {"mine": {"playlists": "a.jsonl"}},
+            r"evaluate\.sets\.mine\.manifest is ''; it must be text that is a path or URL",
+        ),
         ({"mine": {"manifest": "a.csv", "clips": 3}}, "unknown key 'evaluate.sets.mine.clips'"),
     ):
         (tmp_path / "params.yaml").write_text(yaml.safe_dump({"evaluate": {"sets": sets}}))
