@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# pymilvus's query_iterator over VARCHAR keys that hold a quote or a backslash.
+# pymilvus's query_iterator ends with a syntax error over VARCHAR keys that hold a quote or a backslash.
 #
-# Guess: an iterator gives every row whatever the keys hold, since the caller writes no filter.
-# Seen: it makes the next batch's filter by pasting the last key of the batch between quotes, as it is. A key with a
-#       quote at the end of a batch ends the walk with a syntax error, and so does one with a backslash, unless what
-#       follows it is an escape: then the walk begins again at another key. (A filter of one's own, `key > "..."` with
-#       both characters escaped and the options iterator and reduce_stop_for_best of query, walks over all.)
-# Versions: pymilvus 3.0.2, milvus-lite 3.2.2, Python 3.11, 30 November 2026.
+# Guess:  an iterator gives every row whatever the keys hold, since the caller writes no filter.
+# Seen:   it makes the next batch's filter by pasting the last key of the batch between quotes, as it is. A key with a
+#         quote at the end of a batch ends the walk with a syntax error, and so does one with a backslash. (A filter of
+#         one's own, `key > "..."` with both characters escaped and the options iterator and reduce_stop_for_best of
+#         query, walks over all.)
+# With:   pymilvus 3.0.2, milvus-lite 3.2.2, Python 3.11 (30 November 2026)
+# Ours:   serving/pages.py walks by a filter of its own.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-sed -n '2,9s/^# \{0,1\}//p' "$0"
+sed -n '2,10s/^# \{0,1\}//p' "$0"
 "${PYTHON:-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install -q pymilvus==3.0.2 milvus-lite==3.2.2
 cd "$folder"
