@@ -99,7 +99,10 @@ def test_mistakes_are_told_in_a_sentence(lines):
     refused(mulan("text", "train", "no.jsonl", "--out", "x", home=lines), "cannot read the labels no.jsonl")
     refused(mulan("text", "train", "lines.txt", "--out", "x", home=lines), "lines.txt, line 1: expected")
     (lines / "tracks.jsonl").write_text('{"uri": "a.wav", "text": "calm"}\n')
-    refused(mulan("text", "report", "--manifest", "tracks.jsonl", home=lines), "run `mulan prepare --manifest tracks.jsonl` first")
+    refused(
+        mulan("text", "report", "--manifest", "tracks.jsonl", home=lines),
+        "run `mulan prepare --manifest tracks.jsonl` first",
+    )
     for command in ("label", "train", "judge", "report"):
         assert f"Example: mulan text {command}" in mulan("text", command, "--help", home=lines).stdout
 
