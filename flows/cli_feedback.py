@@ -13,8 +13,6 @@ from flows.reporting import AsJson, print_json
 from flows.settings import read_settings
 from flows.terminal import console
 from mulan_core.errors import UserError
-from serving.feedback import to_playlists
-from serving.query_log import read_query_log
 
 app = typer.Typer(help="The query log: what people asked, and what they chose of the answers.", no_args_is_help=True)
 
@@ -37,6 +35,9 @@ def export(
 
     Example: mulan feedback export queries.jsonl
     """
+    from serving.feedback import to_playlists  # their errors' FastAPI would cost each command half its start
+    from serving.query_log import read_query_log
+
     folder = log or read_settings().query_log
     if not folder.is_dir():
         raise UserError(f"there is no query log in {folder}; set serve.query_log to full and serve")
