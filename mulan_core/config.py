@@ -75,7 +75,9 @@ SetName = Annotated[
     str, Pattern(rf"(?!(own|demo)\Z){SET_NAME.pattern}", "of letters, digits and _ . - (not own, not demo)")
 ]
 SpaceKey = Annotated[str, Pattern(r"(model|train)\.(?!(steps|seed)\Z).+", "that is a key of train or model")]
-Origin = Annotated[str, Pattern(r"https?://[^/\sA-Z]+", "that is a site without a path, such as https://radio.example")]
+Origin = Annotated[
+    str, Pattern(r"https?://[^/\sA-Z*]+", "that is a site without a path, such as https://radio.example")
+]
 
 
 @dataclass(frozen=True, kw_only=True)

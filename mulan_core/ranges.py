@@ -23,6 +23,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no text of a configuration holds, lone surrogates among them."""
 
 _NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
+_YES_OR_NO = {"yes": True, "on": True, "true": True, 1: True, "no": False, "off": False, "false": False, 0: False}
 _SHOW = reprlib.Repr()
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxtuple, _SHOW.maxstring, _SHOW.maxother = 2, 4, 4, 60, 60
 
@@ -191,7 +192,7 @@ def fit(hint: Any, value: Any, key: str, *, build: Callable[[type, Any], Any] | 
         fitted = _UnfitError
     if fitted is not _UnfitError and all(rule.allows(fitted) for rule in rules):
         return fitted
-    raise FieldError(key, f"is {show(value)}; it must be {describe(hint)}{_offer(kind, value)}")
+    raise FieldError(key, f"is {show(value)}; it must be {describe(hint)}{_offer(hint, value)}")
 
 
 def describe(hint: Any) -> str:
@@ -268,7 +269,7 @@ def _fit_key(hint: Any, name: Any, key: str) -> Any:
     try:
         return fit(hint, name, key)
     except FieldError as error:
-        raise FieldError(key, f"has the key {show(name)}; it must be {describe(hint)}{_offer(str, name)}") from error
+        raise FieldError(key, f"has the key {show(name)}; it must be {describe(hint)}{_offer(hint, name)}") from error
 
 
 def _fit_scalar(kind: Any, value: Any, key: str) -> Any:
@@ -294,25 +295,29 @@ def _fit_scalar(kind: Any, value: Any, key: str) -> Any:
     raise _UnfitError
 
 
-def _offer(kind: Any, value: Any) -> str:
-    """The right spelling, where the slip is a known one."""
-    spelling = None
+def _offer(hint: Any, value: Any) -> str:
+    """The right spelling, where the slip is a known one and what was meant would be taken."""
+    kind, meant, spelling = kind_of(hint), None, None
     if kind in (int, float):
         spelling = _number_meant(value, whole=kind is int)
-    elif kind is bool and isinstance(value, str):
-        spelling = {"yes": "true", "on": "true", "true": "true"}.get(value.lower())
-        spelling = spelling or {"no": "false", "off": "false", "false": "false"}.get(value.lower())
-    elif kind is bool and value in (0, 1):
-        spelling = str(bool(value)).lower()
+        meant = kind(spelling.split()[0]) if spelling else None
+    elif kind is bool and isinstance(value, (str, int, float)):
+        meant = _YES_OR_NO.get(value.lower() if isinstance(value, str) else value)
+        spelling = show(meant)
     elif typing.get_origin(kind) is Literal and isinstance(value, bool):
         # A reader of YAML 1.1, such as Ray Serve's of a RayService, takes these words for true and false.
-        meant = [word for word in (("on", "yes") if value else ("off", "no")) if word in typing.get_args(kind)]
-        spelling = f"'{meant[0]}' in quotes" if meant else None
+        meant = next((word for word in typing.get_args(kind) if _YES_OR_NO.get(word) is value), None)
+        spelling = f"'{meant}' in quotes"
     elif kind is str and isinstance(value, (bool, int, float)):
-        spelling = f"'{show(value)}' in quotes"
+        meant = show(value)
+        spelling = f"'{meant}' in quotes"
     elif typing.get_origin(kind) is tuple and not isinstance(value, (list, tuple, Mapping)) and value is not None:
+        meant = [value]
         spelling = f"[{value if isinstance(value, (int, float)) else show(value)}]"
-    return f"; write {spelling}" if spelling else ""
+    try:
+        return f"; write {spelling}" if meant is not None and fit(hint, meant, "") is not None else ""
+    except FieldError:
+        return ""
 
 
 def _number_meant(value: Any, *, whole: bool) -> str | None:

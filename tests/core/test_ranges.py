@@ -16,7 +16,8 @@ import mulan_core.config
 from mulan_core.config import Config, ServeConfig, SetConfig, TrainConfig, TuneRange, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.fields import Section, hints_of
-from mulan_core.ranges import Range, describe, fit, kind_of, rules_of
+from mulan_core.ranges import FieldError, Range, describe, fit, kind_of, rules_of
+from mulan_core.yaml_file import parse_yaml
 
 SECTIONS = [kind for kind in vars(mulan_core.config).values() if isinstance(kind, type) and issubclass(kind, Section)]
 SECTIONS = [kind for kind in SECTIONS if kind is not Section]
@@ -120,7 +121,7 @@ def test_what_is_of_no_type_is_refused(kind, name):
     ("values", "sentence"),
     [
         ({"train": {"audio_lr": -1}}, "train.audio_lr is -1; it must be a number above 0 and at most 1"),
-        ({"train": {"audio_lr": "1_000"}}, "above 0 and at most 1; write 1000"),
+        ({"train": {"audio_lr": "0x1"}}, "above 0 and at most 1; write 1"),
         (
             {"train": {"steps": "1_000"}},
             "train.steps is '1_000'; it must be a whole number from 1 to 1000000000; write 1000",
@@ -171,6 +172,8 @@ def test_what_is_of_no_type_is_refused(kind, name):
         ({"tune": {"space": {"train.steps": {"low": 1, "high": 9}}}}, "tune.space has the key 'train.steps'"),
         ({"serve": {"autoscaling": {"replicas": 1}}}, "serve.autoscaling has the key 'replicas'"),
         ({"serve": {"autoscaling": {"min_replicas": 3, "max_replicas": 2}}}, "serve.autoscaling.max_replicas is 2"),
+        ({"serve": {"cors_origins": ["*"]}}, "serve.cors_origins[0] is '*'; it must be text that is a site"),
+        ({"serve": {"cors_origins": ["https://*.example"]}}, "serve.cors_origins[0] is 'https://*.example'"),
         ({"serve": {"cors_origins": ["https://a.example/"]}}, "serve.cors_origins[0] is 'https://a.example/'"),
         ({"train": {"num_workers": 0}}, "train.num_workers is 0; it must be a whole number from 1 to 10000"),
         ({"train": None}, "train is null; it must be keys and values"),
@@ -183,6 +186,21 @@ def test_what_is_of_no_type_is_refused(kind, name):
 )
 def test_a_slip_is_told_with_what_to_write(values, sentence):
     assert sentence in refused(lambda: from_mapping(Config, values))
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=lambda v: getattr(v, "__name__", v))
+def test_nothing_is_offered_that_would_be_refused(kind, name):
+    """Whatever comes after "write" is taken, where the slip is out of range as well."""
+    hint = hints_of(kind)[name]
+    if dataclasses.is_dataclass(kind_of(hint)):
+        return
+    for value in ("1_000", "-1_000", "0b101", "150%", "1e-4", 1000.0, -2.0, "yes", 0, True, "*", "", " ", 10**9, 7.5):
+        try:
+            fit(hint, value, name)
+        except FieldError as error:
+            offered = str(error).partition("; write ")[2].removesuffix(" in quotes").removesuffix(" without quotes")
+            if offered:
+                fit(hint, parse_yaml(offered, "offered"), name)
 
 
 def test_numbers_of_numpy_and_lists_are_taken_in_python():
