@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from mulan_core.data.names import MAX_BYTES, MAX_LABELS, why_misnamed
+from mulan_core.data.names import MAX_BYTES, labels_of, why_misnamed
 from serving.filters import TrackFilter
 from serving.ranking import MAX_DEPTH
 
@@ -122,13 +122,7 @@ class NewTrack(_Request):
     @field_validator("labels")
     @classmethod
     def _labelled(cls, labels: list[str]) -> list[str]:
-        labels = [label for label in labels if label]
-        refused = next((told for label in labels if (told := why_misnamed("labels", label))), None)
-        if len(labels) > MAX_LABELS:
-            refused = f"a track may carry {MAX_LABELS} labels, this one has {len(labels)}"
-        if refused:
-            raise ValueError(refused)
-        return labels
+        return labels_of(labels)
 
 
 class EmbedRequest(_Request):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 MAX_BYTES = {"track_id": 512, "title": 2_048, "artist": 1_024, "dataset": 256, "labels": 512}
 """Field -> the most bytes of UTF-8 that a name of it may have; of ``labels`` each one."""
@@ -17,6 +18,13 @@ MAX_LABELS = 256
 
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, line and paragraph separators, halves of surrogate pairs: nobody can see or type them."""
+
+
+_UNSEEN = re.compile(
+    "[\\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
+)
+"""Blanks, and what Unicode calls default-ignorable: beside letters they shape or join them, alone nothing is seen."""
 
 
 def why_unwritable(value: str) -> str | None:
@@ -39,6 +47,8 @@ def why_misnamed(field: str, value: str) -> str | None:
         return unwritable
     if value != value.strip():
         return f"{_shown(value)} has blanks at its edges; remove them"
+    if _UNSEEN.fullmatch(value):
+        return f"{ascii(value)[:80]} holds nothing that can be seen; write it in letters"
     num_bytes, most = len(value.encode()), MAX_BYTES[field]
     if num_bytes > most:
         return f"{_shown(value)} has {num_bytes:,} bytes; at most {most:,} are taken"
@@ -52,7 +62,26 @@ def clean_name(field: str, value: str) -> str:
     ('Intro (live)', '')
     """
     text = " ".join(part for piece in _UNWRITABLE.split(value) if (part := piece.strip()))
-    return text.encode()[: MAX_BYTES[field]].decode(errors="ignore").strip()
+    text = text.encode()[: MAX_BYTES[field]].decode(errors="ignore").strip()
+    return "" if _UNSEEN.fullmatch(text) else text
+
+
+def labels_of(values: Iterable[str]) -> list[str]:
+    """The labels of a track as they are kept: each once, in the order in which they first came, without empty ones.
+
+    Raises:
+        ValueError: with the reason, if one may not be, or there are too many.
+
+    >>> labels_of(["genre:Jazz", "calm", "", "genre:Jazz"])
+    ['genre:Jazz', 'calm']
+    """
+    labels = list(dict.fromkeys(value for value in values if value))
+    refused = next((told for label in labels if (told := why_misnamed("labels", label))), None)
+    if len(labels) > MAX_LABELS:
+        refused = f"a track may carry {MAX_LABELS} labels, this one has {len(labels)}"
+    if refused:
+        raise ValueError(refused)
+    return labels
 
 
 def same_but_typed_otherwise(value: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mulan_core.config import SOURCES
 from mulan_core.data.folder import read_folder
-from mulan_core.data.names import MAX_LABELS, clean_name, why_misnamed
+from mulan_core.data.names import clean_name, labels_of, why_misnamed
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
 from mulan_core.data.uris import is_folder, root_of, why_refused
 from mulan_core.errors import UserError
@@ -347,14 +347,10 @@ def _name(row: Mapping[str, Any], name: str) -> str | None:
 
 
 def _labels(row: Mapping[str, Any]) -> list[str]:
-    labels = _strings(row, "labels")
-    if len(labels) > MAX_LABELS:
-        raise _RowError(f"column 'labels': a track may carry {MAX_LABELS} labels, this one has {len(labels)}")
-    for label in labels:
-        refused = why_misnamed("labels", label)
-        if refused:
-            raise _RowError(f"column 'labels': {refused}")
-    return labels
+    try:
+        return labels_of(_strings(row, "labels"))
+    except ValueError as error:
+        raise _RowError(f"column 'labels': {error}") from error
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:

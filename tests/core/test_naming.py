@@ -92,7 +92,8 @@ def test_what_the_rule_takes_comes_out_as_it_went_in_and_the_rest_is_told(tmp_pa
         assert f"{sum(bad)} bad rows of {len(ids)}" in str(error.value) or sum(bad) == 1
         return
     read = read_manifest(path).to_pylist()
-    assert [{key: row[key] for key in rows[0]} for row in read] == rows
+    once = {"labels": list(dict.fromkeys(names))}
+    assert [{key: row[key] for key in rows[0]} for row in read] == [row | once for row in rows]
 
 
 @pytest.mark.parametrize("field", MAX_BYTES)
@@ -124,7 +125,11 @@ def test_the_rule(field):
         ("artist", " Ann", "column 'artist': ' Ann' has blanks at its edges"),
         ("artist", 1975, "column 'artist': expected text, got 1975"),
         ("labels", ["x", "genre:Jazz\u3000"], "column 'labels': 'genre:Jazz\\u3000' has blanks"),
-        ("labels", ["x"] * (MAX_LABELS + 1), "column 'labels': a track may carry 256 labels, this one has 257"),
+        (
+            "labels",
+            [f"{i}" for i in range(MAX_LABELS + 1)],
+            "column 'labels': a track may carry 256 labels, this one has 257",
+        ),
         ("dataset", "d" * 257, "column 'dataset': "),
     ],
 )
@@ -204,3 +209,36 @@ def test_an_import_cleans_names_and_refuses_a_broken_id(tmp_path):
     assert (row["title"], row["artist"], row["labels"]) == ("One Two", None, ["a", "b" * 512])
     with pytest.raises(UserError, match=r"track 1 of A Set in .*: its id 'set:1/audio' ends in /audio"):
         import_tracks(dataset(track_id="set:1/audio"), tmp_path, str(tmp_path))
+
+
+UNSEEN = st.text(
+    st.sampled_from(
+        "\u200b\u200c\u200d\u200e\u200f\u2060\u2063\ufeff\u00ad\u034f\u061c"
+        "\u115f\u3164\uffa0\u180e\ufe0f\U000e0041 \xa0\u2800"
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None)
+@given(
+    field=st.sampled_from(sorted(MAX_BYTES)),
+    unseen=UNSEEN,
+    letters=st.sampled_from(["a", "é", "日", "👩", "\u0301", "7", "."]),
+)
+def test_a_name_shows_something(field, unseen, letters):
+    """What cannot be seen names nothing alone, and is a part of a name beside what can be."""
+    refused = why_misnamed(field, unseen)
+    assert refused and ("nothing that can be seen" in refused or "blanks at its edges" in refused)
+    assert clean_name(field, unseen) == ""
+    if field != "track_id" or letters != ".":
+        name = f"{letters}{unseen}{letters}"
+        assert why_misnamed(field, name) is None and clean_name(field, name) == name
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_given_twice_are_kept_once(tmp_path, kind):
+    labels = ["calm", "genre:Jazz", "calm", *["genre:Jazz"] * MAX_LABELS, "a"]
+    path = written(tmp_path, kind, [{"uri": "a.wav", "labels": labels}])
+    assert read_manifest(path)["labels"].to_pylist() == [["calm", "genre:Jazz", "a"]]

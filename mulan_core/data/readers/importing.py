@@ -169,7 +169,7 @@ def _row(track: Track, uri: str, dataset: Dataset) -> dict[str, Any]:
         "dataset": dataset.name,
         "title": clean_name("title", track.title or "") or None,
         "texts": texts,
-        "labels": [label for name in track.labels if (label := clean_name("labels", name))][:MAX_LABELS],
+        "labels": list(dict.fromkeys(filter(None, (clean_name("labels", name) for name in track.labels))))[:MAX_LABELS],
         "license": track.license or dataset.license,
         "artist": clean_name("artist", track.artist or "") or None,
     }
