@@ -23,6 +23,11 @@ from serving.prefix import announced_prefix
 
 OPEN_PATHS = ("", "/livez", "/readyz", "/docs", "/openapi.json")
 CLOSED = "API keys cannot be checked now, so nobody gets in; the endpoint's operator finds the reason in its log"
+ONCE = (
+    *("host", "origin", "sec-fetch-site", "authorization"),
+    *("content-type", "content-length", "idempotency-key"),
+)
+"""Headers that decide who asks and what is done: with two of one, a proxy may go by another than we do."""
 _MAX_BUCKETS = 10_000
 _SHOWN = 100
 """Characters of a caller's header that an error repeats."""
@@ -40,6 +45,17 @@ def scope_needed(method: str, path: str) -> Scope | None:
     if method == "DELETE" or (method == "POST" and bare == "/v1/tracks"):
         return "write"
     return "read"
+
+
+def check_lines(headers: Headers) -> None:
+    """Of the headers in ``ONCE`` each comes once at most (RFC 9112, section 3.2, says so of Host).
+
+    Raises:
+        ApiError: 400 where one comes twice.
+    """
+    twice = next((name for name in ONCE if len(headers.getlist(name)) > 1), None)
+    if twice:
+        raise ApiError(400, f"the header {twice.title()} comes more than once; send it once")
 
 
 @dataclass

@@ -12,8 +12,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
@@ -26,8 +24,10 @@ from serving.document import SERVERS, describe_all, operation_id
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
 from serving.keys import KeyFile
 from serving.limits import Admission
+from serving.media import PageFiles
 from serving.methods import Methods, forgive_slashes
 from serving.middleware import Guard
+from serving.origins import Cors
 from serving.prefix import Prefix
 from serving.queries import query_routes
 from serving.query_log import QueryLog
@@ -92,9 +92,9 @@ def create_api(
     api.add_middleware(Admission, access=access, metrics=service.metrics, config=config)
     if config.cors_origins:
         api.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=config.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Idempotency-Key"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", *REPLAYED],
         )
@@ -149,7 +149,7 @@ def _probes(service: Service, access: Access) -> APIRouter:
 def _add_pages(api: FastAPI) -> None:
     for path, name in (("/", "index.html"), ("/docs", "docs.html")):
         api.add_route(path, _page(name), include_in_schema=False)
-    api.mount("/page", StaticFiles(directory=PAGE))
+    api.mount("/page", PageFiles(directory=PAGE))
 
 
 def _page(name: str) -> Callable[[Request], Awaitable[Response]]:

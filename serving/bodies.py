@@ -12,6 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serving.errors import ApiError, invalid
 
@@ -34,13 +35,21 @@ async def read_upload(request: Request) -> tuple[bytes, dict[str, Any]]:
     """The bytes of the file field ``audio`` and the other fields.
 
     Raises:
-        ApiError: 422 if there is no such file, or another one, a field comes twice, or text is not UTF-8.
+        ApiError: 400 if the body is no form or ends early; 415 for a charset other than UTF-8; 422 if there is no such
+            file, a field comes twice, or text is not UTF-8.
     """
     _, kind = parse_options_header(request.headers.get("content-type"))
     charset = kind.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in ("utf-8", "utf8", "us-ascii"):
         raise ApiError(415, f"send the form's text as UTF-8, not {charset[:40]!r}")
-    async with request.form(max_files=1, max_fields=8) as form:
+    parser = _Form(request.headers, request.stream(), max_files=1, max_fields=8)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise ApiError(400, error.message) from error
+    try:
+        if not parser.is_whole:
+            raise ApiError(400, "the form ends early, before its last boundary; send all of it")
         audio = form.get("audio")
         if not isinstance(audio, UploadFile):
             raise ApiError(422, "audio: send the file in a form field named audio")
@@ -48,6 +57,27 @@ async def read_upload(request: Request) -> tuple[bytes, dict[str, Any]]:
         if len(fields) + 1 < len(form.multi_items()):
             raise ApiError(422, "a field of the form comes twice; send each once")
         return await audio.read(), fields
+    finally:
+        await form.close()
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser, which by itself takes half a form for all of it, and what is not UTF-8 for Latin-1."""
+
+    is_whole = False
+    """The last boundary has come."""
+
+    def on_part_end(self) -> None:
+        part = self._current_part
+        if part.file is None:
+            try:
+                part.data.decode(self._charset)
+            except UnicodeDecodeError as error:
+                raise ApiError(422, f"{part.field_name}: its bytes are not UTF-8 text; send it as UTF-8") from error
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        self.is_whole = True
 
 
 def parse_json(model: type[M], body: bytes) -> M:

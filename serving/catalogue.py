@@ -11,9 +11,9 @@ from serving import schemas
 from serving.answers import ERRORS, answer, name_of, timing_of
 from serving.bodies import is_json, parse_values, read_upload, upload_body, with_json
 from serving.errors import ApiError
-from serving.media import AudioFile, locate_media
+from serving.media import SentFile, locate_media
 from serving.query_log import QueryLog
-from serving.repeats import Answers, IdempotencyKey, Turn, answer_once, hash_of
+from serving.repeats import Answers, IdempotencyKey, Turn, alone_at, answer_once, hash_of
 from serving.service import Service
 
 _TEXT = {"type": "string"}
@@ -60,7 +60,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
     async def play_track(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
         path, kind = locate_media(track, service.media_root, service.here)
-        return AudioFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+        return SentFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.get(
         "/v1/tracks/{track_id:path}",
@@ -86,8 +86,9 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
         audio_D, windows = await service.encode_windows(audio, timing)
 
         async def write(turn: Turn) -> Response:
-            replaced = await turn.know("was_there", lambda: service.has(asked.track_id, timing))
-            track = await service.add(asked.model_dump(), audio_D, windows, timing)
+            async with alone_at(answers, asked.track_id):
+                replaced = await turn.know("was_there", lambda: service.has(asked.track_id, timing))
+                track = await service.add(asked.model_dump(), audio_D, windows, timing)
             return answer(service, request, {"track": track, "replaced": replaced})
 
         content = hash_of(audio, asked.model_dump())
@@ -102,9 +103,10 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
         timing = timing_of(request)
 
         async def write(turn: Turn) -> Response:
-            was_there = await turn.know("was_there", lambda: service.has(track_id, timing))
-            if not was_there or not (await service.delete(track_id, timing) or turn.is_again):
-                raise ApiError(404, f"there is no track {track_id}")
+            async with alone_at(answers, track_id):
+                was_there = await turn.know("was_there", lambda: service.has(track_id, timing))
+                if not was_there or not (await service.delete(track_id, timing) or turn.is_again):
+                    raise ApiError(404, f"there is no track {track_id}")
             return answer(service, request, {"deleted": track_id})
 
         return await answer_once(request, answers, write, key=idempotency_key)

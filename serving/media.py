@@ -13,7 +13,7 @@ from pathlib import Path
 from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
-from starlette.staticfiles import NotModifiedResponse
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from serving.errors import ApiError
@@ -53,7 +53,7 @@ def locate_media(track: Track, media_root: Path | None, here: Callable[[str], st
     raise ApiError(404, f"there is no audio of track {track.track_id} on this machine")
 
 
-class AudioFile(FileResponse):
+class SentFile(FileResponse):
     """A file, or the parts of it that ``Range`` asks for (RFC 9110, sections 13 and 14).
 
     Starlette's own answer refuses what the RFC would have ignored (other units, ranges that cannot be read) and the
@@ -85,6 +85,16 @@ class AudioFile(FileResponse):
         if ranges is None:
             raise ApiError(416, "the file has no such part", headers={"Content-Range": f"bytes */{file_size}"})
         return ranges
+
+
+class PageFiles(StaticFiles):
+    """The files of a folder, sent as all others are."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> SentFile:
+        """One of them."""
+        return SentFile(full_path, status_code=status_code, stat_result=stat_result)
 
 
 def satisfiable_ranges(text: str, size: int) -> list[tuple[int, int]] | None:

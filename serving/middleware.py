@@ -15,7 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import answer, internal
+from serving.access import check_lines
+from serving.errors import ApiError, answer, internal
 from serving.metrics import HUNG_UP, Metrics
 from serving.records import Record, Recorder
 from serving.timing import Timing
@@ -43,14 +44,14 @@ class _Fate:
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware; it refuses WebSockets, and requests that say twice what may be said once.
 
     Args:
         app: all other layers, and the API.
         metrics: where requests are counted.
         recorders: told of every answer: the log, traces.
         cors: pages of other sites may read answers.
-        names_requests: put the request's name on the answer. Ray Serve's proxy does so itself.
+        names_requests: put the request's name on the answer. Ray Serve's proxy does so itself, but for WebSockets.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or note that nobody waits for the answer any more."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if is_socket := scope["type"] == "websocket":
+            scope, send = _as_request(scope, send)
         began = time.time_ns()
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
@@ -82,7 +85,8 @@ class Guard:
                 return
             if message["type"] == "http.response.start":
                 fate.status = message["status"]
-                self._complete(request_id, MutableHeaders(scope=message))
+                named = request_id if self._names_requests or is_socket else None
+                self._complete(named, MutableHeaders(scope=message))
             # Noted before it is sent: servers wake whoever listens for a hang-up as soon as the answer is out.
             fate.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
             try:
@@ -92,6 +96,9 @@ class Guard:
                 raise
 
         try:
+            if is_socket:
+                raise ApiError(400, "there are no WebSockets here; ask by plain HTTP requests")
+            check_lines(headers)
             await self._app(scope, receive_and_note, send_and_note)
             if not (fate.status or fate.has_left):
                 raise RuntimeError("nothing has answered")
@@ -102,7 +109,7 @@ class Guard:
             fate.has_left = True
         except Exception as error:
             if not fate.has_left:
-                told = internal(error, request_id)
+                told = error if isinstance(error, ApiError) else internal(error, request_id)
                 state["error_code"] = told.code
                 if not fate.status:
                     await answer(told, request_id)(scope, receive, send_and_note)
@@ -135,10 +142,23 @@ class Guard:
         for recorder in self._recorders:
             recorder(record)
 
-    def _complete(self, request_id: str, headers: MutableHeaders) -> None:
+    def _complete(self, request_id: str | None, headers: MutableHeaders) -> None:
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
         if self._cors:  # whose pages may read is said by the CORS headers then
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-        if self._names_requests:
+        if request_id:
             headers["X-Request-ID"] = request_id
+
+
+def _as_request(scope: Scope, send: Send) -> tuple[Scope, Send]:
+    """The opening of a WebSocket as the GET that it is on the wire; its answer is a refusal."""
+    can_tell = "websocket.http.response" in scope.get("extensions", {})
+
+    async def refuse(message: Message) -> None:
+        if can_tell:
+            await send({**message, "type": f"websocket.{message['type']}"})
+        elif message["type"] == "http.response.start":  # a server that cannot pass on why
+            await send({"type": "websocket.close", "code": 1008})
+
+    return {**scope, "type": "http", "method": "GET"}, refuse

@@ -6,8 +6,35 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from serving.errors import ApiError
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTHORITY = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s\\]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, whose refusals of what a browser asks beforehand offer nothing and have the one shape of errors."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to OPTIONS.
+
+        Raises:
+            ApiError: 403 for a site, a method or a header that is refused later.
+        """
+        allowed = super().preflight_response(request_headers)
+        if allowed.status_code == 200:
+            return allowed
+        if not self.is_allowed_origin(request_headers["origin"]):
+            raise ApiError(403, "pages of this site may not ask; see serve.cors_origins")
+        raise ApiError(
+            403,
+            f"pages of other sites may ask with {', '.join(self.allow_methods)} and send, beside what browsers allow, "
+            f"the headers {', '.join(self.allow_headers)}",
+        )
 
 
 @dataclass(frozen=True)

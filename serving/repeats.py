@@ -11,18 +11,19 @@ noted before anything is changed, so that the next try says ``replaced`` as the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
 from fastapi import Header, Request
 from fastapi.responses import Response
 
-from serving.errors import ApiError
+from serving.errors import ApiError, StoreUnavailableError
 
 KEEP_S = 600.0
 LEASE_S = 15.0
@@ -161,6 +162,21 @@ class Turn:
             if self._answers is not None:
                 await self._answers.note(self._key, self._known)
         return bool(self._known[name])
+
+
+@contextlib.asynccontextmanager
+async def alone_at(answers: Answers, track_id: str) -> AsyncIterator[None]:
+    """Write one track at a time, over all replicas, so that each write finds what the one before it left.
+
+    Of several deletes of a track that come at once, one deletes it; of several adds one is the first.
+    """
+    name = json.dumps(["write", track_id])
+    await answers.claim(name, "")  # waits while another one writes
+    try:
+        yield
+    finally:
+        with contextlib.suppress(StoreUnavailableError):  # the write is done; its lease ends by itself
+            await answers.give_up(name)
 
 
 def hash_of(audio: bytes, fields: dict[str, Any]) -> str:

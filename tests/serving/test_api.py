@@ -56,7 +56,7 @@ def nearest(catalogue, query_D, passes=lambda row: True):
 def check_error(response, status, code, words=""):
     """The one shape, under the name that Ray Serve gave the request."""
     check_shape(response, status, code, words)
-    assert response.json()["error"]["request_id"] == response.headers["x-request-id"]
+    assert response.headers.get_list("x-request-id") == [response.json()["error"]["request_id"]], "once"
 
 
 def test_search_by_text_is_exact_search(client, catalogue, encode, release):
@@ -283,6 +283,18 @@ def test_a_caller_may_name_the_request(client):
     response = client.get("/v1/tracks/nobody", headers={"X-Request-ID": "my-request-7"})
     check_error(response, 404, "not_found")
     assert response.json()["error"]["request_id"] == "my-request-7"
+    for path in ("/", "/livez", "/page/app.js", "/v1/release", "/v1/tracks/song-1/audio"):
+        for named in ({}, {"X-Request-ID": "mine"}):
+            names = client.get(path, headers=named).headers.get_list("x-request-id")
+            assert len(names) == 1 and (not named or names == ["mine"]), path
+
+
+def test_a_websocket_is_refused_through_ray(client):
+    """Ray's proxy names no answers to these, so we do."""
+    asks = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    refused = client.get("/v1/search", headers=asks | {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_request")
+    assert refused.headers.get_list("x-request-id") == [refused.json()["error"]["request_id"]]
 
 
 def test_too_many_requests_are_told_so_in_json(endpoint):

@@ -154,7 +154,7 @@ def test_an_answer_that_breaks_in_the_middle_is_cut_off_and_counted(service, cat
         await send({"type": "http.response.body", "body": b"begin", "more_body": True})
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(serving.media.AudioFile, "__call__", broken)
+    monkeypatch.setattr(serving.media.SentFile, "__call__", broken)
     with served(service) as client:
         with pytest.raises(httpx.RemoteProtocolError):
             client.get(f"/v1/tracks/{quote(next(iter(catalogue.rows)))}/audio")

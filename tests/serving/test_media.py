@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from serving_fixtures import check_error
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from serving.errors import install_handlers
-from serving.media import MAX_RANGES, AudioFile, satisfiable_ranges
+from serving.media import MAX_RANGES, PageFiles, SentFile, satisfiable_ranges
 
 DATA = bytes(range(256)) * 4 + b"end"  # 1,027 bytes
 NUMBERS = st.integers(0, 1_100) | st.sampled_from([0, 1, 1_026, 1_027, 1_028, 10**12, 10**40])
@@ -102,9 +102,10 @@ def player(tmp_path_factory):
         os.utime(folder / name, (1_700_000_000.5, 1_700_000_000.5))
 
     async def play(request):
-        return AudioFile(folder / request.path_params["name"], media_type="audio/wav")
+        return SentFile(folder / request.path_params["name"], media_type="audio/wav")
 
-    application = Starlette(routes=[Route("/{name}", play, methods=["GET", "HEAD"])])
+    page = Mount("/page", PageFiles(directory=folder))
+    application = Starlette(routes=[page, Route("/{name}", play, methods=["GET", "HEAD"])])
     install_handlers(application)
     return TestClient(application)
 
@@ -152,6 +153,28 @@ def test_the_file_is_sent_in_the_parts_that_were_asked_for(player, header):
         assert (len(got) == 1) is (not answer.headers["content-type"].startswith("multipart/"))
     head = player.head("/song", headers={"Range": header.encode("latin-1")})
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(DATA))), "Range is for GET alone"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(
+            {"Range": text}
+            for text in ("bytes=0-9", "bytes=0-4,10-14", "bytes=99999-", "lines=1", "bytes=x", "bytes=9-2")
+        ),
+        *({"If-Match": '"x"'}, {"If-None-Match": "*"}, {"If-Modified-Since": formatdate(usegmt=True)}, {}),
+    ],
+)
+def test_files_of_a_page_are_sent_as_audio_is(player, headers):
+    for ask in (player.get, player.head):
+        page, audio = ask("/page/song", headers=headers), ask("/song", headers=headers)
+        assert page.status_code == audio.status_code
+        if page.status_code >= 400 and ask == player.get:
+            check_error(page, audio.status_code, audio.json()["error"]["code"])
+        for name in ("content-range", "etag", "last-modified", "content-length"):
+            assert "multipart" in page.headers.get("content-type", "") or page.headers.get(name) == audio.headers.get(
+                name
+            )
 
 
 def test_two_lines_of_range_are_no_range(player):

@@ -1,6 +1,9 @@
 """HEAD beside every GET, the methods that an address takes, one slash too many: over a plain server of this process."""
 
+import asyncio
+import logging
 import re
+import socket
 
 import httpx
 import pytest
@@ -115,3 +118,56 @@ def test_no_key_no_redirect(guarded):
     check_error(client.get("/v1/map/"), 401, "unauthorized")
     assert client.get("/v1/map/", headers=key).status_code == 307
     assert client.get("/docs/").status_code == client.get("/livez/").status_code == 307
+
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+UPGRADE |= {"Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="}
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/search", "/page/app.js", "/v1/nothing"])
+def test_a_websocket_is_refused_counted_and_logged(bare, caplog, path):
+    def count():
+        return metric(bare.get("/metrics").text, "mulan_requests_total", route="other", method="GET", status="400")
+
+    before = count()
+    with caplog.at_level(logging.INFO, "mulan"):
+        for headers in (UPGRADE, UPGRADE | {"X-Request-ID": "mine"}):
+            refused = bare.get(path, headers=headers)
+            check_error(refused, 400, "bad_request", "no WebSockets here; ask by plain HTTP")
+            name = refused.json()["error"]["request_id"]
+            assert refused.headers.get_list("x-request-id") == [name] != ["none"]
+            assert refused.headers["x-content-type-options"] == "nosniff"
+            lines = [
+                record.fields for record in caplog.records if getattr(record, "fields", {}).get("request_id") == name
+            ]
+            assert [(line["status"], line["error"]) for line in lines] == [(400, "bad_request")]
+    assert name == "mine" and count() == before + 2
+
+
+def test_a_server_that_cannot_say_why_closes_the_websocket(service):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/", "raw_path": b"/", "query_string": b"", "headers": [], "subprotocols": []}
+    asyncio.run(create_api(service, SERVE)(scope, None, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(
+    "name", ["Host", "Origin", "Sec-Fetch-Site", "Authorization", "Content-Type", "Idempotency-Key", "HOST"]
+)
+def test_a_header_that_decides_something_comes_once(bare, name):
+    """Two lines, equal or not, before the address is looked at; as raw bytes, since clients join or drop them."""
+    host = f"{bare.base_url.host}:{bare.base_url.port}"
+    for method, path in (("GET", "/"), ("GET", "/livez"), ("POST", "/v1/search"), ("DELETE", "/v1/tracks/song-1")):
+        for second in ("x", host):
+            lines = [f"{method} {path} HTTP/1.1", *([] if name.lower() == "host" else [f"Host: {host}"])]
+            lines += [f"{name}: {host}", f"{name.lower()}: {second}", "Content-Length: 0", "Connection: close"]
+            with socket.create_connection((bare.base_url.host, bare.base_url.port), timeout=10) as connection:
+                connection.sendall("\r\n".join([*lines, "", ""]).encode())
+                answer = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+            assert answer.startswith("HTTP/1.1 400"), (method, path)
+            assert f"the header {name.title()} comes more than once; send it once" in answer and "request_id" in answer
+    assert bare.get("/v1/tracks/song-1").status_code == 200

@@ -220,3 +220,36 @@ def test_over_http_the_page_behind_a_bare_proxy_searches(bare, service):
     with run_bare(create_api(service, replace(SERVE, cors_origins=("https://radio.example",)))) as url:
         site = {"Origin": "https://radio.example", "Sec-Fetch-Site": "cross-site"}
         assert httpx.post(f"{url}/v1/search", json={"text": "a"}, headers=site).status_code == 200
+
+
+ASKED = [
+    ("POST", "content-type, idempotency-key"),
+    ("DELETE", "authorization"),
+    ("GET", "x-request-id"),
+    ("HEAD", None),
+]
+ASKED += [("PUT", None), ("PATCH", None), ("POST", "x-own"), ("QUERY", None)]
+
+
+@pytest.mark.slow
+def test_a_browser_is_offered_beforehand_what_then_works(service):
+    """What an answer to OPTIONS allows is done by the request that follows; what it refuses is told."""
+    listed = "https://radio.example"
+    with (
+        run_bare(create_api(service, replace(SERVE, cors_origins=(listed,)))) as url,
+        httpx.Client(base_url=url) as client,
+    ):
+        for origin, (method, headers) in itertools.product([listed, "https://evil.example", "null"], ASKED):
+            asks = {"Origin": origin, "Access-Control-Request-Method": method}
+            asks |= {"Access-Control-Request-Headers": headers} if headers else {}
+            path = "/v1/search" if method == "POST" else "/v1/tracks/nobody"
+            offered = client.options(path, headers=asks)
+            sent = {"Origin": origin} | dict.fromkeys((headers or "").split(", "), "application/json")
+            sent.pop("", None)
+            if offered.status_code == 200:
+                assert offered.headers["access-control-allow-origin"] == origin == listed
+                then = client.request(method, path, headers=sent, content=b"{}" if method == "POST" else None)
+                assert then.status_code in (404, 422) and then.headers["access-control-allow-origin"] == origin
+            else:
+                check_error(offered, 403, "forbidden", "serve.cors_origins" if origin != listed else "may ask with GET")
+                assert not [name for name in offered.headers if name.startswith("access-control-allow-")]

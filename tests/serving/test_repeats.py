@@ -1,6 +1,7 @@
 """Answers cut off on the wire: a retry reports what the first request did, and nothing is done twice."""
 
 import asyncio
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,28 @@ def test_who_comes_while_the_first_is_at_work_waits_for_it(endpoint, service, mo
     assert len(written) == 1
     assert [one.json() for one in answers] == [answers[0].json()] * 5
     assert sum("idempotency-replayed" in one.headers for one in answers) == 4
+
+
+def test_of_writes_at_once_each_finds_what_the_one_before_left(release, store, endpoint):
+    """Deletes and adds of one track through two replicas, with own keys or none: one is the first."""
+    shared = FirstAnswers()
+    services = [Service(release, store, media_root=None, max_audio_s=SERVE.max_audio_s) for _ in range(2)]
+    replicas = itertools.cycle([create_api(service, SERVE, answers=shared) for service in services])
+
+    async def next_one(scope, receive, send):
+        await next(replicas)(scope, receive, send)
+
+    with run_bare(next_one) as both, ThreadPoolExecutor(6) as pool:
+
+        def delete(n):
+            headers = {"Idempotency-Key": f"own {n}"} if n % 2 else {}
+            return httpx.delete(f"{both}/v1/tracks/x", headers=headers, timeout=30).status_code
+
+        for i in range(3):
+            send(endpoint, None)
+            assert sorted(pool.map(delete, range(10 * i, 10 * i + 6))) == [200, *[404] * 5]
+        added = list(pool.map(lambda _: send(both, None).json()["replaced"], range(4)))
+        assert sorted(added) == [False, True, True, True]
 
 
 @pytest.mark.parametrize("write, place", [("upsert", "before"), ("upsert", "after"), ("delete", "after")])

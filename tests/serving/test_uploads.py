@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from serving_fixtures import NUM_TRACKS, SERVE, check_error, ids, tone, wav
 
+from mulan_core.data.names import MAX_LABELS
 from serving.encoder import Encoder
 from serving.tracks import ADDED
 
@@ -195,7 +196,7 @@ def test_a_track_comes_and_goes(bare, catalogue, service, store):
         ({"track_id": "x" * 513}, "track_id: .*at most 512"),
         ({"track_id": "a\nb"}, "track_id: .*control characters"),
         ({"track_id": "x", "labels": "jazz"}, "labels: must be JSON"),
-        ({"track_id": "x", "labels": json.dumps(["l"] * 257)}, "labels: .*256 labels"),
+        ({"track_id": "x", "labels": json.dumps([f"l{i}" for i in range(257)])}, "labels: .*256 labels"),
         ({"track_id": "x", "media_path": "/etc/passwd"}, "media_path: .*not permitted"),
     ],
 )
@@ -210,3 +211,49 @@ def test_a_track_without_usable_audio_is_not_added(bare):
     check_error(bare.post("/v1/tracks", json={"track_id": "x"}), 415, "unsupported_media_type")
     over = b"x" * (SERVE.max_body_mb * 2**20)
     check_error(bare.post("/v1/tracks", files={"audio": over}, data={"track_id": "x"}), 413, "too_large")
+
+
+def form_of(*parts, boundary=b"x"):
+    """A form as bytes, of (head's end, content) each, without the last boundary."""
+    head = b"--" + boundary + b"\r\nContent-Disposition: form-data; name="
+    return b"".join(head + name + b"\r\n\r\n" + content + b"\r\n" for name, content in parts)
+
+
+def post_form(client, body, path="/v1/tracks", charset=""):
+    kind = f"multipart/form-data; boundary=x{charset}"
+    return client.post(path, content=body, headers={"Content-Type": kind})
+
+
+@pytest.mark.parametrize("raw", [b"\xe9", b"caf\xe9 bar", b"\xff\xfea\x00", b"\xed\xa0\x80", b"\xc3", b"\xf0\x9f\x8e"])
+def test_text_of_a_form_that_is_not_utf_8_is_refused_by_field(bare, raw):
+    audio = (b'"audio"; filename="caf\xe9.wav"', wav(tone(0, 0.6)))  # that name is read by nobody
+    places = [("/v1/tracks", name) for name in ("track_id", "title", "artist", "dataset", "labels")]
+    for path, name in [*places, ("/v1/search", "filter"), ("/v1/tag", "labels"), ("/v1/embed", "x")]:
+        body = form_of(audio, (f'"{name}"'.encode(), raw)) + b"--x--"
+        check_error(post_form(bare, body, path), 422, "invalid", f"^{name}: its bytes are not UTF-8 text; send it as")
+    declared = post_form(bare, form_of(audio, (b'"track_id"', "é".encode())) + b"--x--", charset="; charset=us-ascii")
+    check_error(declared, 422, "invalid", "^track_id: its bytes")
+    assert bare.get("/v1/release").json()["num_tracks"] == NUM_TRACKS
+
+
+def test_a_form_that_ends_early_is_told_so_wherever_it_is_cut(bare):
+    audio = (b'"audio"; filename="a.wav"', wav(tone(0, 0.6)))
+    whole = form_of((b'"track_id"', b"cut"), audio, (b'"title"', b"T")) + b"--x--"
+    for end in {0, 1, 3, 20, 60, 90, 95, 120, 170, 500, *range(len(whole) - 70, len(whole), 3), len(whole) - 1}:
+        check_error(post_form(bare, whole[:end]), 400, "bad_request", "the form ends early, before its last boundary")
+    assert bare.get("/v1/release").json()["num_tracks"] == NUM_TRACKS
+    for more in (b"", b"\r\n", b"\r\nand a word after it"):
+        assert post_form(bare, whole + more).status_code == 200
+    assert bare.delete("/v1/tracks/cut").status_code == 200
+
+
+def test_labels_given_twice_are_kept_once(bare, store, service):
+    labels = ["mood:Calm", "genre:Jazz", "", "mood:Calm", "calm", *["genre:Jazz"] * MAX_LABELS]
+    fields = {"track_id": "twice", "labels": json.dumps(labels)}
+    try:
+        added = bare.post("/v1/tracks", files={"audio": wav(tone(0, 0.6))}, data=fields)
+        assert added.json()["track"]["labels"] == ["mood:Calm", "genre:Jazz", "calm"]
+        kept, _ = store.get(["twice"], collection=service.release.collection)["twice"]
+        assert kept.labels == ("mood:Calm", "genre:Jazz", "calm")
+    finally:
+        bare.delete("/v1/tracks/twice")
