@@ -13,6 +13,8 @@ from xdist.scheduler import LoadScopeScheduling
 from flows.settings import read_settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+for shape in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(shape, None)  # the terminal of whoever runs the tests: what they print is a pipe's
 read_settings()  # quiet defaults, before Ray, Prefect and MLflow are imported
 torch.set_num_threads(1)
 
