@@ -10,7 +10,7 @@ FILES = ("dvc.yaml", "params.yaml", "constraints.txt", "configs")
 
 
 class BuildWithProjectFiles(build_py):
-    """Copies them to where ``flows/project.py`` looks outside a checkout."""
+    """Copies them to where ``flows/runtime/project.py`` looks outside a checkout."""
 
     def run(self) -> None:
         """Build, then copy; an editable install reads the checkout's own."""

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import soundfile
 import soxr
 
-from flows.settings import read_settings
+from flows.runtime.settings import read_settings
 from mulan_core.config import PrepareConfig
 from mulan_core.data.clips import cut_clip, encode_clip, fetch_clip
 
@@ -50,7 +50,7 @@ def main() -> None:
         folder = Path(name)
         for seconds in (180, 30):
             compare(seconds, make_songs(folder / str(seconds), seconds), arguments.rounds)
-        from flows.stack import ray_for_stage
+        from flows.runtime.stack import ray_for_stage
 
         with ray_for_stage():
             whole_runs(folder, arguments.tracks)
@@ -160,7 +160,7 @@ def catalogue(folder: Path, uris: list[str], text: str = "calm piano") -> Path:
 
 def whole_runs(folder: Path, num_tracks: int) -> None:
     """A full run beside soundfile and soxr in CPU time; then runs with nothing and with 1 % changed."""
-    from flows.steps.prepare import prepare
+    from flows.pipeline.prepare_step import prepare
 
     songs = [folder / "180" / f"song.{KINDS[i % 4]}" for i in range(num_tracks)]
     started = time.process_time()
@@ -190,7 +190,7 @@ def whole_runs(folder: Path, num_tracks: int) -> None:
 
 def memory(folder: Path, num_rows: int) -> None:
     """Peak memory of a full run."""
-    from flows.steps.prepare import prepare
+    from flows.pipeline.prepare_step import prepare
 
     config = PrepareConfig(clip_s=1.0, min_s=0.5, shard_mb=8)
     short = folder / "short.wav"

@@ -8,7 +8,7 @@
 #         not asked there. A later `dvc checkout --relink` does make the hardlink, so the same setting gives two
 #         results. With "hardlink,copy" the output has two links from the start.
 # With:   dvc 3.67.1, ext4, Python 3.11 (30 November 2026)
-# Ours:   .dvc/config and flows/workspace.py say "hardlink,copy".
+# Ours:   .dvc/config and flows/runtime/workspace.py say "hardlink,copy".
 set -euo pipefail
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT

@@ -9,7 +9,7 @@
 #         `a?b` with the database lies an empty one called `a%3Fb`. An address that names the driver,
 #         sqlite+pysqlite:///, opens the same database and makes no other folder.
 # With:   mlflow 3.17.2, SQLAlchemy 2.1.9, Python 3.11 (30 November 2026)
-# Ours:   flows/database.py escapes `%` and `?`, and names the driver where it does.
+# Ours:   flows/runtime/database.py escapes `%` and `?`, and names the driver where it does.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -10,7 +10,7 @@ import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from flows.settings import read_settings
+from flows.runtime.settings import read_settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for shape in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):

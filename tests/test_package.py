@@ -55,7 +55,7 @@ def test_the_wheel_works_outside_the_checkout(built, tmp_path):
 import sys
 from pathlib import Path
 import flows
-from flows.workspace import open_workspace
+from flows.runtime.workspace import open_workspace
 from serving.app import PAGE
 assert Path(flows.__file__).is_relative_to(sys.argv[1]), flows.__file__
 home = Path(sys.argv[2])

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flows.doctor import addresses, machine
 from flows.doctor.finding import Finding, failure
-from flows.settings import Settings
+from flows.runtime.settings import Settings
 
 CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     machine.check_versions,

@@ -15,9 +15,9 @@ from urllib.parse import urlparse
 
 import httpx
 
-from flows.database import check_database, database_path
 from flows.doctor.finding import Finding, failure, ok, warning
-from flows.settings import Settings, endpoint_url
+from flows.runtime.database import check_database, database_path
+from flows.runtime.settings import Settings, endpoint_url
 from mulan_core.errors import UserError
 from serving.loopback import http_client
 
@@ -38,7 +38,7 @@ def check_mlflow(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(uri: str) -> Finding:
-    from flows.steps.tracking import NoRegistryError, reading
+    from flows.runtime.tracking import NoRegistryError, reading
 
     try:
         if database := database_path(uri):
@@ -200,7 +200,7 @@ def check_checkpoints(settings: Settings) -> Iterator[Finding]:
 
 
 def _storage(name: str, place: str, variable: str) -> Finding:
-    from flows.steps.storage import open_storage
+    from flows.runtime.storage import open_storage
 
     try:
         open_storage(place, variable=variable)

@@ -16,10 +16,10 @@ import psutil
 
 from flows.doctor.addresses import endpoint_misses_keys
 from flows.doctor.finding import Finding, failure, ok, warning
-from flows.project import PROJECT, VERSION
-from flows.settings import Settings, endpoint_config
-from flows.stack_file import running_stack
-from flows.workspace import find_workspace
+from flows.runtime.project import PROJECT, VERSION
+from flows.runtime.settings import Settings, endpoint_config
+from flows.runtime.stack_file import running_stack
+from flows.runtime.workspace import find_workspace
 from mulan_core.errors import UserError
 from serving.keys import KeyFile
 from serving.ports import check_port_free

@@ -66,7 +66,7 @@ def use(config: Config) -> None:
 
 def test_the_commands_too_refuse_in_one_sentence_or_work(tmp_path, monkeypatch):
     """`mulan plan` and `mulan data check` read such files by the command line's own way."""
-    from flows.cli import app
+    from flows.cli.app import app
 
     monkeypatch.setattr(planning, "count", lambda config: (10**6, 1e9, 1e9))  # its seconds are not what is tried
     (tmp_path / "tracks.csv").write_text("uri,text\n")

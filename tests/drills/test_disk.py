@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 from flow_fixtures import CATALOGUE, left_of, mulan, result_of, write_catalogue
 from prepared_fixtures import TINY_MODEL, write_prepared
 
-from flows.stack import ray_for_stage
-from flows.steps.index import build_index
-from flows.steps.train import train
+from flows.pipeline.index_step import build_index
+from flows.pipeline.train_step import train
+from flows.runtime.stack import ray_for_stage
 from mulan_core.config import Config, IndexConfig, from_mapping
 from mulan_core.errors import UserError
 from serving.errors import StoreError

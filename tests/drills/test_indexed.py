@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from prepared_fixtures import write_prepared
 
-from flows.steps.vector_cache import VectorCache
+from flows.pipeline.vector_cache import VectorCache
 from mulan_core.config import AudioTowerConfig, FrontendConfig, ModelConfig, TextTowerConfig
 from mulan_core.data import shards
 from mulan_core.embedding import embed_tracks
@@ -30,8 +30,8 @@ CLIPS = 400
 JOB = """
 import sys
 from pathlib import Path
-from flows.stack import ray_for_stage
-from flows.steps.embed import embed_prepared
+from flows.runtime.stack import ray_for_stage
+from flows.pipeline.embed import embed_prepared
 
 model, prepared, cache = map(Path, sys.argv[1:])
 with ray_for_stage():

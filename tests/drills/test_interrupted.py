@@ -29,7 +29,7 @@ from serving.ports import free_port
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 
 WITHIN_S = 10.0
-COMMAND = [sys.executable, "-m", "flows.start"]
+COMMAND = [sys.executable, "-m", "flows.cli.start"]
 """As the console script starts, whatever is installed."""
 
 START, READY, PROCESS, SAID = "after the start", "after readiness", "process", "words"

@@ -28,7 +28,7 @@ DRIVER = f"""
 import json, sys
 from pathlib import Path
 import ray
-from flows.steps.train import train
+from flows.pipeline.train_step import train
 from mulan_core.config import Config, from_mapping
 
 address, prepared, home, numbers = sys.argv[1:]

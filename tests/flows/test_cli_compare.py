@@ -12,8 +12,8 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from test_suite import CONFIG, catalogue, evaluate_both
 
-from flows.database import database_uri
-from flows.steps.compare import compare_named
+from flows.pipeline.compare import compare_named
+from flows.runtime.database import database_uri
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import FILE
 from mulan_core.evaluation.report import write_report

@@ -20,7 +20,7 @@ from rich.console import Console
 from test_cli_errors import refused
 from typer.testing import CliRunner
 
-from flows import cli_data
+from flows.cli import data as cli_data
 from mulan_core.data.readers import DATASETS
 from mulan_core.data.readers.dataset import Dataset, Download
 from mulan_core.data.readers.downloads import fetch_file
@@ -213,7 +213,7 @@ def test_help_has_an_example(tmp_path, command):
 
 def test_help_imports_no_reader_and_no_heavy_library():
     heavy = ("pooch", "pyarrow", "numpy", "torch", "pydantic", "fastapi", "ray", "prefect", "mlflow")
-    program = f"import sys, flows.cli; print([m for m in sys.modules if 'readers' in m or m in {heavy}])"
+    program = f"import sys, flows.cli.app; print([m for m in sys.modules if 'readers' in m or m in {heavy}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -11,9 +11,9 @@ from flow_fixtures import MULAN, ROOT, environment, mulan, result_of
 from test_cli_errors import refused
 from text_fixtures import JUNK, LABELS, MUSIC, tiny_bert, tiny_classifier
 
-from flows.database import database_uri
-from flows.steps.data import stage_environment
-from flows.workspace import open_workspace, run_dvc
+from flows.pipeline.data import stage_environment
+from flows.runtime.database import database_uri
+from flows.runtime.workspace import open_workspace, run_dvc
 from mulan_core.config import TextConfig
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.labelling import read_labels

@@ -11,13 +11,13 @@ import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.database import check_database, database_path, database_uri
+from flows.cli.find_status import find_status
 from flows.doctor.addresses import check_mlflow
-from flows.settings import read_settings
-from flows.steps.registry import champion_version, list_versions
-from flows.steps.status import find_status
-from flows.steps.tracking import NoRegistryError, check_tracking, reading, tracking
-from flows.steps.versions import model_version
+from flows.pipeline.versions import model_version
+from flows.registry import champion_version, list_versions
+from flows.runtime.database import check_database, database_path, database_uri
+from flows.runtime.settings import read_settings
+from flows.runtime.tracking import NoRegistryError, check_tracking, reading, tracking
 from mulan_core.errors import UserError
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=60).filter(

@@ -12,7 +12,7 @@ import pytest
 import typer
 from flow_fixtures import ROOT
 
-from flows.cli import app
+from flows.cli.app import app
 
 PAGES = [
     "README.md",

@@ -13,7 +13,7 @@ from flow_fixtures import mulan
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.doctor import addresses, examine, machine
-from flows.settings import read_settings
+from flows.runtime.settings import read_settings
 from serving.keys import KeyFile
 from serving.ports import free_port
 

@@ -14,9 +14,9 @@ import yaml
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, result_of
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.database import database_uri
-from flows.moved import read_places
+from flows.cli.app import app
+from flows.runtime.database import database_uri
+from flows.runtime.moved import read_places
 from mulan_core.data import shards
 from mulan_core.errors import UserError
 from serving.ports import answers, free_port

@@ -78,7 +78,7 @@ def start(body, home, *, ends_within_s=1.0, **options):
     program = f"""
 import asyncio, os, signal, subprocess, sys, threading, time
 from contextlib import suppress
-from flows import ending
+from flows.runtime import ending
 ending.ENDS_WITHIN_S, ending._REMIND_AFTER_S, ending._KILLED_AFTER_S = {ends_within_s}, (0.3, 0.6), 0.2
 ending.watch()
 def run():
@@ -199,7 +199,7 @@ def test_nohup_outlives_its_terminal(tmp_path):
 def test_a_command_that_still_imports_ends_without_a_traceback(pause_s, signum, tmp_path):
     """From the first lines of the entry on; before them Python itself answers the signal."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.start", "ui", "--port", "1"], cwd=tmp_path, env=environment(tmp_path),
+        [sys.executable, "-m", "flows.cli.start", "ui", "--port", "1"], cwd=tmp_path, env=environment(tmp_path),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not watches(process.pid):

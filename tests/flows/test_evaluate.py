@@ -10,7 +10,7 @@ from flow_fixtures import CATALOGUE, mulan, prepared_of, result_of
 from prepared_fixtures import PITCHES, SHAPES, tone
 from test_cli_errors import refused
 
-from flows.database import database_uri
+from flows.runtime.database import database_uri
 from mulan_core.evaluation.evidence import FILE, Evidence
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from flows.steps.sets import describe_sets, find_sets
-from flows.workspace import Workspace
+from flows.pipeline.sets import describe_sets, find_sets
+from flows.runtime.workspace import Workspace
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets import SETS
 

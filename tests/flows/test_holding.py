@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from flows.holding import hold
+from flows.runtime.workspace_lock import hold
 from mulan_core.errors import UserError
 
 

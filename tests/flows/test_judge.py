@@ -10,10 +10,10 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from test_suite import CONFIG, catalogue, evaluate_both
 
-from flows.database import database_uri
-from flows.steps.registry import GATE_FILE, LONGEST_TAG, gate_tags, judge
-from flows.steps.reports import REPORT_FOLDER
-from flows.steps.tracking import MODEL_NAME, tracking
+from flows.pipeline.reports import REPORT_FOLDER
+from flows.registry import GATE_FILE, LONGEST_TAG, gate_tags, judge
+from flows.runtime.database import database_uri
+from flows.runtime.tracking import MODEL_NAME, tracking
 from mulan_core.config import GateConfig
 from mulan_core.evaluation.evidence import FILE
 from mulan_core.gate import Decision

@@ -13,10 +13,10 @@ import pytest
 from flow_fixtures import ROOT
 from mlflow.tracking._tracking_service import utils
 
-from flows.database import database_uri
-from flows.moved import FILE, read_places, settle
-from flows.steps.tracking import reading, tracking
-from flows.workspace import find_workspace, open_workspace
+from flows.runtime.database import database_uri
+from flows.runtime.moved import FILE, read_places, settle
+from flows.runtime.tracking import reading, tracking
+from flows.runtime.workspace import find_workspace, open_workspace
 from mulan_core.errors import UserError
 from serving.media import locate_media
 from serving.places import Places
@@ -29,9 +29,9 @@ MAKE = """
 import sys
 from pathlib import Path
 import mlflow
-from flows.database import database_uri
-from flows.moved import settle
-from flows.steps.tracking import tracking
+from flows.runtime.database import database_uri
+from flows.runtime.moved import settle
+from flows.runtime.tracking import tracking
 
 home = Path(sys.argv[1])
 with tracking(database_uri(home / "mlflow.db")) as client:
@@ -159,7 +159,7 @@ def test_what_cannot_be_corrected_is_told(old, tmp_path, monkeypatch):
     def refuse(*_):
         raise sqlite3.OperationalError("attempt to write a readonly database")
 
-    monkeypatch.setattr("flows.moved._rewrite", refuse)  # whoever runs the tests may be root, who may write anywhere
+    monkeypatch.setattr("flows.runtime.moved._rewrite", refuse)  # root may write anywhere
     with pytest.raises(UserError, match=r"^[^\n]+ cannot be corrected \(attempt to write a readonly database\)"):
         settle(new, new / "mlflow.db")
     assert everything_of(new) == before

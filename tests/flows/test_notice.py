@@ -2,7 +2,7 @@
 
 from prefect.states import Crashed, Failed
 
-from flows.notice import describe
+from flows.runtime.notifications import describe
 from mulan_core.errors import UserError
 
 

@@ -29,8 +29,8 @@ import torch
 from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, processes_of, result_of
 from prepared_fixtures import PITCHES, SHAPES
 
-from flows.database import database_uri
-from flows.holding import hold
+from flows.runtime.database import database_uri
+from flows.runtime.workspace_lock import hold
 from mulan_core import MuLanModel
 from mulan_core.classifier import AudioClassifier
 from mulan_core.config import load_config
@@ -42,10 +42,10 @@ PREFECT = Path(sys.executable).parent / "prefect"
 
 def test_a_flow_called_from_python_keeps_the_server_that_prefect_started(home, first):
     program = textwrap.dedent("""
-        from flows.settings import read_settings
+        from flows.runtime.settings import read_settings
         read_settings()
         from prefect import flow
-        from flows.prefect_server import find_api
+        from flows.runtime.prefect_server import find_api
 
         assert find_api() is None
         print(flow(find_api)())

@@ -20,9 +20,9 @@ import pytest
 import soundfile
 from flow_fixtures import ROOT
 
-from flows.stack import ray_for_stage
-from flows.steps.prepare import prepare
-from flows.workspace import open_workspace
+from flows.pipeline.prepare_step import prepare
+from flows.runtime.stack import ray_for_stage
+from flows.runtime.workspace import open_workspace
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.assembly import work_folder
@@ -198,10 +198,10 @@ def test_a_killed_run_goes_on_with_the_clips_it_has(catalogue, tmp_path):
     out = tmp_path / "prepared"
     program = f"""
         from pathlib import Path
-        from flows.settings import read_settings
+        from flows.runtime.settings import read_settings
         read_settings()
-        from flows.stack import ray_for_stage
-        from flows.steps.prepare import prepare
+        from flows.runtime.stack import ray_for_stage
+        from flows.pipeline.prepare_step import prepare
         from mulan_core.config import PrepareConfig
 
         with ray_for_stage():

@@ -14,9 +14,9 @@ import soundfile
 from flow_fixtures import environment, mulan, result_of
 from prepared_fixtures import tone
 
-from flows.database import database_uri
-from flows.steps import registry
-from flows.steps.releases import collections_to_drop, go_live, version_for_data
+from flows import registry
+from flows.pipeline.releases_step import collections_to_drop, go_live, version_for_data
+from flows.runtime.database import database_uri
 from mulan_core.errors import UserError
 from serving.store import TrackStore
 from serving.tracks import ADDED
@@ -25,15 +25,15 @@ CHANGED = ("changed.jsonl", None, "params.yaml")
 SWITCHES = f"""
 import json, sys
 from dataclasses import replace
-from flows.session import open_session
+from flows.runtime.session import open_session
 from mulan_core.errors import UserError
 
 with open_session{CHANGED} as session:
-    from flows.index import index
-    from flows.prepare import prepare
-    from flows.releases import promote, prune, rollback
-    from flows.serve import serve
-    from flows.steps.registry import champion_version
+    from flows.pipeline.index import index
+    from flows.pipeline.prepare import prepare
+    from flows.pipeline.release import promote, prune, rollback
+    from flows.pipeline.serve import serve
+    from flows.registry import champion_version
 
     done = {{"version": champion_version(mlflow_uri=session.settings.mlflow_uri)}}
     done |= {{"collection": session.store.live_collection()}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows import reporting
+from flows.cli import reporting
 
 HIT = {"track_id": "t1", "title": "One", "labels": ["pitch:low"], "score": 0.5, "match": 0.9}
 ANSWER = {

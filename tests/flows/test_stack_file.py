@@ -11,15 +11,15 @@ import time
 import pytest
 from flow_fixtures import ROOT, mulan
 
+from flows.cli.find_status import find_status
 from flows.doctor.machine import check_port
-from flows.settings import endpoint_url, read_settings
-from flows.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
-from flows.steps.status import find_status
+from flows.runtime.settings import endpoint_url, read_settings
+from flows.runtime.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
 
 OWNER = """
 import sys, time
-from flows.settings import read_settings
-from flows.stack_file import Stack, try_lock, write_stack
+from flows.runtime.settings import read_settings
+from flows.runtime.stack_file import Stack, try_lock, write_stack
 settings = read_settings()
 settings.home.mkdir(parents=True)
 lock = settings.stack_lock.open("w")

@@ -3,7 +3,7 @@
 import pytest
 from flow_fixtures import mulan, result_of
 
-from flows.steps.status import _differences
+from flows.cli.find_status import _differences
 
 
 def test_an_empty_home_has_nothing_and_says_so(tmp_path):

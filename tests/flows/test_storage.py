@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from prepared_fixtures import TINY_MODEL, write_prepared
 
-from flows.stack import ray_for_stage
-from flows.steps.salvage import LIST_FILE, read_state, salvage
-from flows.steps.storage import address_of, fetch_model, files_of, open_storage
-from flows.steps.train import train
+from flows.pipeline.checkpoint_recovery import LIST_FILE, read_state, salvage
+from flows.pipeline.train_step import train
+from flows.runtime.stack import ray_for_stage
+from flows.runtime.storage import address_of, fetch_model, files_of, open_storage
 from mulan_core.config import Config, from_mapping
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel

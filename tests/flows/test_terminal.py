@@ -12,8 +12,12 @@ import pytest
 from flow_fixtures import MULAN, ROOT, environment
 from rich.cells import cell_len
 
-from flows import cli, cli_status, cli_versions, reporting, terminal
-from flows.terminal import Table, Terminal, visible, words
+from flows.cli import app as cli
+from flows.cli import reporting
+from flows.cli import status as cli_status
+from flows.cli import versions as cli_versions
+from flows.runtime import terminal
+from flows.runtime.terminal import Table, Terminal, visible, words
 
 HOSTILE = [
     *("song [live at wembley] [remix]", "[/b]", "[red]x[/red]", "[link=http://x.example]y[/link]", "\\[x]", ":smile:"),
@@ -173,7 +177,7 @@ def test_an_error_prints_hostile_data_on_one_line(text, monkeypatch, tmp_path):
 
 
 def test_nothing_of_ours_prints_with_markup():
-    """Rich's console, tables and markup are named in flows/terminal.py alone; a style goes through ``words``."""
+    """Rich's console, tables and markup are named in one file, terminal.py; a style goes through ``words``."""
     for path in sorted(p for package in ("flows", "serving", "mulan_core") for p in (ROOT / package).rglob("*.py")):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
@@ -181,7 +185,7 @@ def test_nothing_of_ours_prints_with_markup():
                 continue
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rich":
                 allowed = {"Column"}
-                assert {alias.name for alias in node.names} <= allowed, f"{path} prints past flows/terminal.py"
+                assert {alias.name for alias in node.names} <= allowed, f"{path} prints past flows/runtime/terminal.py"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 called = ast.unparse(node.func)
                 assert called not in ("typer.echo", "typer.secho", "click.echo", "rich.print"), f"{path}: {called}"
@@ -247,11 +251,11 @@ def test_a_number_out_of_its_range_is_told_before_anything_starts(arguments, sen
 
 
 def test_every_number_of_the_commands_has_a_range():
-    """An int or float among a command's options goes through ``flows.numbers.number``."""
+    """An int or float among a command's options goes through ``flows.runtime.numbers.number``."""
     found = 0
-    for path in (ROOT / "flows").glob("cli*.py"):
+    for path in (ROOT / "flows" / "cli").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.arg) and node.annotation is not None and path.name != "cli_stage.py":
+            if isinstance(node, ast.arg) and node.annotation is not None and path.name != "dvc_stage.py":
                 annotation = ast.unparse(node.annotation)
                 if re.match(r"Annotated\[(int|float)\b", annotation):
                     assert re.match(r"Annotated\[(int|float)( \| None)?, number\(", annotation), (
@@ -263,7 +267,7 @@ def test_every_number_of_the_commands_has_a_range():
 
 NOISY = """
 import logging, os, sys, warnings
-from flows.library_log import into_log, log_warnings
+from flows.runtime.library_log import into_log, log_warnings
 log_warnings()
 log_warnings()
 warnings.warn("a warning of Python's")

@@ -12,12 +12,13 @@ import yaml
 from prepared_fixtures import rows_of, write_prepared
 from rich.console import Console
 
-from flows import reporting
-from flows.steps import ablate, tune
-from flows.steps.page import as_html
-from flows.steps.train import run_key
-from flows.steps.trial import check_metric
-from flows.workspace import Workspace
+from flows.cli import reporting
+from flows.pipeline import ablate_step as ablate
+from flows.pipeline import tune_step as tune
+from flows.pipeline.page import as_html
+from flows.pipeline.train_step import run_key
+from flows.pipeline.trial import check_metric
+from flows.runtime.workspace import Workspace
 from mulan_core.config import PAPER_ROWS, AblateRow, Config, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import ROWS

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from flows.database import database_uri
-from flows.steps import data, versions
-from flows.steps.versions import read_version, resolve_data
-from flows.workspace import Workspace, run_dvc
+from flows.pipeline import data, versions
+from flows.pipeline.versions import read_version, resolve_data
+from flows.runtime.database import database_uri
+from flows.runtime.workspace import Workspace, run_dvc
 from mulan_core.data import shards
 from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from flow_fixtures import ROOT
 
+from flows.cli.find_status import find_status
 from flows.doctor.machine import check_data
-from flows.settings import read_settings
-from flows.steps.data import reproduce
-from flows.steps.status import find_status
-from flows.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
+from flows.pipeline.data import reproduce
+from flows.runtime.settings import read_settings
+from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
 from mulan_core.config import load_config
 from mulan_core.data.tracks import hashed_split, read_manifest
 from mulan_core.errors import UserError
@@ -188,7 +188,7 @@ def test_options_without_a_manifest_are_refused_instead_of_ignored(tmp_path):
 
 
 def test_settings_read_the_environment_alone(tmp_path, monkeypatch):
-    from flows.settings import read_settings
+    from flows.runtime.settings import read_settings
 
     monkeypatch.setenv("MULAN_HOME", str(tmp_path / "h"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
@@ -202,7 +202,7 @@ def test_settings_read_the_environment_alone(tmp_path, monkeypatch):
 
 
 def test_an_empty_home_is_the_usual_one(tmp_path, monkeypatch):
-    from flows.settings import read_settings
+    from flows.runtime.settings import read_settings
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MULAN_HOME", "")

@@ -351,7 +351,7 @@ def commands() -> Iterator[str]:
 
 
 def test_mulan_commands_and_options_exist() -> None:
-    from flows.cli import app
+    from flows.cli.app import app
 
     cli = typer.main.get_command(app)
     lines = [line.strip().removeprefix("exec ").split() for line in commands()]

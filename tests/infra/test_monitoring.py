@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core"))
 from model_fixtures import model_config, processor, tiny_model
 from prepared_fixtures import write_prepared
 
-from flows.steps.gauges import TrainingGauges
+from flows.pipeline.gauges import TrainingGauges
 from mulan_core.config import TrainConfig
 from mulan_core.data.batches import TrainingBatches
 from mulan_core.tasks import ContrastiveTask

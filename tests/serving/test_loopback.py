@@ -204,7 +204,7 @@ def test_which_addresses_are_loopback(url, is_ours):
     assert is_loopback(url) is is_ours
 
 
-@pytest.mark.parametrize("module", ["serving.client", "flows.end_to_end"])
+@pytest.mark.parametrize("module", ["serving.client", "flows.pipeline.end_to_end"])
 def test_no_variable_keeps_a_module_from_being_imported(module):
     env = without_proxies() | {"ALL_PROXY": "socks5h://127.0.0.1:9", "http_proxy": "::::", "NO_PROXY": "[::1]"}
     command = [sys.executable, "-c", f"import {module}"]

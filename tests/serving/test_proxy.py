@@ -142,7 +142,7 @@ def test_addresses_of_answers_are_those_of_the_proxy(bare, catalogue, tmp_path, 
                 assert client.ready()["status"] == "ready"
             if path == "/":
                 return
-            command = [sys.executable, "-m", "flows.cli", "search", "piano", "--url", site + path, "--json"]
+            command = [sys.executable, "-m", "flows.cli.app", "search", "piano", "--url", site + path, "--json"]
             done = subprocess.run(
                 command, env=os.environ | {"MULAN_HOME": str(tmp_path)}, capture_output=True, text=True
             )

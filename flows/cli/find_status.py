@@ -1,0 +1,109 @@
+"""Where a home stands: its latest runs, champion and candidate, what the endpoint serves, and whether these agree."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from mlflow.entities import Run
+
+from flows.registry import list_versions
+from flows.runtime.settings import Settings, endpoint_url
+from flows.runtime.stack_file import running_stack
+from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
+from flows.runtime.workspace import find_workspace
+from mulan_core.errors import UserError
+from serving.client import MulanClient
+
+NUM_RUNS = 3
+
+
+def find_status(settings: Settings) -> dict[str, Any]:
+    """Look at registry, endpoint and data.
+
+    Returns:
+        ``stack`` of a running mulan of this home, or null; ``runs``, the latest trainings; ``champion``, ``candidate``;
+        ``endpoint``: url, version and tracks, or null; and ``differences``, sentences about what does not agree.
+    """
+    runs = _latest_runs(settings)
+    versions = list_versions(mlflow_uri=settings.mlflow_uri)
+    champion, candidate = (
+        next((one for one in versions if alias in one["aliases"].split(", ")), None)
+        for alias in ("champion", "candidate")
+    )
+    endpoint, stack = _endpoint(settings), running_stack(settings)
+    return {
+        "stack": asdict(stack) if stack else None,
+        "runs": runs,
+        "champion": champion,
+        "candidate": candidate,
+        "endpoint": endpoint,
+        "differences": _differences(champion, candidate, endpoint, _data_hash(settings)),
+    }
+
+
+def _latest_runs(settings: Settings) -> list[dict[str, Any]]:
+    try:
+        with reading(settings.mlflow_uri) as client:
+            named = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
+            experiments = [one.experiment_id for one in named]
+            trainings = "tags.`mulan.train_key` != ''"
+            found = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
+            return [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in found]
+    except NoRegistryError:
+        return []
+
+
+def _about(run: Run, losses: list[Any]) -> dict[str, Any]:
+    last = max(losses, key=lambda point: point.step, default=None)
+    return {
+        "run_id": run.info.run_id,
+        "kind": run.data.tags.get("mulan.kind"),
+        "status": run.info.status.lower(),
+        "started": datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds"),
+        "step": last and last.step,
+        "loss": last and last.value,
+    }
+
+
+def _endpoint(settings: Settings) -> dict[str, Any] | None:
+    url = settings.url or endpoint_url()
+    try:
+        answer = MulanClient(url, key=settings.key, retries=0).release()
+    except (UserError, httpx.HTTPError):
+        return None
+    return {"url": url, "num_tracks": answer["num_tracks"], "model_version": answer["model_version"]}
+
+
+def _data_hash(settings: Settings) -> str | None:
+    """Of what is prepared in the working folder; None where nothing is."""
+    try:
+        workspace = find_workspace(settings.home)
+    except UserError:  # the working folder is none, nor was a demo made
+        return None
+    return workspace.find_data_hash()
+
+
+def _differences(
+    champion: dict[str, Any] | None,
+    candidate: dict[str, Any] | None,
+    endpoint: dict[str, Any] | None,
+    data_hash: str | None,
+) -> list[str]:
+    said = []
+    if endpoint and champion and endpoint["model_version"] != champion["version"]:
+        said.append(
+            f"the endpoint serves version {endpoint['model_version']}, the champion is {champion['version']}: "
+            "`mulan release promote` or `mulan serve` brings them together"
+        )
+    if candidate and candidate != champion:
+        word = "passed" if candidate["gate"] == "passed" else "was refused by"
+        said.append(f"candidate {candidate['version']} {word} the gate and is not champion")
+    if champion and data_hash and not data_hash.startswith(champion["data_hash"]):
+        said.append(
+            f"the data prepared here ({data_hash[:8]}) is not the champion's ({champion['data_hash']}): "
+            "`mulan index --model champion` indexes it, `mulan run` trains on it"
+        )
+    return said

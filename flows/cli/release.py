@@ -1,0 +1,200 @@
+"""The commands ``mulan release ...``: what is served, what else could be, and the switch from one to the other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.reporting import AsJson, print_json, show_added
+from flows.runtime.numbers import CountOrNone, number
+from flows.runtime.terminal import Table, console
+from mulan_core.config import Share
+from mulan_core.errors import UserError
+
+app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
+
+Manifest = Annotated[str | None, typer.Option(help="The catalogue, as given to `mulan serve`. Default: the demo.")]
+Params = Annotated[str | None, typer.Option(help="The numbers, as given to `mulan serve`.")]
+Version = Annotated[str, typer.Argument(help="champion, candidate, or a version.")]
+MOST_SHOWN = 5
+
+
+@app.command("list")
+def list_releases(as_json: AsJson = False) -> None:
+    """List the registered versions with the gate's word and their collections.
+
+    Example: mulan release list
+    """
+    from flows.registry import list_versions
+    from flows.runtime.settings import read_settings
+
+    versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
+    if as_json:
+        print_json(versions)
+        return
+    table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
+    for version in versions:
+        table.add_row(
+            *(
+                str(version[key])
+                for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit", "created")
+            )
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    version: Annotated[
+        str | None, typer.Argument(help="champion, candidate, or a version. Default: what the endpoint serves.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a release: its parts, the gate's word, its metrics and its index; without a name, the one that is served.
+
+    Example: mulan release show champion
+    """
+    from flows.runtime.settings import endpoint_url, read_settings
+    from serving.client import MulanClient
+
+    if version is None:
+        print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
+        return
+    from flows.pipeline.releases_step import show_release
+
+    found = show_release(version, mlflow_uri=read_settings().mlflow_uri)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False, title=f"Release {found['version']}")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    index = {key: value for key, value in (found["index"] or {}).items() if key != "changes"}
+    lines = found | {
+        "metrics": [f"{metric} {value:.3f}" for metric, value in found["metrics"].items()],
+        "index": [f"{key} {value}" for key, value in index.items()] or "not built",
+    }
+    for name, value in lines.items():
+        for place, line in enumerate(value if isinstance(value, list) else [value]):
+            table.add_row("" if place else name, "" if line is None else str(line))
+    console.print(table)
+
+
+@app.command()
+def diff(
+    a: Version,
+    b: Version,
+    manifest: Manifest = None,
+    params: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what differs between two releases: parts, tracks and metrics. `mulan compare` says which metrics stand.
+
+    Example: mulan release diff champion candidate
+    """
+    from flows.pipeline.releases_step import compare_releases
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import find_workspace
+
+    settings = read_settings()
+    workspace = find_workspace(settings.home, manifest=manifest, params=params)
+    found = compare_releases(a, b, workspace, mlflow_uri=settings.mlflow_uri)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("", found["a"], found["b"], title=f"Release {found['a']} -> {found['b']}")
+    for part, values in found["parts"].items():
+        table.add_row(part, *(str(value or "") for value in values))
+    for name, values in found["metrics"].items():
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
+    console.print(table)
+    for change, ids in found["tracks"].items():
+        if change == "unknown":
+            console.print(f"tracks: unknown, {ids}")
+        else:
+            such = f": {', '.join(ids[:MOST_SHOWN])}{' ...' if len(ids) > MOST_SHOWN else ''}" if ids else ""
+            console.print(f"tracks {change}: {len(ids):,}{such}")
+
+
+@app.command()
+def promote(version: Version, manifest: Manifest = None, params: Params = None, as_json: AsJson = False) -> None:
+    """Make a release that the gate passed champion, and switch the endpoint to it if one runs.
+
+    Example: mulan release promote 4
+    """
+    _show_switch(_run("promote", manifest, params, version=version), as_json=as_json)
+
+
+@app.command()
+def rollback(manifest: Manifest = None, params: Params = None, as_json: AsJson = False) -> None:
+    """Go back to the champion before this one, in the registry and on the endpoint if one runs.
+
+    Example: mulan release rollback
+    """
+    _show_switch(_run("rollback", manifest, params), as_json=as_json)
+
+
+@app.command()
+def canary(
+    version: Annotated[str | None, typer.Argument(help="A version whose collection is built.")] = None,
+    *,
+    share: Annotated[float, number(Share, "Share of the searches.")] = 0.1,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop it.")] = False,
+    manifest: Manifest = None,
+    params: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have a candidate answer a share of the searches too, unseen; /metrics compares answers and times.
+
+    Example: mulan release canary 4 --share 0.1
+    """
+    if (version is None) != stop:
+        raise UserError("give either a version to try, or --stop")
+    done = _run("canary", manifest, params, version=version, share=share)
+    if as_json:
+        print_json(done)
+    elif done["canary"]:
+        which = f"version {done['canary']['model_version']} answers {share:.0%} of the searches too"
+        console.print(f"{which}; see mulan_canary_* at {done['url']}/metrics")
+    else:
+        console.print(f"version {done['release']['model_version']} answers alone")
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, number(CountOrNone, "Champions before this one whose collections stay.")] = 2,
+    manifest: Manifest = None,
+    params: Params = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the collections of releases that nobody goes back to; models and reports stay.
+
+    Example: mulan release prune --keep 2
+    """
+    done = _run("prune", manifest, params, keep=keep)
+    if as_json:
+        print_json(done)
+        return
+    for what, names in done.items():
+        console.print(f"{what}: {', '.join(names) or 'none'}")
+
+
+def _run(name: str, manifest: str | None, params: str | None, **more: Any) -> Any:
+    from importlib import import_module
+
+    from flows.runtime.session import open_session
+
+    with open_session(manifest, None, params, ahead="flows.pipeline.release"):
+        return getattr(import_module("flows.pipeline.release"), name)(manifest, params, **more)
+
+
+def _show_switch(done: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(done)
+        return
+    release = done["release"]
+    where = f"served at {done['url']}" if done["url"] else "no endpoint runs here; `mulan serve` serves it"
+    console.print(f"champion: version {release['model_version']} ({release['collection']}), {where}")
+    show_added(done["added"])

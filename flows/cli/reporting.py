@@ -1,0 +1,294 @@
+"""What the commands print: what prepare did, the evaluation beside chance, stages with their times, hits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Column
+
+from flows.runtime.terminal import Table, console, end_quietly, errors
+
+if TYPE_CHECKING:
+    from mulan_core.evaluation.comparison import Comparison, Difference
+    from serving.client import Hit, SearchAnswer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""The option of every command that ``print_json`` serves."""
+
+
+def print_json(value: Any) -> None:
+    """Print what a machine reads, and nothing else."""
+    try:
+        print(json.dumps(value, indent=1, default=str), flush=True)  # noqa: T201
+    except BrokenPipeError:
+        end_quietly()
+
+
+MOST_ROWS = 20
+"""Rows of a table that grows with the catalogue; files and ``--json`` hold the rest."""
+MOST_MOVED = 3
+"""Classes and queries of a comparison that are printed for each side."""
+
+
+def show_prepared(counts: dict[str, Any]) -> None:
+    """Print what prepare counted and what it found changed."""
+    table = Table("", title="Prepared")
+    table.add_column("count", justify="right")
+    table.add_row("tracks in the manifest", f"{counts['tracks']:,}")
+    for change, number in counts["changes"].items():
+        table.add_row(f"  {change}", f"{number:,}")
+    table.add_row("usable", f"{counts['usable']:,}")
+    for split, number in counts["splits"].items():
+        table.add_row(f"  {split}", f"{number:,}")
+    for reason, number in counts["quarantined"].items():
+        table.add_row(f"quarantined: {reason}", f"{number:,}")
+    table.add_row("hours of clips", f"{counts['hours']:,.2f}")
+    for source, of in counts["texts"].items():
+        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']:,} -> {of['after']:,}")
+    console.print(table)
+
+
+def show_quarantine(prepared: Path) -> None:
+    """Print the files that could not be used, on stderr: stdout may hold JSON."""
+    import pyarrow.parquet as pq
+
+    from mulan_core.data.shards import QUARANTINE
+
+    rows = pq.read_table(prepared / QUARANTINE)
+    table = Table("uri", "reason", "detail", title=f"Quarantined: {len(rows)} (all in {prepared / QUARANTINE})")
+    for row in rows.slice(0, MOST_ROWS).to_pylist():
+        table.add_row(row["uri"], row["reason"], row["detail"])
+    errors.print(table)
+
+
+def show_check(report: dict[str, Any]) -> None:
+    """Print what prepare would say of a manifest."""
+    table = Table("", title=report["manifest"])
+    table.add_column("count", justify="right")
+    table.add_row("rows", f"{report['rows']:,}")
+    table.add_row("bad rows", f"{len(report['bad_rows']):,}")
+    table.add_row("  of them ids that come twice", f"{report['duplicate_ids']:,}")
+    for reason, number in report["reasons"].items():
+        table.add_row(f"files: {reason}", f"{number:,}")
+    if report["remote"]:
+        table.add_row("files on servers, not opened", f"{report['remote']:,}")
+    table.add_row("usable, by their headers", f"{report['usable']:,}")
+    for split, number in report["splits"].items():
+        table.add_row(f"  {split}", f"{number:,}")
+    table.add_row("hours of clips", f"{report['hours']:,.2f}")
+    for source, of in report["texts"].items():
+        table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
+    console.print(table)
+    for row in report["bad_rows"][:MOST_ROWS]:
+        console.print(f"row {row['row']}, {row['problem']}")
+    for file in report["bad_files"][:MOST_ROWS]:
+        console.print(f"{file['uri']}: {file['reason']}, {file['detail']}")
+    for warning in report["warnings"][:MOST_ROWS]:
+        console.print(f"note: {warning}")
+    if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MOST_ROWS:
+        console.print("--json lists all")
+
+
+def show_index(built: dict[str, Any]) -> None:
+    """Print what a build measured, and what it changed."""
+    words = f"{built['index_type']}, recall@10 {recall_words(built)}" if built["built"] else "stood already"
+    place = "champion" if built["promoted"] else "built, not promoted"
+    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}")
+    changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
+    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
+    if "windows" in built:
+        console.print(f"{built['windows']:,} windows beside them")
+    if built.get("reads_filtered"):
+        console.print(
+            "the graph loses tracks under filters, so filtered searches read all tracks that pass, which is slow; "
+            "with a higher index.hnsw_from the index is exact instead"
+        )
+    show_added(built["added"])
+
+
+def recall_words(built: dict[str, Any]) -> str:
+    """Recall of an index as measured by its build, without and with filters."""
+    filtered = built.get("filtered_recall", {})
+    values = ", ".join(f"{value:.3f} of {percent} %" for percent, value in filtered.items())
+    return f"{built['recall_at_10']:.3f}" + (f"; under filters that leave a share: {values}" if values else "")
+
+
+def added_words(added: dict[str, Any] | None) -> list[str]:
+    """What became of tracks that were added over the API, in sentences; see ``releases.go_live``."""
+    words = []
+    if added and added["carried"]:
+        words.append(f"{added['carried']:,} tracks that were added over the API went along")
+    if added and added["left"]:
+        such = ", ".join(added["left"][:MOST_ROWS]) + (" ..." if len(added["left"]) > MOST_ROWS else "")
+        words.append(
+            f"{len(added['left']):,} tracks that were added over the API stayed behind, since this model is another "
+            f"and their audio was not kept; add them again, or to the manifest: {such}"
+        )
+    return words
+
+
+def show_added(added: dict[str, Any] | None) -> None:
+    """Print what became of tracks that were added over the API; nothing where there are none."""
+    for sentence in added_words(added):
+        console.print(sentence)
+
+
+def show_evaluation(report: dict[str, Any]) -> None:
+    """Print every metric of a report beside chance, with its 95 % interval."""
+    about = report["set"]
+    tracks = about["counts"].get("test_tracks")
+    table = Table("metric", title=f"Evaluation: {about['title']}" + (f", {tracks:,} tracks" if tracks else ""))
+    for heading in ("value", "95 % interval", "chance"):
+        table.add_column(heading, justify="right")
+    for name, value in report["metrics"].items():
+        low_high, chance = report["intervals"].get(name), report["chance"].get(name)
+        table.add_row(
+            name,
+            f"{value:.3f}",
+            f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else "",
+            f"{chance:.3f}" if chance is not None else "",
+        )
+    console.print(table)
+    for note in report["notes"]:
+        console.print(f"note: {note}")
+
+
+def show_evaluations(result: dict[str, Any]) -> None:
+    """Print what was measured of one model on several sets, and where the reports are."""
+    model = result["model"]
+    console.print(f"{model['name']} ({model['kind']}, {model['embedding_dim']} dimensions)")
+    for report in result["sets"].values():
+        show_evaluation(report)
+    for note in result["notes"]:
+        console.print(f"note: {note}")
+    if result["out"]:
+        console.print(f"reports and their evidence: {result['out']}")
+    if result["logged"]:
+        sets = ", ".join(result["logged"])
+        console.print(f"logged: {sets}, in MLflow run {model['run_id']}; `mulan ui` shows it")
+    elif not result["out"]:
+        console.print("measured in part, so nothing is logged; --out DIR writes it")
+
+
+def show_comparison(found: Comparison) -> None:
+    """Print two models beside each other: every metric, the classes and queries that moved most, and what stands."""
+    title = f"a: {found.name_a}, b: {found.name_b}, on {found.about.get('title', 'an unnamed set')}"
+    table = Table(Column("metric", overflow="fold"), title=title, title_justify="left")
+    for heading in ("a", "b", "b - a", "95 % interval", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading, of_heading in found.grouped():
+        table.add_row(heading, style="dim")
+        for number, (label, one) in enumerate(of_heading, start=1):
+            style = "bold" if one.stands else ""
+            table.add_row(f"  {label}", *_difference(one), style=style, end_section=number == len(of_heading))
+    console.print(table)
+    for word, classes in zip(("gained", "lost"), found.moved_classes(), strict=True):
+        _show_moved(f"classes that {word} most, by ROC-AUC", [one.difference for one in classes])
+    for kind, of_kind in found.moved_queries().items():
+        for word, queries in zip(("gained", "lost"), of_kind, strict=True):
+            _show_moved(f"queries by {kind} that {word} most, by AP", [one.difference for one in queries])
+    for note in found.notes:
+        console.print(f"note: {note}")
+    console.print(found.verdict())
+
+
+def _show_moved(heading: str, moved: Sequence[Difference]) -> None:
+    each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MOST_MOVED])
+    if each:
+        console.print(f"{heading}: {each}")
+
+
+def _difference(one: Difference) -> list[str]:
+    interval = f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}" if one.interval else ""
+    stands = ("better" if one.gain > 0 else "worse") if one.stands else ""
+    return [f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", interval, stands]
+
+
+def show_stages(stages: dict[str, float], seconds: float) -> None:
+    """Print how long each stage took, and all of them with what lies between and around them."""
+    table = Table("stage", title="Time")
+    table.add_column("seconds", justify="right")
+    for stage, of_stage in stages.items():
+        table.add_row(stage, f"{of_stage:.1f}")
+    of_stages = sum(stages.values())
+    table.add_row("around them", f"{seconds - of_stages:.1f}")
+    table.add_row(f"all, {seconds / of_stages:.2f} times the stages", f"{seconds:.1f}", style="bold")
+    console.print(table)
+
+
+def show_hits(query: str, answer: SearchAnswer) -> None:
+    """Print the hits of a search with the release that gave them and the time it took."""
+    table = Table("", "track", "title", "labels", title=f'"{query}"')
+    table.add_column("score", justify="right")
+    table.add_column("match", justify="right")
+    has_stretches = any(hit["start_s"] is not None for hit in answer["hits"])  # where the index keeps windows
+    if has_stretches:
+        table.add_column("where", justify="right")
+    for place, hit in enumerate(answer["hits"], start=1):
+        labels = ", ".join(label.partition(":")[2] or label for label in hit["labels"])
+        match = "" if hit["match"] is None else f"{hit['match']:.0%}"
+        cells = [str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match]
+        table.add_row(*cells, *([_stretch(hit)] if has_stretches else []))
+    console.print(table)
+    if answer["no_good_match"]:
+        console.print("no good match: the catalogue seems to have nothing of the kind")
+    timing, release = answer["timing_ms"], answer["release"]
+    console.print(
+        f"release {release['model_version']} ({release['collection']}), {timing['total']:.0f} ms "
+        f"(encode {timing['encode']:.0f}, search {timing['search']:.0f})",
+    )
+
+
+def _stretch(hit: Hit) -> str:
+    """The stretch that fits best, as a player shows times: 1:05-1:15."""
+    ends = (hit["start_s"], hit["end_s"])
+    return "-".join(f"{int(end // 60)}:{int(end % 60):02}" for end in ends if end is not None)
+
+
+def show_study(result: dict[str, Any]) -> None:
+    """Print an ablation: a line for each row and metric, so that no interval is cut, and in words what stands."""
+    from mulan_core.evaluation.report import PAPER, ROWS, ablation_columns
+
+    metrics = {name for row in result["rows"] for name in row["metrics"]}
+    for heading, columns in ablation_columns(metrics):
+        table = Table("metric", Column("trained on", overflow="fold"), title=heading, title_justify="left")
+        has_paper = any(of_paper in PAPER.get(row["name"], {}) for row in result["rows"] for *_, of_paper in columns)
+        for name in ("mean", "95 % interval", *(["paper"] if has_paper else [])):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name, metric, of_paper in columns:
+            best = max(row["metrics"].get(metric, 0.0) for row in result["rows"])
+            for number, row in enumerate(result["rows"]):
+                value, interval = row["metrics"].get(metric), row["intervals"].get(metric)
+                paper = PAPER.get(row["name"], {}).get(of_paper or "")
+                table.add_row(
+                    "" if number else name,
+                    ROWS.get(row["name"], row["name"]),
+                    "" if value is None else f"{value:.3f}",
+                    f"{interval[0]:.3f} - {interval[1]:.3f}" if interval else "",
+                    *([] if paper is None else [f"{paper:.3f}"]),
+                    style="bold" if value == best else "",
+                    end_section=number == len(result["rows"]) - 1,
+                )
+        console.print(table)
+    console.print(result["words"])
+    console.print(f"MLflow run {result['run_id']} holds the page (ablation.html); its children are the runs")
+
+
+def show_search(result: dict[str, Any]) -> None:
+    """Print a search's trials, the best first, and its numbers as a part of params.yaml."""
+    table = Table(Column("numbers", overflow="fold"), title=f"{result['metric']} on the validation split")
+    for name in ("score", "95 % interval", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in result["trials"]:
+        low_high = row["interval"]
+        interval = f"{low_high[0]:.3f} - {low_high[1]:.3f}" if low_high else ""
+        table.add_row(row["name"], f"{row['score']:.3f}", interval, f"{row['steps']:,}")
+    console.print(table)
+    console.print(result["verdict"])
+    if result["params"]:
+        console.print(result["params"])
+    console.print(f"MLflow run {result['run_id']} holds the page (search.html); its children are the trials")

@@ -1,0 +1,79 @@
+"""``mulan status`` and ``mulan ui``: where a home stands, on the terminal and in MLflow."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from flows.cli.reporting import AsJson, print_json
+from flows.runtime.numbers import number
+from flows.runtime.settings import read_settings
+from flows.runtime.terminal import Table, console, words
+from mulan_core.config import Port
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show the latest trainings, champion and candidate, what the endpoint serves, and what does not agree.
+
+    Example: mulan status
+    """
+    from flows.cli.find_status import find_status
+
+    found = find_status(read_settings())
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    stack, endpoint = found["stack"], found["endpoint"]
+    table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of this home")
+    table.add_row("champion", _version(found["champion"]) or "none yet: `mulan run` makes one")
+    table.add_row("candidate", _version(found["candidate"]) or "none")
+    served = (
+        endpoint and f"version {endpoint['model_version']}, {endpoint['num_tracks']:,} tracks, at {endpoint['url']}"
+    )
+    table.add_row("served", served or "nothing answers; `mulan serve` would")
+    for run in found["runs"]:
+        where = f"step {run['step']:,}, loss {run['loss']:.3f}" if run["step"] else "no step yet"
+        table.add_row(run["kind"], f"{run['started'][:16]}  {run['status']}, {where}  {run['run_id']}")
+    for sentence in found["differences"]:
+        table.add_row(words(("look", "yellow")), sentence)
+    console.print(table)
+
+
+def _version(one: dict[str, Any] | None) -> str | None:
+    if one is None:
+        return None
+    return (
+        f"version {one['version']}, gate {one['gate']}, {one['collection'] or 'no collection'}, made {one['created']}"
+    )
+
+
+def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:
+    """Start the MLflow UI on the local database; print its address once it answers.
+
+    Example: mulan ui --port 5001
+    """
+    from flows.cli.demo import wait_for_interrupt
+    from flows.runtime.database import database_path
+    from flows.runtime.tracking import check_tracking
+    from serving.child import Child
+    from serving.ports import answers, check_port_free
+
+    settings = read_settings()
+    check_tracking(settings.mlflow_uri)
+    if database_path(settings.mlflow_uri) is None:
+        console.print(f"MLflow runs at {settings.mlflow_uri}")
+        return
+    check_port_free("127.0.0.1", port)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--port", str(port)]
+    command += ["--default-artifact-root", (settings.home / "artifacts").as_uri()]
+    # One worker is up four times sooner on a laptop, and each request need not be told to the terminal.
+    command += ["--workers", "1", "--uvicorn-opts", "--log-level=warning"]
+    url = f"http://127.0.0.1:{port}"
+    server = Child("MLflow", command, log_path=settings.home / "mlflow.log")
+    try:
+        server.wait_until(lambda: answers(f"{url}/health"), timeout_s=120)
+        console.print(f"MLflow UI: {url}")
+        wait_for_interrupt()
+    finally:
+        server.stop()

@@ -1,0 +1,102 @@
+"""The commands that follow data through its versions: ``mulan data diff``, ``mulan data pull``, ``mulan lineage``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.reporting import AsJson, print_json
+from flows.runtime.terminal import Table, console
+
+Manifest = Annotated[Path | None, typer.Option(help="The catalogue. Default: that of the working folder.")]
+Revision = Annotated[
+    str, typer.Argument(help="A data hash, an alias or version of the model, or a git revision of dvc.lock.")
+]
+
+
+def diff(
+    revision: Revision,
+    manifest: Manifest = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what the prepared data has that an earlier version had not: tracks, and texts by source.
+
+    Example: mulan data diff champion
+    """
+    from flows.pipeline.versions import read_version, resolve_data
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import find_workspace
+    from mulan_core.data.changes import compare_versions
+
+    settings = read_settings()
+    workspace = find_workspace(settings.home, manifest=manifest)
+    before = resolve_data(revision, workspace, mlflow_uri=settings.mlflow_uri)
+    changes = compare_versions(read_version(workspace, before), read_version(workspace, workspace.data_hash))
+    changes = {"before": before, "after": workspace.data_hash, **changes}
+    if as_json:
+        print_json(changes)
+        return
+    console.print(f"{before[:8]} -> {workspace.data_hash[:8]}")
+    table = Table("", "tracks", "such as")
+    for name in ("added", "removed"):
+        table.add_row(name, str(len(changes[name])), ", ".join(changes[name][:3]))
+    shown = [f"{track} ({', '.join(aspects)})" for track, aspects in list(changes["changed"].items())[:3]]
+    table.add_row("changed", str(len(changes["changed"])), ", ".join(shown))
+    console.print(table)
+    table = Table("", "before", "after", "difference")
+    for kind in ("splits", "texts"):
+        for name, count in changes[kind].items():
+            label = f"tracks {name}" if kind == "splits" else f"texts {name}, kept"
+            table.add_row(label, str(count["before"]), str(count["after"]), f"{count['after'] - count['before']:+d}")
+    console.print(table)
+
+
+def pull(manifest: Manifest = None) -> None:
+    """Fetch the data that dvc.lock names from the DVC remote (MULAN_DVC_REMOTE, else the workspace's).
+
+    Example: MULAN_DVC_REMOTE=s3://music/mulan mulan data pull
+    """
+    from flows.pipeline.data import pull as pull_data
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import open_workspace
+
+    workspace = open_workspace(read_settings().home, manifest=manifest)
+    pull_data(workspace)
+    console.print(f"{workspace.prepared} holds the data {workspace.data_hash[:8]}")
+
+
+def lineage(
+    what: Annotated[str, typer.Argument(help="A release (alias or version of the model), or a track's id.")],
+    manifest: Manifest = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk from a release back to its run, code and data; or from a track to its file, texts and releases.
+
+    Example: mulan lineage champion
+    """
+    from flows.pipeline.lineage import of_release, of_track
+    from flows.runtime.moved import read_places
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import find_workspace
+
+    settings = read_settings()
+    workspace = find_workspace(settings.home, manifest=manifest)
+    found = of_release(what, workspace, mlflow_uri=settings.mlflow_uri)
+    places = read_places(settings.home)
+    found = found or of_track(what, workspace, mlflow_uri=settings.mlflow_uri, places=places)
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in found.items():
+        for i, line in enumerate(value if isinstance(value, list) else [value]):
+            table.add_row("" if i else name, str(line))
+    console.print(table)

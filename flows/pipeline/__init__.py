@@ -1,0 +1,1 @@
+"""The stages, one file each: the step and its Prefect flow."""

@@ -1,0 +1,68 @@
+"""Data as DVC runs and versions it: the stages of ``dvc.yaml``, their hash, the push to the remote."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.runtime.settings import read_settings
+from flows.runtime.workspace import Workspace, run_dvc, write_set_catalogues
+from mulan_core.data.assembly import CHANGES, work_folder
+from mulan_core.data.shards import read_counts
+
+
+def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
+    """Run ``dvc repro``: stages whose inputs have not changed do nothing.
+
+    Args:
+        workspace: whose ``dvc.yaml``.
+        ray_address: the running Ray, which the stages join instead of starting their own.
+
+    Returns:
+        The counts of the prepared folder, and ``changes``: new, changed, removed and unchanged tracks.
+
+    Raises:
+        UserError: if a stage fails; its own sentence stands on the terminal.
+    """
+    workspace.find_data_hash()  # says what ails dvc.lock, of which DVC would say more than a sentence
+    write_set_catalogues(workspace)
+    changes = work_folder(workspace.prepared) / CHANGES
+    changes.unlink(missing_ok=True)
+    run_dvc(["repro", "-q"], workspace.folder, env=stage_environment(ray_address))
+    counts = read_counts(workspace.prepared)
+    nothing = {"new": 0, "changed": 0, "removed": 0, "unchanged": counts["tracks"]}
+    return counts | {"changes": json.loads(changes.read_text(encoding="utf-8")) if changes.exists() else nothing}
+
+
+def push(workspace: Workspace) -> None:
+    """Copy what is new to the DVC remote (MULAN_DVC_REMOTE, else what the workspace's DVC names)."""
+    _name_remote(workspace)
+    run_dvc(["push", "-q"], workspace.folder)
+
+
+def pull(workspace: Workspace) -> None:
+    """Fetch from the DVC remote what ``dvc.lock`` names.
+
+    Raises:
+        UserError: if the remote does not hold it.
+    """
+    _name_remote(workspace)
+    run_dvc(["pull", "-q"], workspace.folder)
+
+
+def _name_remote(workspace: Workspace) -> None:
+    """Make MULAN_DVC_REMOTE the default, in DVC's local configuration, which git does not see."""
+    if remote := read_settings().dvc_remote:
+        run_dvc(["remote", "add", "--local", "-q", "-f", "-d", "mulan", remote], workspace.folder)
+
+
+def stage_environment(ray_address: str | None) -> dict[str, str]:
+    """The environment of a stage: our own ``mulan`` first on the path, the running Ray by address."""
+    environment = dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    if ray_address:
+        environment["RAY_ADDRESS"] = ray_address
+    return environment

@@ -1,0 +1,178 @@
+"""What an ablation and a search for hyper-parameters share: trials on Ray Tune, each trained by Ray Train and measured.
+
+A study is one run in MLflow and its trials are the children. Tune's state lies beside the checkpoints: a study that was
+killed and is started again with the same arguments goes on with the trials that are missing (``Tuner.restore``). Tune
+may not have written down the last moments; so a trial is a training run like any other (``steps/train.py``), named by
+what goes into it: it goes on from its last checkpoint; one that is done is not trained again, even in a new study.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow
+
+from flows.pipeline.train_step import latest_point, run_key
+from flows.pipeline.trial import MEASURED, run_trial
+from flows.runtime.progress import bar, console, polled
+from flows.runtime.storage import open_storage
+from flows.runtime.tracking import find_run, log_config, tracking
+from flows.runtime.workspace import Workspace
+from mulan_core.config import Config, to_mapping
+from mulan_core.errors import UserError
+
+Kind = Literal["ablate", "tune"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a study."""
+
+    name: str
+    """As people read it; no two trials of a study share it."""
+    config: Config
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """For its run in MLflow."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study's trials run and are written down; every worker of Ray must see the folders."""
+
+    kind: Kind
+    workspace: Workspace
+    home: Path
+    """The folder of local state."""
+    checkpoints: str
+    """Folder or URL of checkpoints, and of what Tune remembers of the study."""
+    mlflow_uri: str
+    run_id: str
+    """The study's own run, parent of the trials'."""
+    at_once: int = 1
+    """Trials that train at the same time."""
+
+
+@contextmanager
+def study_run(kind: Kind, config: Config, data_hash: str, *, mlflow_uri: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Open the run that this kind of study has for these numbers and this data, or a new one; yields its id.
+
+    More rows, seeds or trials of the same numbers go on in it.
+    """
+    names = {"mulan.study": kind, "mulan.study_key": run_key(config, data_hash)}
+    with tracking(mlflow_uri):
+        known = find_run(names)
+        which = {"run_id": known.info.run_id} if known else {"run_name": f"{kind}-{names['mulan.study_key']}"}
+        with mlflow.start_run(**which) as run:
+            mlflow.set_tags({**names, "mulan.data_hash": data_hash, **tags})
+            log_config(config, run)
+            yield str(run.info.run_id)
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    study: Study,
+    *,
+    shown: Callable[[Mapping[str, float]], str],
+) -> list[dict[str, Any]]:
+    """Train and measure every trial that is not done yet.
+
+    Args:
+        trials: in the order in which they start.
+        study: where.
+        shown: the metrics of a finished trial's run -> what is printed behind its name.
+
+    Returns:
+        For each trial, in their order, what ``run_trial`` reported last.
+
+    Raises:
+        UserError: if a trial fails; the others are done by then, and are not trained again.
+    """
+    import ray.tune
+
+    space = {
+        "trial": ray.tune.grid_search([trial.name for trial in trials]),
+        "trials": {trial.name: {"config": to_mapping(trial.config), "tags": dict(trial.tags)} for trial in trials},
+        "kind": study.kind,
+        "workspace": str(study.workspace.folder),
+        "home": str(study.home),
+        "checkpoints": study.checkpoints,
+        "mlflow_uri": study.mlflow_uri,
+        "parent_run_id": study.run_id,
+    }
+    storage = open_storage(study.checkpoints, variable="MULAN_CHECKPOINTS")
+    key = hashlib.sha256(json.dumps([space, study.workspace.data_hash], sort_keys=True).encode()).hexdigest()[:12]
+    name = f"study-{study.kind}-{key}"
+    trainable = ray.tune.with_resources(run_trial, {"CPU": 1})
+    path, on = f"{storage.path}/{name}", storage.filesystem
+    if ray.tune.Tuner.can_restore(path, storage_filesystem=on):
+        tuner = ray.tune.Tuner.restore(path, trainable, restart_errored=True, storage_filesystem=on)
+    else:
+        tuner = ray.tune.Tuner(
+            trainable,
+            param_space=space,
+            # One trial at a time where all share the cores: two at once would not finish sooner.
+            tune_config=ray.tune.TuneConfig(
+                max_concurrent_trials=study.at_once,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=ray.tune.RunConfig(name=name, verbose=0, **storage.run_options()),
+        )
+    with _progress(trials, study, shown):
+        results = tuner.fit()
+    ended = [results[number] for number in range(len(results))]
+    reported = {result.config["trial"]: result for result in ended if result.config}
+    for trial in trials:
+        if (error := reported[trial.name].error) is not None:
+            last = str(error).strip().splitlines()[-1]
+            raise UserError(f"trial {trial.name!r} failed: {last}; the others stay, start again to go on")
+    return [dict(reported[trial.name].metrics or {}) for trial in trials]
+
+
+@contextmanager
+def _progress(trials: Sequence[Trial], study: Study, shown: Callable[[Mapping[str, float]], str]) -> Iterator[None]:
+    """One bar over the steps of all trials, and a line for each that is done."""
+    data_hash = study.workspace.data_hash
+    pending = {trial.name: (run_key(trial.config, data_hash), trial.config.train.steps) for trial in trials}
+    total, before = sum(steps for _, steps in pending.values()), True
+    done = 0
+    client = mlflow.MlflowClient(study.mlflow_uri)
+    with bar(study.kind, total=total) as update:
+
+        def poll() -> None:
+            nonlocal done, before
+            under_way, note = 0, ""
+            found = {run.data.tags.get("mulan.train_key"): run for run in _runs(client, study.kind, data_hash)}
+            for name, (key, steps) in list(pending.items()):
+                run = found.get(key)
+                if run is not None and MEASURED in run.data.tags:
+                    del pending[name]
+                    done += steps
+                    count = f"{len(trials) - len(pending)} of {len(trials)}"
+                    earlier = ", done before" if before else ""
+                    console.print(f"{name}: {shown(run.data.metrics)} ({count}{earlier})")
+                elif run is not None and (point := latest_point(study.mlflow_uri, key)):
+                    under_way += point[0]
+                    state = f"loss {point[1]['loss']:.2f}" if point[0] < steps else "measuring"
+                    note = f"{name}: {state}"
+            before = False
+            update(done + under_way, note=note)
+
+        with suppress(mlflow.exceptions.MlflowException):
+            poll()
+        with polled(poll):
+            yield
+        poll()
+
+
+def _runs(client: mlflow.MlflowClient, kind: Kind, data_hash: str) -> list[mlflow.entities.Run]:
+    from flows.runtime.tracking import EXPERIMENT
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    where = f"tags.`mulan.kind` = '{kind}' and tags.`mulan.data_hash` = '{data_hash}'"
+    return list(client.search_runs([experiment.experiment_id], where)) if experiment else []

@@ -1,0 +1,1 @@
+"""What every stage stands on: settings, services, locks, processes."""

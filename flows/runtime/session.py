@@ -1,0 +1,271 @@
+"""What every flow needs: settings, one workspace and the running stack, opened once and shared by subflows.
+
+The heavy libraries are imported where they are used, so that a mistake is told in a second or two.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.runtime import ending
+from flows.runtime.damage import damage_behind
+from flows.runtime.database import database_path
+from flows.runtime.moved import make_home, read_places, settle
+from flows.runtime.settings import Settings, read_settings
+from flows.runtime.stack import Stack, open_stack, taken
+from flows.runtime.stack_file import note_endpoint, running_stack
+from flows.runtime.workspace import Workspace, open_workspace
+from flows.runtime.workspace_lock import hold
+from mulan_core.config import Port
+from mulan_core.errors import UserError
+from mulan_core.ranges import fit
+from serving.keys import KeyFile, check_exposed
+from serving.places import Places
+from serving.ports import check_port_free, url_of
+
+if TYPE_CHECKING:
+    from flows.pipeline.embed import Vectors
+    from flows.pipeline.sets import PlacedSet
+    from flows.pipeline.train_step import Trained
+    from serving.store import TrackStore
+
+_current: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+@dataclass
+class Session:
+    """One catalogue on one stack."""
+
+    settings: Settings
+    workspace: Workspace
+    stack: Stack
+    host: str
+    """Address that the endpoint binds."""
+    port: int
+    """Port of the endpoint."""
+    allow_open: bool = False
+    """The endpoint needs no keys, wherever it listens."""
+    opened: float = field(default_factory=time.perf_counter)
+    """When its services began to start, by ``time.perf_counter``."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds each stage took, in order."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Work on a stage alone, note how long it takes, and which one it was that failed.
+
+        Raises:
+            UserError: if another process works on this catalogue in a way that the two would disturb each other.
+        """
+        ending.check()
+        started = time.perf_counter()
+        try:
+            with hold(self.workspace.folder, name):
+                yield
+        except Exception as error:
+            damaged = damage_behind(error, [self.workspace.folder / ".mulan" / "data", self.embeddings])
+            (damaged or error).add_note(f"in stage {name}")
+            if damaged:
+                raise damaged from error
+            raise
+        finally:
+            self.stages[name] = time.perf_counter() - started
+
+    @property
+    def store(self) -> TrackStore:
+        """The vector store."""
+        from serving.store import TrackStore
+
+        return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+
+    @property
+    def places(self) -> Places:
+        """Where the home is, and where it was before."""
+        return read_places(self.settings.home)
+
+    def check_exposed(self) -> None:
+        """Refuse, before any work, an endpoint that others reach without keys.
+
+        Raises:
+            UserError: if ``host`` is wider than loopback and there is no key.
+        """
+        check_exposed(self.host, KeyFile(self.settings.keys_file), allow_open=self.allow_open)
+
+    def check_gpus(self, field: str, number: float) -> None:
+        """Refuse what would wait for ever: more GPUs than this machine's own Ray has. A cluster may get more nodes.
+
+        Args:
+            field: that asks for them, as params.yaml names it.
+            number: how many in all.
+
+        Raises:
+            UserError: if there are fewer.
+        """
+        if number and self.settings.ray_address is None:
+            import ray
+
+            has = ray.cluster_resources().get("GPU", 0.0)
+            if has < number:
+                raise UserError(
+                    f"{field} asks for {number:g} GPUs and Ray finds {has:g} on this machine; change it, or name a "
+                    "cluster that has them (RAY_ADDRESS)"
+                )
+
+    def trained(self) -> Trained:
+        """The finished training run of the workspace's numbers and data.
+
+        Raises:
+            UserError: if there is none.
+        """
+        from flows.pipeline.train_step import Trained, finished, run_key
+        from flows.runtime.tracking import find_run, tracking
+
+        config, uri = self.workspace.config, self.settings.mlflow_uri
+        with tracking(uri):
+            run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
+        model = finished(run, self.settings.home) if run else None
+        if run is None or model is None:
+            raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
+        return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
+
+    @property
+    def embeddings(self) -> Path:
+        """Folder of the vectors that models have made of clips."""
+        return self.settings.home / "embeddings"
+
+    def vectors(
+        self,
+        model: str | Path,
+        progress: Any = None,
+        *,
+        pooling: str | None = None,
+        placed: PlacedSet | None = None,
+        windows: bool = False,
+    ) -> Vectors:
+        """Track vectors of the prepared data, or of an evaluation set, under a model; computed once."""
+        from flows.pipeline.embed import embed_prepared
+
+        config = self.workspace.config
+        self.check_gpus("index.use_gpu", config.index.num_actors * config.index.use_gpu)
+        return embed_prepared(
+            model,
+            placed.path if placed else self.workspace.prepared,
+            cache=self.embeddings,
+            batch_size=config.index.batch_size,
+            num_actors=config.index.num_actors,
+            use_gpu=config.index.use_gpu,
+            pooling=pooling,
+            windows=windows,
+            progress=progress,
+        )
+
+
+@contextmanager
+def open_session(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    *,
+    allow_overlap: bool = False,
+    size: int | None = None,
+    allow_outside: bool = False,
+    host: str | None = None,
+    port: int | None = None,
+    allow_open: bool = False,
+    serves: bool = False,
+    join: bool = True,
+    ahead: str | None = None,
+    demo: bool = False,
+    ray_client: bool = False,
+) -> Iterator[Session]:
+    """Open workspace and stack, or hand out those of the flow around.
+
+    Args:
+        manifest, playlists, params, allow_overlap, allow_outside, size, demo: which workspace; see ``open_workspace``.
+        host, port: of the endpoint, instead of the configured ones.
+        allow_open: let the endpoint have no keys on an address that others reach.
+        serves: an endpoint is to be deployed, so its port must be free unless a stack that is joined has it.
+        join: use the stack of another process of the same home; False, for what is there to serve, makes that an error.
+        ahead: a module to import while the services start.
+        ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
+
+    Raises:
+        UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
+            are tried before any work starts.
+    """
+    around = _current.get()
+    if around is not None:
+        yield around
+        return
+    settings = read_settings()
+    if (settings.ray_address or "").startswith("ray://") and not ray_client:
+        raise UserError(
+            f"only `mulan train` works through Ray's client ({settings.ray_address}): give RAY_ADDRESS as the head's "
+            "host:port on a machine of the cluster, or submit the command as a Ray job"
+        )
+    # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
+    os.environ["MULAN_HOME"] = str(settings.home)
+    port = fit(Port | None, port, "port")
+    make_home(settings.home)
+    workspace = open_workspace(
+        settings.home,
+        manifest=manifest,
+        playlists=playlists,
+        params=params,
+        allow_overlap=allow_overlap,
+        allow_outside=allow_outside,
+        size=size,
+        demo=demo,
+    )
+    opened = time.perf_counter()
+    _check_servers(settings)
+    settle(settings.home, _own_database(settings), note=True)
+    serve = workspace.config.serve
+    allow_open = allow_open or serve.allow_open
+    running = running_stack(settings)
+    if not join:
+        check_exposed(host or serve.host, KeyFile(settings.keys_file), allow_open=allow_open)
+        if running:
+            raise UserError(taken(settings, running))
+    if not join or (serves and running is None and settings.ray_address is None):
+        # Now: after the services have started, or hours of training, it would be late.
+        check_port_free(host or serve.host, port or serve.port)
+    with open_stack(settings, join=join, ahead=ahead) as stack:
+        session = Session(
+            settings=settings,
+            workspace=workspace,
+            stack=stack,
+            host=host or serve.host,
+            port=port or serve.port,
+            allow_open=allow_open,
+            opened=opened,
+        )
+        if not join:
+            note_endpoint(settings, url_of(session.host, session.port))
+        token = _current.set(session)
+        try:
+            yield session
+        finally:
+            _current.reset(token)
+
+
+def _own_database(settings: Settings) -> Path | None:
+    database = database_path(settings.mlflow_uri)
+    return database if database and database.parent == settings.home else None
+
+
+def _check_servers(settings: Settings) -> None:
+    """Try the servers that the user named, before any of ours is started."""
+    from flows.runtime.tracking import check_tracking
+    from serving.store import TrackStore
+
+    check_tracking(settings.mlflow_uri)
+    if settings.milvus_uri:
+        TrackStore(settings.milvus_uri, token=settings.milvus_token).ping()

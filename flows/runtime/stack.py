@@ -1,0 +1,228 @@
+"""The local stack: Prefect's server, Milvus Lite and Ray, started once per home, joined by whoever comes later.
+
+Whoever opens the stack first owns it and takes it down; a flow started from the Prefect UI joins the
+stack of a running ``mulan serve``. Where PREFECT_API_URL, MULAN_MILVUS_URI or RAY_ADDRESS name real
+servers, those are used and never stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows.runtime import ending
+from flows.runtime.library_log import into_log, log_warnings
+from flows.runtime.moved import make_home
+from flows.runtime.prefect_server import PrefectServer, find_api, report_to
+from flows.runtime.settings import Settings
+from flows.runtime.stack_file import Stack, read_stack, try_lock, write_stack
+from mulan_core.errors import UserError
+from serving.milvus import MilvusServer
+
+RAY_CPUS_LEAST = 4
+"""Logical CPUs of a private Ray: two trainers, a Tune trial and the endpoint must fit on a laptop of two cores."""
+
+
+@contextmanager
+def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = None) -> Iterator[Stack]:
+    """Start the local services, or join those that run; stop what was started here, whatever happens.
+
+    Args:
+        settings: addresses; a named server is used instead of one of our own.
+        join: use the stack of another process of the same home. False makes that an error.
+        ahead: a module that the caller imports next; it is imported while the services start, which takes as long.
+
+    Raises:
+        UserError: if another process holds the stack and ``join`` is false, or a service does not start.
+    """
+    make_home(settings.home)
+    Path(os.environ.get("PREFECT_HOME", settings.home)).mkdir(parents=True, exist_ok=True)  # it makes one level only
+    with ExitStack() as cleanup:
+        # Ray prints its warnings to stdout, where ``--json`` promises an object and nothing else.
+        cleanup.enter_context(redirect_stdout(sys.stderr))
+        lock = cleanup.enter_context(settings.stack_lock.open("w"))
+        if not try_lock(lock):
+            running = _running(settings)
+            if not join:
+                raise UserError(taken(settings, running))
+            if find_api() is None:
+                cleanup.enter_context(report_to(running.prefect_url))
+            cleanup.callback(_stop_ray)
+            if running.ray_auth_mode == "token":
+                _send_ray_token()
+            if running.ray_address.startswith("127."):
+                _keep_ray_on_loopback()
+            _start_ray(running.ray_address)
+            yield running
+            return
+        settings.stack_file.unlink(missing_ok=True)  # an owner that was killed has left it
+        cleanup.callback(settings.stack_file.unlink, missing_ok=True)
+        ending.remove_at_end(settings.stack_file)
+        # All are started, then all are waited for: each spends its first seconds importing.
+        servers: list[MilvusServer | PrefectServer] = []
+        cleanup.callback(_stop, servers)
+        milvus_uri = settings.milvus_uri
+        if milvus_uri is None:
+            servers.append(milvus := MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log"))
+            milvus.launch()
+            milvus_uri = milvus.uri
+        prefect_url = find_api()
+        if prefect_url is None:
+            servers.append(prefect := PrefectServer(settings.home / "prefect.log"))
+            prefect.launch()
+            prefect_url = prefect.url
+            cleanup.enter_context(report_to(prefect_url))
+        if ahead:
+            # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
+            threading.Thread(target=_try_import, args=(ahead,), daemon=True, name="import ahead").start()
+        ray_address = _start_ray(settings.ray_address)
+        for server in servers:
+            server.wait()
+        stack = Stack(
+            prefect_url=prefect_url,
+            milvus_uri=milvus_uri,
+            ray_address=ray_address,
+            ray_auth_mode=os.environ.get("RAY_AUTH_MODE", ""),
+            pid=os.getpid(),
+            started=time.strftime("%Y-%m-%d %H:%M:%S"),
+        )
+        write_stack(settings, stack)
+        yield stack
+
+
+def _try_import(module: str) -> None:
+    with suppress(Exception):
+        import_module(module)
+
+
+def taken(settings: Settings, running: Stack) -> str:
+    """What to say to whoever wants a home for itself in which a mulan runs."""
+    return (
+        f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); stop it first "
+        "(Ctrl-C), or set MULAN_HOME to another folder"
+    )
+
+
+def _running(settings: Settings) -> Stack:
+    for _ in range(120):
+        if stack := read_stack(settings):
+            return stack
+        time.sleep(0.5)  # its owner is still starting
+    raise UserError(f"another mulan has been starting in {settings.home} for a minute; stop it and try again")
+
+
+def _start_ray(address: str | None) -> str:
+    import ray
+
+    private = address is None
+    if private:
+        _keep_ray_on_loopback()
+        # Nobody preempts the only node; the watcher is one more process to start before each training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    options: dict[str, Any] = {"num_cpus": max(RAY_CPUS_LEAST, os.cpu_count() or 1)} if private else {}
+    log_warnings()
+    try:
+        with into_log():  # Ray's core says on stderr that it was told to say nothing
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if private else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}"
+        todo = "; start it, or correct RAY_ADDRESS, or RAY_AUTH_TOKEN where it wants a token" if address else ""
+        raise UserError(where + todo) from error
+    ending.take_back()
+    quiet_ray_data()
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def ray_for_stage() -> Iterator[None]:
+    """Connect a DVC stage to the flow's Ray (RAY_ADDRESS), or to a private one when run by hand."""
+    _start_ray(os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        _stop_ray()
+
+
+def _keep_ray_on_loopback() -> None:
+    """Have a Ray of this machine alone bind 127.0.0.1, and find it there.
+
+    Ray replaces that address by the machine's, unless it believes that this kind of machine has no clusters.
+    The variable is for the processes that it starts; this one may have imported Ray, and read it, by now.
+    """
+    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") == "0":
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _send_ray_token() -> None:
+    """Authenticate as the owner did.
+
+    Ray does so by itself for a cluster that it starts, not for one that it joins; and it has read its
+    configuration by now, so setting the variable alone would come too late.
+    """
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
+
+    _enable_token_auth()
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's own bars and tables off the terminal; the flows draw one bar a stage."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune", "ray.serve"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _stop(servers: Sequence[MilvusServer | PrefectServer]) -> None:
+    """End everything that was started here, all at once: each takes seconds."""
+    with ending.shielded():
+        for server in servers:
+            server.begin_stop()
+        _stop_ray()
+        for server in servers:
+            server.stop()
+        _reap_ray()
+
+
+def _stop_ray() -> None:
+    import ray
+
+    with ending.shielded():
+        ray.shutdown()
+
+
+def _reap_ray() -> None:
+    """End what Ray leaves behind; ``ray.shutdown`` does not wait for its processes."""
+    children = [child for child in psutil.Process().children(recursive=True) if _is_of_ray(child)]
+    _, alive = psutil.wait_procs(children, timeout=5)
+    for child in alive:
+        child.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=5)
+    for child in alive:
+        child.kill()
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return any("/ray/" in part or part.startswith("ray::") for part in process.cmdline())
+    return False

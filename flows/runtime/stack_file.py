@@ -1,0 +1,81 @@
+"""``stack.json``: what runs in a home, and where its endpoint is; of an owner that has died it says nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import IO, Any
+
+from flows.runtime.settings import Settings
+
+TRIES = 5
+"""Who looks whether the lock is held holds it for a moment; so often it is tried before another counts as the owner."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Addresses of what runs."""
+
+    prefect_url: str
+    """The API that flows report to."""
+    milvus_uri: str
+    ray_address: str
+    ray_auth_mode: str
+    """``token`` where Ray turned on authentication by itself, as it does for a private cluster."""
+    pid: int
+    started: str
+    endpoint: str | None = None
+    """The endpoint's URL, where one is served, or is to be."""
+
+
+def running_stack(settings: Settings) -> Stack | None:
+    """What runs in this home; None where nothing does, or it is still starting.
+
+    The kernel gives the owner's lock back when it dies, however it dies; the file stays behind.
+    """
+    try:
+        with settings.stack_lock.open("rb") as lock:
+            if try_lock(lock, shared=True):
+                return None
+    except OSError:  # nothing ever ran here
+        return None
+    return read_stack(settings)
+
+
+def read_stack(settings: Settings) -> Stack | None:
+    """What the file says; None where there is none that can be read."""
+    try:
+        return Stack(**json.loads(settings.stack_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_stack(settings: Settings, stack: Stack) -> None:
+    """Replace the file; whoever reads it meanwhile sees the one before."""
+    writing = settings.stack_file.with_suffix(f".{os.getpid()}")
+    writing.write_text(json.dumps(asdict(stack)), encoding="utf-8")
+    writing.replace(settings.stack_file)
+
+
+def note_endpoint(settings: Settings, url: str) -> None:
+    """Keep where the endpoint of the running stack is, for all who look for it."""
+    if stack := read_stack(settings):
+        write_stack(settings, replace(stack, endpoint=url))
+
+
+def try_lock(lock: IO[Any], *, shared: bool = False) -> bool:
+    """Take the lock of a stack, to own it or (shared) for a look; False where another owns it."""
+    for left in range(TRIES, 0, -1):
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if left > 1 and not shared:
+                time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return True
+        else:
+            return True
+    return False

@@ -1,0 +1,363 @@
+"""A workspace: a folder with ``params.yaml`` and ``dvc.yaml`` whose data lies under its ``.mulan/data``.
+
+The checkout is the demo's workspace. A catalogue of your own gets one under ``<home>/workspaces/``:
+made by ``open_workspace``, with the checked manifest inside, so that nobody edits DVC files by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import unicodedata
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from flows.runtime.moved import read_places
+from flows.runtime.project import PROJECT
+from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
+from mulan_core.data.shards import MANIFEST, PLAYLISTS
+from mulan_core.data.tracks import open_manifest, read_playlists
+from mulan_core.data.uris import is_remote, local_path, locate, marks_of
+from mulan_core.errors import UserError
+from mulan_core.yaml_file import format_yaml, read_yaml
+from serving.child import die_with_parent
+
+SET_CATALOGUES = Path(".mulan/data/set_catalogues")
+"""Where the catalogues of ``evaluate.sets`` lie in a workspace; dvc.yaml names it."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One catalogue, its numbers and its data."""
+
+    folder: Path
+    numbers: Path | None = None
+    """Read instead of the folder's ``params.yaml``, by a command that writes nothing."""
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its files are there."""
+        return all((self.folder / name).is_file() for name in ("params.yaml", "dvc.yaml"))
+
+    @cached_property
+    def config(self) -> Config:
+        """The numbers in ``params.yaml``."""
+        return load_config(self.numbers or self.folder / "params.yaml")
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared folder (shards, tables, counts)."""
+        return self.folder / ".mulan" / "data" / "prepared"
+
+    @property
+    def sets(self) -> Path:
+        """The folder of prepared evaluation sets, one below it for each."""
+        return self.folder / ".mulan" / "data" / "sets"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether its catalogue is the demo corpus."""
+        return self.config.catalogue == Config().catalogue
+
+    @property
+    def texts(self) -> Path:
+        """The folder of judged texts and their report."""
+        return self.folder / ".mulan" / "data" / "texts"
+
+    @property
+    def data_hash(self) -> str:
+        """DVC's hash of the prepared folder, from ``dvc.lock``.
+
+        Raises:
+            UserError: if the data was never prepared, or ``dvc.lock`` is damaged.
+        """
+        if found := self.find_data_hash():
+            return found
+        raise UserError(f"nothing is prepared in {self.folder}; run `mulan prepare` first")
+
+    def find_data_hash(self) -> str | None:
+        """The same; None where nothing was prepared.
+
+        Raises:
+            UserError: if ``dvc.lock`` is damaged.
+        """
+        path = self.folder / "dvc.lock"
+        try:
+            return hash_in(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); put it back as it was (git has "
+                "a checkout's), or delete it and run `mulan prepare`, which makes it again"
+            ) from error
+
+
+def hash_in(lock: bytes) -> str | None:
+    """The hash of the prepared folder in the content of a ``dvc.lock``; None where it has no such stage yet.
+
+    Raises:
+        ValueError: in a few words, if it is no such file.
+    """
+    if any(line.startswith((b"<<<<<<<", b">>>>>>>")) for line in lock.splitlines()):
+        raise ValueError("it holds merge markers")
+    try:
+        stages = yaml.safe_load(lock.decode("utf-8"))["stages"]
+        if not isinstance(stages, dict) or not stages:
+            raise TypeError
+        if "prepare" not in stages:
+            return None
+        found = str(stages["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError("it is damaged" if lock.strip() else "it is empty") from error
+    if not re.fullmatch(r"[0-9a-f]{32}", found):
+        raise ValueError("it is damaged")
+    return found
+
+
+def open_workspace(
+    home: Path,
+    *,
+    manifest: str | Path | None = None,
+    playlists: str | Path | None = None,
+    params: str | Path | None = None,
+    allow_overlap: bool = False,
+    size: int | None = None,
+    allow_outside: bool = False,
+    demo: bool = False,
+) -> Workspace:
+    """Find or make the workspace of a catalogue.
+
+    Args:
+        home: the folder of local state; workspaces of own catalogues live in it.
+        manifest: a table of tracks or a folder of audio, or a URL of one; null takes the working folder as workspace
+            (the demo's, in a checkout).
+        playlists: a table of playlists, optional.
+        params: the numbers; null takes ``configs/own.yaml`` for an own manifest.
+        allow_overlap: set ``prepare.allow_overlap``, for an own manifest.
+        allow_outside: take local files outside the manifest's folder, now and whenever this workspace is opened.
+        size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
+        demo: outside a checkout make the demo's workspace; without this one that was made before is taken.
+
+    Raises:
+        UserError: for a missing or wrong manifest, playlists or configuration.
+    """
+    check_name(home)
+    if manifest is None:
+        if playlists or params:
+            raise UserError("--playlists and --params go with --manifest; without it the working folder's are used")
+        if allow_overlap:
+            raise UserError(
+                "--allow-overlap goes with --manifest; without it set prepare.allow_overlap: true in params.yaml"
+            )
+        workspace = _working_folder(home, demo=demo)
+        check_name(workspace.folder)
+        config = workspace.config  # a wrong key should be said now, not three stages later
+        if size is None or size == config.corpus.size:
+            return workspace
+        return _make(
+            home / "workspaces" / f"demo-{size}",
+            replace(config, corpus=replace(config.corpus, size=size)),
+            stages=read_yaml(workspace.folder / "dvc.yaml"),
+        )
+    workspace = _workspace_of(home, manifest)
+    config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
+    allow_outside = allow_outside or config.prepare.allow_outside or _allowed_before(workspace)
+    allow_overlap = allow_overlap or config.prepare.allow_overlap
+    prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
+    config = replace(config, prepare=prepare)
+    catalogue = workspace.folder / config.catalogue
+    _write_catalogue(manifest, catalogue / MANIFEST, prepare)
+    _write_playlists(playlists, catalogue)
+    stages = read_yaml(PROJECT / "dvc.yaml")
+    del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
+    return _make(workspace.folder, config, stages=stages)
+
+
+def check_name(folder: Path) -> None:
+    """Refuse the few folders in which not all of the tools work, at once rather than midway.
+
+    Raises:
+        UserError: naming what its path must not hold.
+    """
+    path = str(folder)
+    if "{" in path or "}" in path:  # DVC takes its folder's path for a format
+        raise UserError(f"{folder} has a brace in its path, at which DVC fails; choose another folder (MULAN_HOME)")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path):
+        raise UserError(
+            f"{path!r} has in its path what is no text, or cannot be printed; choose another folder (MULAN_HOME)"
+        )
+
+
+def find_workspace(home: Path, *, manifest: str | Path | None = None, params: str | Path | None = None) -> Workspace:
+    """The workspace of a catalogue as it was left, for a command that reads; nothing is written.
+
+    Args:
+        home, manifest: as of ``open_workspace``.
+        params: numbers to read instead of those that are kept there.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if manifest is None and params:
+        raise UserError("--params goes with --manifest; without it the working folder's are used")
+    workspace = _working_folder(home, demo=False) if manifest is None else _workspace_of(home, manifest)
+    if not workspace.is_made:
+        raise UserError(
+            f"nothing was prepared of {manifest} in {home}; run `mulan prepare --manifest {manifest}` first"
+        )
+    return replace(workspace, numbers=Path(params) if params else None)
+
+
+def _workspace_of(home: Path, manifest: str | Path) -> Workspace:
+    """The folder of an own catalogue, made or not: named by where its manifest lies, or lay before the home moved."""
+    name = Path(str(manifest).rstrip("/")).stem
+    place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
+    folders = [
+        Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(one.encode()).hexdigest()[:8]}")
+        for one in (*read_places(home).earlier(place), place)
+    ]
+    return next((workspace for workspace in folders if workspace.is_made), folders[-1])
+
+
+def _working_folder(home: Path, *, demo: bool) -> Workspace:
+    """The working folder where it is a workspace, as a checkout is; elsewhere the demo's in the home."""
+    here, elsewhere = Workspace(Path.cwd()), Workspace(home / "workspaces" / "demo")
+    if here.is_made:
+        return here
+    if demo:
+        stages = read_yaml(PROJECT / "dvc.yaml")
+        return _make(elsewhere.folder, load_config(PROJECT / "params.yaml"), stages=stages)
+    if elsewhere.is_made:
+        return elsewhere
+    raise UserError(
+        f"{here.folder} has no params.yaml and dvc.yaml; give --manifest YOUR_FILE, run `mulan demo` first, or run "
+        "in a checkout of MuLan"
+    )
+
+
+def write_set_catalogues(workspace: Workspace) -> None:
+    """Write the catalogues of ``evaluate.sets`` to where their stages read them, checked, as an own manifest's is.
+
+    Raises:
+        UserError: for a missing or wrong manifest or playlists, naming the set.
+    """
+    catalogues = workspace.folder / SET_CATALOGUES
+    sets = workspace.config.evaluate.sets
+    for stale in {path.name for path in catalogues.glob("*")} - set(sets):
+        shutil.rmtree(catalogues / stale)
+    for name, one in sets.items():
+        try:
+            place = one.manifest if is_remote(one.manifest) else workspace.folder / one.manifest
+            prepare = replace(workspace.config.prepare, allow_outside=one.allow_outside)
+            _write_catalogue(place, catalogues / name / MANIFEST, prepare, split="test")
+            _write_playlists(one.playlists and workspace.folder / one.playlists, catalogues / name)
+        except UserError as error:
+            raise UserError(f"evaluate.sets.{name}: {error}") from error
+
+
+def _allowed_before(workspace: Workspace) -> bool:
+    try:
+        return workspace.config.prepare.allow_outside
+    except UserError:  # no workspace yet, or one of an older version
+        return False
+
+
+def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
+    """Write a workspace's files and make it a DVC project; what is there already stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The stages run in the workspace, the user named files from where they are.
+    if config.text.lf_classifier:
+        config = replace(config, text=replace(config.text, lf_classifier=_absolute(config.text.lf_classifier)))
+    sets = {
+        name: replace(one, manifest=_absolute(one.manifest), playlists=one.playlists and _absolute(one.playlists))
+        for name, one in config.evaluate.sets.items()
+    }
+    config = replace(config, evaluate=replace(config.evaluate, sets=sets))
+    (folder / "params.yaml").write_text(format_yaml(to_mapping(config)), encoding="utf-8")
+    (folder / "dvc.yaml").write_text(format_yaml(stages), encoding="utf-8")
+    settings = folder / ".dvc" / "config"
+    # What is missing was not reached: whoever made the workspace was interrupted here.
+    if not settings.exists() or "no_scm" not in settings.read_text(encoding="utf-8"):
+        run_dvc(["init", "--no-scm", "-q", "-f"], folder)
+    if "remote" not in settings.read_text(encoding="utf-8"):
+        run_dvc(["config", "core.analytics", "false"], folder)
+        # DVC's own default copies where a file system cannot share blocks, which doubles a catalogue's space; so does
+        # a list that begins with reflink (findings/dvc_reflink_first.sh).
+        run_dvc(["config", "cache.type", "hardlink,copy"], folder)
+        run_dvc(["remote", "add", "-d", "-q", "-f", "local", ".mulan/dvc/remote"], folder)
+    return Workspace(folder)
+
+
+def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = None) -> None:
+    """Run a DVC command in a folder; its own words go to the terminal, whose Ctrl-C reaches us alone.
+
+    Raises:
+        UserError: if DVC fails.
+    """
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent, start_new_session=True)
+    if done.returncode:
+        check_dvc(folder)
+        raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
+
+
+def check_dvc(folder: Path) -> None:
+    """Say what ails DVC's own configuration in a folder, where it failed.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    from dvc.config import Config as Settings
+    from dvc.config import ConfigError
+
+    for name in ("config", "config.local"):
+        path = folder / ".dvc" / name
+        try:
+            if path.exists():
+                Settings.load_file(str(path))
+        except (ConfigError, OSError, ValueError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"{path} is damaged ({said}); put it back as it was, or move the folder {path.parent} away and run "
+                "`mulan prepare`, which makes it again"
+            ) from error
+
+
+def _absolute(place: str) -> str:
+    return place if is_remote(place) else str(Path(place).resolve())
+
+
+def _write_playlists(playlists: str | Path | None, catalogue: Path) -> None:
+    path = catalogue / PLAYLISTS
+    path.unlink(missing_ok=True)
+    if playlists:
+        pq.write_table(read_playlists(playlists), path)
+
+
+def _write_catalogue(manifest: str | Path, path: Path, config: PrepareConfig, *, split: str | None = None) -> None:
+    """Copy a manifest with absolute uris and the files' marks, so that DVC sees when one has changed."""
+    building = path.with_suffix(".building")
+    outside, private = config.allow_outside, config.allow_private
+    with open_manifest(manifest, allow_outside=outside, allow_private=private, split=split) as opened:
+        carried = [field for field in opened.schema if field.name != "file_mark"]
+        schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
+        uri = schema.get_field_index("uri")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pq.ParquetWriter(building, schema) as file:
+            for batch in opened.batches:
+                uris = [locate(value, opened.root) for value in batch.column("uri").to_pylist()]
+                columns = [batch.column(field.name) for field in carried]
+                columns[uri] = pa.array(uris)
+                columns.append(pa.array(marks_of(uris, allow_private=private), pa.string()))
+                file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    building.replace(path)
