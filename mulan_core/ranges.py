@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no text of a configuration holds, lone surrogates among them."""
@@ -146,7 +146,7 @@ class FieldError(UserError):
         self.key, self.problem, self.within = key, problem, within
 
     def __str__(self) -> str:
-        return f"{join(self.within, self.key) or 'the file'} {self.problem}"
+        return without_secrets(f"{join(self.within, self.key) or 'the file'} {self.problem}")
 
     def moved(self, key: str, *, within: str = "") -> FieldError:
         """The same error by another path."""
@@ -233,7 +233,7 @@ def show(value: Any) -> str:
         return "keys and values"
     if isinstance(value, int) and abs(value) >= 10**30:
         return "a number of more than 30 digits"
-    return _SHOW.repr(value)
+    return _SHOW.repr(without_secrets(value) if isinstance(value, str) else value)
 
 
 class _UnfitError(Exception):
@@ -299,6 +299,8 @@ def _offer(hint: Any, value: Any) -> str:
     """The right spelling, where the slip is a known one and what was meant would be taken."""
     kind, meant, spelling = kind_of(hint), None, None
     if kind in (int, float):
+        if commas := of_commas(hint, value):
+            return commas
         spelling = _number_meant(value, whole=kind is int)
         meant = kind(spelling.split()[0]) if spelling else None
     elif kind is bool and isinstance(value, (str, int, float)):
@@ -321,7 +323,7 @@ def _offer(hint: Any, value: Any) -> str:
 
 
 def _number_meant(value: Any, *, whole: bool) -> str | None:
-    """The number behind ``1_000``, ``'1e-4'``, ``0b101``, ``1:30``, ``0,5``, ``50%`` or ``1000.0``."""
+    """The number behind ``1_000``, ``'1e-4'``, ``0b101``, ``1:30``, ``50%`` or ``1000.0``."""
     if isinstance(value, float):
         return str(int(value)) if whole and value.is_integer() and abs(value) < 1e15 else None
     if not isinstance(value, str) or len(value) > 40:
@@ -336,13 +338,35 @@ def _number_meant(value: Any, *, whole: bool) -> str | None:
     elif re.fullmatch(r"[-+]?\d+(:[0-5]?\d)+", text):  # YAML 1.1 counted in sixties
         meant = float(sum(int(part) * 60**power for power, part in enumerate(reversed(text.lstrip("+-").split(":")))))
         meant = -meant if text[0] == "-" else meant
-    elif re.fullmatch(r"[-+]?\d+,(\d{1,2}|\d{4,})", text):
-        meant = float(text.replace(",", "."))
     elif re.fullmatch(r"\d+(\.\d*)?%", text):
         meant = float(text[:-1]) / 100
     if meant is None or not math.isfinite(meant) or (whole and not meant.is_integer()):
         return None
     return str(int(meant)) if meant.is_integer() and abs(meant) < 1e15 else repr(meant)
+
+
+def of_commas(hint: Any, value: Any) -> str:
+    """What to write for ``0,5`` or ``1,000``, as the end of a sentence; empty where no comma is to blame.
+
+    Args:
+        hint: the type with its rules; only what it would take is offered.
+        value: that is no number.
+    """
+    text = value.strip() if isinstance(value, str) and len(value) <= 40 else ""
+    if not re.fullmatch(r"[-+]?\d+(,\d+)+(\.\d*)?", text):
+        return ""
+    readings = [text.replace(",", "")] if re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", text) else []
+    readings += [text.replace(",", ".")] if re.fullmatch(r"[-+]?\d+,\d+", text) else []
+    meant = [reading for reading in readings if _is_taken(hint, reading)]
+    return f"; a number has no comma{': write ' if meant else ''}{' or '.join(meant)}"
+
+
+def _is_taken(hint: Any, text: str) -> bool:
+    try:
+        fit(hint, kind_of(hint)(text), "")
+    except ValueError:  # a FieldError is one
+        return False
+    return True
 
 
 def _plain(bound: float) -> str:

@@ -12,6 +12,7 @@ from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
 from flows.runtime.terminal import Table, console
 from mulan_core.errors import UserError
+from mulan_core.files import why_no_file
 from mulan_core.ranges import Range
 
 if TYPE_CHECKING:
@@ -87,5 +88,5 @@ def _client(url: str | None) -> MulanClient:
 
 
 def _must_exist(file: Path) -> None:
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
+    if reason := why_no_file(file):
+        raise UserError(reason)

@@ -84,7 +84,8 @@ def show_check(report: dict[str, Any]) -> None:
         table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
     console.print(table)
     for row in report["bad_rows"][:MOST_ROWS]:
-        console.print(f"row {row['row']}, {row['problem']}")
+        for problem in row["problems"]:
+            console.print(f"row {row['row']}, {problem}")
     for file in report["bad_files"][:MOST_ROWS]:
         console.print(f"{file['uri']}: {file['reason']}, {file['detail']}")
     for warning in report["warnings"][:MOST_ROWS]:

@@ -28,7 +28,7 @@ from mulan_core.data.overlap import check_splits
 from mulan_core.data.plan import Shard, plan_shards, shard_counts
 from mulan_core.data.playlists import check_known
 from mulan_core.data.tracks import open_manifest
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 
 CLIPS_PER_BLOCK = 16
 """Clips that travel together between the stages."""
@@ -240,8 +240,16 @@ def _write_tables(bench: Bench, plan: list[Shard], summary: dict[str, Any]) -> N
     _stream(of_tracks, metadata, built / shards.MANIFEST)
     quarantine = pa.schema([(name, pa.string()) for name in ("track_id", "uri", "reason", "detail")])
     kept = (pq.read_table(ledger / s.path, columns=quarantine.names) for s in plan if (ledger / s.path).exists())
-    _stream((table.filter(table["reason"].is_valid()) for table in kept), quarantine, built / shards.QUARANTINE)
+    _stream(
+        (_for_people(table.filter(table["reason"].is_valid())) for table in kept), quarantine, built / shards.QUARANTINE
+    )
     (built / shards.COUNTS).write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def _for_people(quarantined: pa.Table) -> pa.Table:
+    """The quarantine is a report, which people pass on: without the passwords that uris may hold."""
+    uris = pa.array([without_secrets(uri) for uri in quarantined["uri"].to_pylist()], pa.string())
+    return quarantined.set_column(quarantined.schema.get_field_index("uri"), "uri", uris)
 
 
 def _stream(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> None:

@@ -23,7 +23,8 @@ import soundfile
 import soxr
 
 from mulan_core.audio import RATES_HZ
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
+from mulan_core.files import why_no_file
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -52,7 +53,7 @@ class AudioError(UserError):
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)  # both in args, so that the error survives pickling between processes
         self.reason = reason
-        self.detail = detail
+        self.detail = without_secrets(detail)
 
     def __str__(self) -> str:
         return self.detail
@@ -196,12 +197,8 @@ def _open(source: bytes | str | Path | BinaryIO) -> soundfile.SoundFile:
     """Open for reading, or say why not."""
     if isinstance(source, str | Path):
         path = Path(source)
-        try:
-            is_there = path.is_file()
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
-            raise AudioError("missing", f"cannot look for {path}: {error.strerror}") from error
-        if not is_there:
-            raise AudioError("missing", f"there is no file {path}")
+        if reason := why_no_file(path):
+            raise AudioError("missing", reason)
         if path.stat().st_size == 0:
             raise AudioError("empty", f"the file {path} is empty")
         target: str | BinaryIO = str(path)

@@ -12,7 +12,9 @@ import socket
 import unicodedata
 from urllib.parse import urlsplit
 
-ALLOW = "set prepare.allow_private to true to allow it"
+ALLOW = (
+    "allow it with prepare.allow_private: true in the file of --params, or in params.yaml where you give no --manifest"
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -14,6 +14,7 @@ from mulan_core.data.names import same_but_typed_otherwise
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import is_remote, locate, marks_of
+from mulan_core.errors import without_secrets
 from mulan_core.text.filters import filter_texts, names_of
 
 
@@ -33,10 +34,11 @@ def check_manifest(
         progress: called with the number of rows looked at.
 
     Returns:
-        ``rows``; ``bad_rows`` with row and problem, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
+        ``rows``; ``bad_rows`` with row and problems, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
         reason, detail; ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and
         ``splits`` of those; ``remote``, files that were asked for but not opened; ``texts`` by source before and after
-        the rules; ``warnings``, sentences about what is allowed but hardly meant.
+        the rules; ``without_text``, usable tracks that have none; ``warnings``, sentences about what is allowed but
+        hardly meant. What it tells is without the passwords that uris may hold.
 
     Raises:
         UserError: if the manifest cannot be read at all.
@@ -46,7 +48,7 @@ def check_manifest(
     splits: Counter[str] = Counter()
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()
-    remote = rows = 0
+    remote = rows = without_text = 0
     seconds = 0.0
     alike: dict[str, str] = {}
     warnings: list[str] = []
@@ -69,22 +71,28 @@ def check_manifest(
                     seconds += _clip_length(row, place, mark, config)
                     splits[row["split"]] += 1
                 except AudioError as error:
-                    told = {"track_id": row["track_id"], "uri": row["uri"], "reason": error.reason}
+                    told = {"track_id": row["track_id"], "uri": without_secrets(row["uri"]), "reason": error.reason}
                     remedy = remedy_of_missing(row["uri"]) if error.reason == "missing" else ""
                     bad_files.append(told | {"detail": f"{error}{remedy}"})
                     continue
+                without_text += not any(text["text"].strip() for text in row["texts"])
                 for text in filter_texts(row["texts"], names=names_of(row)):
                     before[text["source"]] += 1
                     after[text["source"]] += text["drop"] is None
             rows += len(batch)
             if progress:
                 progress(rows)
-    bad_rows = [{"row": number, "problem": sentence} for number, sentence in sorted(problems.told)]
+    bad_rows = [{"row": number, "problems": list(said)} for number, said in sorted(problems.told)]
+    if without_text:
+        warnings.append(
+            f"{without_text:,} of {splits.total():,} usable tracks have no text; they are indexed and evaluated, and "
+            "training on texts passes over them"
+        )
     return {
-        "manifest": str(manifest),
+        "manifest": without_secrets(str(manifest)),
         "rows": rows + len(bad_rows),
         "bad_rows": bad_rows,
-        "duplicate_ids": sum(sentence.startswith("id ") for _, sentence in problems.told),
+        "duplicate_ids": sum(said[-1].startswith("id ") for _, said in problems.told),
         "bad_files": bad_files,
         "reasons": dict(Counter(file["reason"] for file in bad_files).most_common()),
         "usable": splits.total(),
@@ -92,6 +100,7 @@ def check_manifest(
         "hours": round(seconds / 3600, 3),
         "remote": remote,
         "texts": {source: {"before": before[source], "after": after[source]} for source in sorted(before)},
+        "without_text": without_text,
         "warnings": warnings,
     }
 

@@ -139,7 +139,8 @@ def _fetch(uri: str, downloads: Path, *, allow_private: bool) -> tuple[str, byte
             with open_uri(uri, allow_private=allow_private) as file:
                 return _read(file, uri, downloads)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise AudioError("missing", f"there is no file {uri}{remedy_of_missing(uri)}") from error
+            told = f"there is no file {uri}" if remote else str(error)
+            raise AudioError("missing", f"{told}{remedy_of_missing(uri)}") from error
         except AudioError:
             raise
         except PrivateAddressError as error:

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+from mulan_core.errors import without_secrets
+
 MAX_BYTES = {"track_id": 512, "title": 2_048, "artist": 1_024, "dataset": 256, "labels": 512}
 """Field -> the most bytes of UTF-8 that a name of it may have; of ``labels`` each one."""
 MAX_LABELS = 256
@@ -108,5 +110,5 @@ def _why_no_address(track_id: str) -> str | None:
 
 
 def _shown(value: str) -> str:
-    shown = repr(value)
+    shown = repr(without_secrets(value))  # before it is cut, which may take the part that tells a password
     return shown if len(shown) <= 80 else f"{shown[:80]}..."

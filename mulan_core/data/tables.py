@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mulan_core.data.uris import is_remote, local_path, open_uri
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 CHUNK_ROWS = 4096
@@ -24,40 +24,44 @@ DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 
 @dataclass
 class Problems:
-    """Rows that cannot be used, each with a sentence."""
+    """Rows that cannot be used, each with a sentence for everything that is wrong with it."""
 
     table: str
     """Path or URL of the table."""
     most: int | None = 5
-    """How many sentences are kept; null keeps all."""
+    """How many rows are kept with their sentences; null keeps all."""
     count: int = 0
     """Bad rows met; a row counts once."""
-    told: list[tuple[int, str]] = field(default_factory=list)
-    """(Row number, sentence), the first of them."""
+    told: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    """(Row number, its sentences), the first of them."""
     last: int = 0
     """The last of the bad rows."""
 
-    def add(self, number: int, sentence: str) -> None:
-        """Note what is wrong with a row; rows count from 1, the header of a CSV file not among them."""
+    def add(self, number: int, *sentences: str) -> None:
+        """Note all that is wrong with a row; rows count from 1, the header of a CSV file not among them."""
         self.count += 1
         self.last = max(self.last, number)
         if self.most is None or len(self.told) < self.most:
-            self.told.append((number, sentence))
+            self.told.append((number, tuple(map(without_secrets, sentences))))
 
     def raise_any(self, num_rows: int) -> None:
         """Raise one sentence about all of them, if there are any.
 
         Raises:
-            UserError: with the first few rows and the count.
+            UserError: with the first few rows, the first that is wrong with each, and the count.
         """
         if not self.count:
             return
-        rows = "; ".join(f"row {number}, {sentence}" for number, sentence in sorted(self.told))
+        rows = "; ".join(f"row {number}, {said[0]}{_and_more(len(said) - 1)}" for number, said in sorted(self.told))
         if self.count == 1:
             raise UserError(f"{self.table}, {rows}")
         more = self.count - len(self.told)
         rest = f"; and {more:,} more (`mulan data check` lists all)" if more else ""
         raise UserError(f"{self.table} has {self.count:,} bad rows of {num_rows:,}: {rows}{rest}")
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,8 @@ def _told(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"there is no file {path}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
+        told = f"there is no file {path}" if is_remote(path) else str(error)
+        raise UserError(f"{told}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
     except Exception as error:
         # The libraries behind URLs raise what they like; of a local file anything else is a mistake of ours.
         if not is_remote(path) and not isinstance(error, OSError | ValueError | pa.ArrowException):
@@ -177,7 +182,8 @@ def _delimited(lines: io.TextIOBase, path: str, kind: str, problems: Problems) -
                 fewer = "more" if len(cells) > len(header) else "fewer"
                 problems.add(
                     number,
-                    f"line {reader.line_num}: {fewer} cells than the header has columns ({len(cells)}, {len(header)})",
+                    f"line {reader.line_num}: {fewer} cells than the header has columns ({len(cells)}, {len(header)})"
+                    + f"; put a cell that holds one of the {DELIMITERS[delimiter]} in quotes" * (fewer == "more"),
                 )
                 continue
             yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
@@ -206,7 +212,7 @@ def _json(lines: io.TextIOBase, problems: Problems) -> Table:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                problems.add(number, f"not valid JSON ({error.msg})")
+                problems.add(number, f"not valid JSON from character {error.pos + 1} on")
                 continue
             except (ValueError, RecursionError):
                 problems.add(number, "not valid JSON (a number too long, or nested too deeply)")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,7 +23,10 @@ from mulan_core.data.folder import read_folder
 from mulan_core.data.names import clean_name, labels_of, why_misnamed
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
 from mulan_core.data.uris import is_folder, root_of, why_refused
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
+from mulan_core.ranges import Range, of_commas
+
+T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
 
@@ -138,12 +141,12 @@ def read_playlists(path: str | Path) -> pa.Table:
     with open_table(path, problems, wanted=PLAYLIST_SCHEMA.names) as table:
         for chunk in table.chunks:
             for number, row in zip(chunk.numbers, chunk.rows, strict=True):
-                last = number
-                try:
-                    rows.append(_check_playlist(row))
-                    _check_unique(rows[-1]["playlist_id"], number, seen)
-                except _RowError as error:
-                    problems.add(number, str(error))
+                last, cells = number, _Cells(row)
+                rows.append(_check_playlist(cells))
+                if playlist_id := rows[-1]["playlist_id"]:
+                    cells.wrong += _repeated(playlist_id, number, seen)
+                if cells.wrong:
+                    problems.add(number, *cells.wrong)
     problems.raise_any(max(last, problems.last))
     return pa.Table.from_pylist(rows, schema=PLAYLIST_SCHEMA)
 
@@ -233,8 +236,34 @@ def _batch(chunk: Chunk, good: list[int], rows: list[dict[str, Any]], schema: pa
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+_Seconds = Annotated[float, Range(ge=0)]
+
+
 class _RowError(Exception):
-    """Why a row cannot be used; becomes part of a UserError."""
+    """One thing that is wrong with a row; becomes part of a UserError."""
+
+
+class _Cells:
+    """A row whose cells are taken one by one; what is wrong with each is kept, so that all of it can be told."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        found = {name: unencodable(value) for name, value in row.items()}
+        self._row, self._broken = row, {name for name, reason in found.items() if reason}
+        self.wrong = [f"column {name!r}: {reason}" for name, reason in found.items() if reason]
+
+    def take(self, read: Callable[[Mapping[str, Any], str], T], name: str) -> T | None:
+        """The value of a column; None where it is wrong."""
+        if name in self._broken:
+            return None
+        try:
+            return read(self._row, name)
+        except _RowError as error:
+            self.wrong.append(f"column {name!r}: {error}")
+            return None
+
+    def is_given(self, name: str) -> bool:
+        """Whether the row says something there, right or wrong."""
+        return bool(self._row.get(name))
 
 
 @dataclass
@@ -251,69 +280,56 @@ class _RowCheck:
         self._seen: dict[bytes, int] = {}
 
     def __call__(self, number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        try:
-            checked = _check_row(row, self.dataset, self.split)
-            refused = self.refuse(checked["uri"])
-            if refused:
-                raise _RowError(f"column 'uri': {refused}")
-            digest = hashlib.blake2b(checked["track_id"].encode(), digest_size=8).digest()
-            _check_unique(checked["track_id"], number, self._seen, digest)
-        except _RowError as error:
-            self.problems.add(number, str(error))
+        cells = _Cells(row)
+        checked = _check_row(cells, self.dataset, self.split)
+        if checked["uri"] and (refused := self.refuse(checked["uri"])):
+            cells.wrong.append(f"column 'uri': {refused}")
+        if track_id := checked["track_id"]:  # of a bad row too: whoever mends it must not find its id taken
+            digest = hashlib.blake2b(track_id.encode(), digest_size=8).digest()
+            cells.wrong += _repeated(track_id, number, self._seen, digest)
+        if cells.wrong:
+            self.problems.add(number, *cells.wrong)
             return None
         return checked
 
 
-def _check_unique(value: str, number: int, seen: dict[Any, int], key: Any = None) -> None:
+def _repeated(value: str, number: int, seen: dict[Any, int], key: Any = None) -> list[str]:
     first = seen.setdefault(value if key is None else key, number)
-    if first != number:
-        raise _RowError(f"id {value!r} stands in row {first} and again in row {number}")
+    return [] if first == number else [f"id {value!r} stands in row {first} and again in row {number}"]
 
 
-def _check_row(row: Mapping[str, Any], dataset: str, split: str | None) -> dict[str, Any]:
-    for name, value in row.items():
-        found = unencodable(value)
-        if found:
-            raise _RowError(f"column {name!r}: {found}")
-    uri = _required(row, "uri")
-    track_id = _name(row, "track_id") or hashlib.sha256(uri.encode()).hexdigest()[:16]
-    split = _text(row, "split") or split or hashed_split(track_id)
-    if split not in SPLITS:
-        raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
-    texts = _texts(row)
-    plain = _text(row, "text")
-    if plain:
+def _check_row(cells: _Cells, dataset: str, split: str | None) -> dict[str, Any]:
+    """The row of a manifest, as far as its cells are right."""
+    uri = cells.take(_required, "uri")
+    track_id = cells.take(_name, "track_id")
+    if uri and not cells.is_given("track_id"):
+        track_id = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    texts = cells.take(_texts, "texts") or []
+    if plain := cells.take(_text, "text"):
         texts.append({"source": "sf", "text": plain})
-    _name(row, "artist")  # carried along as it is, and shown
+    cells.take(_name, "artist")  # carried along as it is, and shown
     return {
         "track_id": track_id,
         "uri": uri,
-        "start_s": _number(row, "start_s"),
-        "duration_s": _number(row, "duration_s"),
-        "split": split,
-        "dataset": _name(row, "dataset") or dataset,
-        "title": _name(row, "title"),
+        "start_s": cells.take(_number, "start_s"),
+        "duration_s": cells.take(_number, "duration_s"),
+        "split": cells.take(_split, "split") or split or hashed_split(track_id or ""),
+        "dataset": cells.take(_name, "dataset") or dataset,
+        "title": cells.take(_name, "title"),
         "texts": texts,
-        "labels": _labels(row),
-        "license": _text(row, "license"),
-        "sha256": _text(row, "sha256"),
+        "labels": cells.take(_labels, "labels"),
+        "license": cells.take(_text, "license"),
+        "sha256": cells.take(_text, "sha256"),
     }
 
 
-def _check_playlist(row: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in row.items():
-        found = unencodable(value)
-        if found:
-            raise _RowError(f"column {name!r}: {found}")
-    split = _text(row, "split") or "test"
-    if split not in SPLITS:
-        raise _RowError(f"column 'split': {split!r} is not one of {', '.join(SPLITS)}")
+def _check_playlist(cells: _Cells) -> dict[str, Any]:
     return {
-        "playlist_id": _required(row, "playlist_id"),
-        "title": _required(row, "title"),
-        "description": _text(row, "description"),
-        "track_ids": _strings(row, "track_ids"),
-        "split": split,
+        "playlist_id": cells.take(_required, "playlist_id"),
+        "title": cells.take(_required, "title"),
+        "description": cells.take(_text, "description"),
+        "track_ids": cells.take(_strings, "track_ids"),
+        "split": cells.take(_split, "split") or "test",
     }
 
 
@@ -326,15 +342,22 @@ def hashed_split(track_id: str) -> str:
 def _required(row: Mapping[str, Any], name: str) -> str:
     value = _text(row, name)
     if not value:
-        raise _RowError(f"column {name!r}: a value is required")
+        raise _RowError("a value is required")
     return value
+
+
+def _split(row: Mapping[str, Any], name: str) -> str | None:
+    split = _text(row, name)
+    if split and split not in SPLITS:
+        raise _RowError(f"{split!r} is not one of {', '.join(SPLITS)}")
+    return split
 
 
 def _text(row: Mapping[str, Any], name: str) -> str | None:
     value = row.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise _RowError(f"column {name!r}: expected text, got {_shown(value)}")
+    raise _RowError(f"expected text, got {_shown(value)}")
 
 
 def _name(row: Mapping[str, Any], name: str) -> str | None:
@@ -342,15 +365,15 @@ def _name(row: Mapping[str, Any], name: str) -> str | None:
     value = _text(row, name)
     refused = why_misnamed(name, value) if value else None
     if refused:
-        raise _RowError(f"column {name!r}: {refused}")
+        raise _RowError(refused)
     return value
 
 
-def _labels(row: Mapping[str, Any]) -> list[str]:
+def _labels(row: Mapping[str, Any], name: str) -> list[str]:
     try:
-        return labels_of(_strings(row, "labels"))
+        return labels_of(_strings(row, name))
     except ValueError as error:
-        raise _RowError(f"column 'labels': {error}") from error
+        raise _RowError(str(error)) from error
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
@@ -362,7 +385,7 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise _RowError(f"column {name!r}: expected seconds (a number from 0), got {_shown(value)}")
+        raise _RowError(f"expected seconds (a number from 0), got {_shown(value)}{of_commas(_Seconds, value)}")
     return number
 
 
@@ -371,42 +394,47 @@ def _strings(row: Mapping[str, Any], name: str) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str):
-        # A cell of a CSV file: a JSON list, or names split at bars or semicolons.
+        # A cell of a CSV file: a JSON list, or names split at bars or semicolons, with the rule of names for each.
         is_json = value.startswith("[")
-        value = _json_cell(value, name) if is_json else [v.strip() for v in value.replace(";", "|").split("|")]
+        value = _json_cell(value, '["a", "b"] or a|b') if is_json else value.replace(";", "|").split("|")
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return [item for item in value if item]
-    raise _RowError(f"column {name!r}: expected a list of text, got {_shown(value)}")
+    raise _RowError(f"expected a list of text, got {_shown(value)}")
 
 
-def _texts(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    value = row.get("texts")
+def _texts(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    value = row.get(name)
     if value is None:
         return []
     if isinstance(value, str):
-        value = _json_cell(value, "texts")
+        value = _json_cell(value, '[{"source": "sf", "text": "calm piano"}]')
     if not isinstance(value, list):
-        raise _RowError(f"column 'texts': expected a list of {{source, text}}, got {_shown(value)}")
+        raise _RowError(f"expected a list of {{source, text}}, got {_shown(value)}")
     texts = []
     for item in value:
         source, text = (item.get("source"), item.get("text")) if isinstance(item, dict) else (None, None)
         if source not in SOURCES or not isinstance(text, str):
             known = ", ".join(SOURCES)
-            raise _RowError(f"column 'texts': expected {{source, text}} with source in {known}, got {_shown(item)}")
+            raise _RowError(f"expected {{source, text}} with source in {known}, got {_shown(item)}")
         texts.append({"source": source, "text": text})
     return texts
 
 
-def _json_cell(value: str, name: str) -> Any:
+def _json_cell(value: str, example: str) -> Any:
+    """What the JSON in a cell holds."""
     try:
         found = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise _RowError(
+            f"{_shown(value)} is not valid JSON from character {error.pos + 1} on; write {example}"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise _RowError(f"column {name!r}: not a JSON list ({getattr(error, 'msg', error)})") from error
-    if unencodable(found):
-        raise _RowError(f"column {name!r}: {unencodable(found)}")
+        raise _RowError(f"{_shown(value)} has a number too long, or is nested too deeply") from error
+    if refused := unencodable(found):
+        raise _RowError(refused)
     return found
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    shown = repr(without_secrets(value) if isinstance(value, str) else value)
     return shown if len(shown) <= 80 else f"{shown[:80]}..."

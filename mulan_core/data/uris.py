@@ -15,6 +15,7 @@ import fsspec
 
 from mulan_core.data.addresses import ALLOW, PrivateAddressError, refusal_behind, why_private
 from mulan_core.errors import UserError
+from mulan_core.files import why_no_file
 
 PROTOCOLS = ("file", "s3", "gs", "http", "https", "az")
 """What a URL may start with. fsspec knows more, such as archives within archives; a manifest needs none of them."""
@@ -123,12 +124,15 @@ def open_uri(uri: str | Path, *, allow_private: bool) -> Iterator[BinaryIO]:
             names is ``prepare.allow_private``'s to decide.
 
     Raises:
-        FileNotFoundError: if there is nothing.
+        FileNotFoundError: if there is nothing, or on this machine what is no file; that one says so.
         PrivateAddressError: if it leads to an address that is not public, at once, after DNS, or behind a redirect.
         OSError: if it cannot be reached, whatever the protocol's library calls that.
     """
     if not is_remote(uri):
-        with Path(local_path(uri)).open("rb") as file:
+        local = Path(local_path(uri))
+        if reason := why_no_file(local):
+            raise FileNotFoundError(reason)
+        with local.open("rb") as file:
             yield file
         return
     if scheme_of(uri) in HTTP and not allow_private and (reason := why_private(str(uri))):

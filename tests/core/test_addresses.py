@@ -328,10 +328,11 @@ def test_check_tells_addresses_by_row_and_names_by_file(server, internet, tmp_pa
     table = write_table(tmp_path, f"http://127.0.0.1:{port}/a.wav", inside, outside, f"{outside}?/to/http://10.0.0.1")
     report = check_manifest(table, PrepareConfig())
     assert [row["row"] for row in report["bad_rows"]] == [1]
-    assert "127.0.0.1, a loopback address; set prepare.allow_private" in report["bad_rows"][0]["problem"]
+    (said,) = report["bad_rows"][0]["problems"]
+    assert "127.0.0.1, a loopback address; allow it with prepare.allow_private: true in the file of --params" in said
     (bad,) = report["bad_files"]
     assert (bad["track_id"], bad["reason"]) == ("1", "refused")
-    assert "inside.example is at 192.168.0.7, a private address; set prepare.allow_private" in bad["detail"]
+    assert "inside.example is at 192.168.0.7, a private address; allow it with prepare.allow_private" in bad["detail"]
     assert "10.0.0.1" not in internet[1] and report["usable"] == 2
     del internet[0]["inside.example"]
     allowed = check_manifest(write_table(tmp_path, f"http://127.0.0.1:{port}/a.wav"), PrepareConfig(allow_private=True))
@@ -342,8 +343,9 @@ def test_a_table_is_refused_with_row_host_reason_and_remedy(tmp_path):
     with pytest.raises(UserError) as error:
         read_manifest(write_table(tmp_path, "http://8.8.8.8/a", "http://me@169.254.169.254/x"), allow_private=False)
     assert str(error.value).endswith(
-        "tracks.jsonl, row 2, column 'uri': 'http://me@169.254.169.254/x' names 169.254.169.254, a link-local address; "
-        "set prepare.allow_private to true to allow it"
+        "tracks.jsonl, row 2, column 'uri': 'http://***@169.254.169.254/x' names 169.254.169.254, a link-local "
+        "address; allow it with prepare.allow_private: true in the file of --params, or in params.yaml where you give "
+        "no --manifest"
     )
 
 

@@ -217,7 +217,7 @@ def test_the_check_of_a_mangled_manifest_is_a_report_or_a_sentence(catalogue, da
     lines = content.count(b"\n") + content.count(b"\r") + 1
     assert numbers == sorted(numbers) and all(1 <= number <= lines for number in numbers)
     assert report["usable"] + len(report["bad_files"]) + len(report["bad_rows"]) == report["rows"], "nothing is lost"
-    assert all("\n" not in bad["problem"] for bad in report["bad_rows"])
+    assert all("\n" not in problem for bad in report["bad_rows"] for problem in bad["problems"])
     assert all(file["reason"] and file["uri"] for file in report["bad_files"])
 
 

@@ -142,12 +142,16 @@ def test_row_and_column_are_told(tmp_path, field, value, words):
         assert f"row 1, {words}" in str(error.value) and "\n" not in str(error.value)
     path = written(tmp_path, "jsonl", [good, {"track_id": "b", "uri": "b.wav", field: value}])
     problems = check_manifest(path, PrepareConfig())["bad_rows"]
-    assert [row["row"] for row in problems] == [2] and problems[0]["problem"].startswith(words)
+    assert [row["row"] for row in problems] == [2] and problems[0]["problems"][0].startswith(words)
 
 
-def test_blanks_around_bars_are_layout_and_empty_names_are_none(tmp_path):
+def test_a_label_is_held_to_one_rule_in_cells_and_in_json_and_empty_names_are_none(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text("uri,track_id,title,artist,labels\na.wav,,,,rock ; genre:Jazz |\n")
+    for cell in ("rock| jazz ", "rock ;jazz", '"[""rock"", "" jazz ""]"'):
+        path.write_text(f"uri,labels\na.wav,{cell}\n")
+        with pytest.raises(UserError, match=r"row 1, column 'labels': '.*' has blanks at its edges; remove them"):
+            read_manifest(path)
+    path.write_text("uri,track_id,title,artist,labels\na.wav,,,,rock;genre:Jazz|\n")
     row = read_manifest(path).to_pylist()[0]
     assert (row["labels"], row["title"], row["artist"], len(row["track_id"])) == (
         ["rock", "genre:Jazz"],

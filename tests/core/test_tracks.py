@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import tracemalloc
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
+from mulan_core.data.clips import fetch_clip
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import SCHEMA, open_manifest, read_manifest, read_playlists
 from mulan_core.data.uris import locate, root_of
@@ -49,7 +51,7 @@ def test_formats_agree(tmp_path):
 
 def test_labels_in_a_cell_may_be_split_by_bars_or_semicolons(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text('uri,text,labels\nx.mp3,t,"jazz|piano"\ny.mp3,t,"rock; guitar"\n')
+    path.write_text('uri,text,labels\nx.mp3,t,"jazz|piano"\ny.mp3,t,"rock;guitar|"\n')
     assert read_manifest(path)["labels"].to_pylist() == [["jazz", "piano"], ["rock", "guitar"]]
 
 
@@ -194,9 +196,98 @@ def test_paths_outside_the_catalogue_need_a_word(tmp_path):
     with open_manifest(path, problems=(problems := Problems(str(path))), allow_outside=False) as manifest:
         assert [uri for batch in manifest.batches for uri in batch["uri"].to_pylist()] == inside
     assert [number for number, _ in problems.told] == [6, 7, 8, 9]
-    assert "lies outside" in problems.told[0][1] and "--allow-outside" in problems.told[0][1]
+    (outside_said,) = problems.told[0][1]
+    assert "lies outside" in outside_said and "--allow-outside" in outside_said
     assert len(read_manifest(path, allow_outside=True)) == 9
     assert locate(inside[3], root_of(path)) == str(folder / "e f.wav")
+
+
+def test_everything_that_is_wrong_with_a_row_is_told_and_an_id_of_a_bad_row_is_taken(tmp_path):
+    wrong = {
+        "uri": "",
+        "split": "dev",
+        "labels": [1],
+        "start_s": "long",
+        "title": " x",
+        "artist": 3,
+        "license": "\ud800",
+    }
+    rows = [ROW | wrong, ROW, ROW | {"track_id": "b", "uri": "../b.wav", "texts": 3}, ROW | {"track_id": "b"}]
+    path = write_jsonl(tmp_path / "m.jsonl", rows)
+    report = check_manifest(path, PrepareConfig())
+    first, second, third, fourth = (row["problems"] for row in report["bad_rows"])
+    assert sorted(one.split("'")[1] for one in first) == sorted(wrong)
+    assert second == ["id 'a' stands in row 1 and again in row 2"]
+    assert ["texts" in third[0], "lies outside" in third[1], len(third)] == [True, True, 2]
+    assert fourth == ["id 'b' stands in row 3 and again in row 4"]
+    assert (report["duplicate_ids"], report["rows"]) == (2, 4)
+    with pytest.raises(UserError, match=r"row 1, .*license.* \(and 6 more\); row 2, id 'a'"):
+        read_manifest(path)
+    twice = {"playlist_id": "p", "title": "", "track_ids": 3}
+    with pytest.raises(UserError, match=r"row 1, .*title.* \(and 1 more\); row 2, .*title.* \(and 2 more\)"):
+        read_playlists(write_jsonl(tmp_path / "p.jsonl", [twice, twice]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"labels": "[jazz]"}, '\'[jazz]\' is not valid JSON from character 2 on; write ["a", "b"] or a|b'),
+        ({"labels": "[" * 9000}, "is nested too deeply"),
+        ({"texts": "piano"}, '\'piano\' is not valid JSON from character 1 on; write [{"source": "sf"'),
+        ({"texts": "[{]"}, "is not valid JSON from character 3 on"),
+        ({"start_s": "0,002"}, "got '0,002'; a number has no comma: write 0.002"),
+        ({"duration_s": "1,000"}, "got '1,000'; a number has no comma: write 1000 or 1.000"),
+    ],
+)
+def test_a_cell_is_told_in_our_words(tmp_path, cells, words):
+    path = write_jsonl(tmp_path / "m.jsonl", [{"uri": "a.wav"} | cells])
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    assert words in str(error.value) and "Expecting" not in str(error.value)
+    path = tmp_path / "m.csv"
+    path.write_text("uri,start_s\na.wav,0,002\n")
+    with pytest.raises(UserError, match=r"more cells than .*put a cell that holds one of the commas in quotes"):
+        read_manifest(path)
+
+
+def test_passwords_in_uris_are_told_nowhere(tmp_path):
+    places = ["127.0.0.1:9/a.wav", "127.0.0.1:9/b.wav?X-Amz-Signature=SECRET", "10.0.0.1/x@y.wav?sig=SECRET&v=2"]
+    uris = [f"http://me:SECRET@{place}" for place in places]
+    uris += ["http://me:SEC/SECRET@127.0.0.1:9/c.wav", "http://SECRET@10.0.0.1/d.wav", "ftp://me:SECRET@x.org/e.wav"]
+    uris += ["/gone/http://me:SECRET@x/e.wav", f"http://me:{'x' * 80}SECRET@127.0.0.1:9/{'y' * 200}"]
+    path = write_jsonl(tmp_path / "m.jsonl", [{"uri": uri, "title": f" {uri}"} for uri in [*uris, *uris]])
+    for config in (PrepareConfig(), PrepareConfig(allow_private=True)):
+        report = json.dumps(check_manifest(path, config))
+        assert "SECRET" not in report and "***@127.0.0.1" in report
+        with pytest.raises(UserError) as error:
+            read_manifest(path, allow_private=config.allow_private)
+        assert "SECRET" not in str(error.value) and "x" * 60 not in str(error.value)
+    good = write_jsonl(tmp_path / "good.jsonl", [{"uri": uri} for uri in uris[:2]])
+    report = check_manifest(good, PrepareConfig(allow_private=True))
+    assert report["reasons"] == {"missing": 2} and "SECRET" not in json.dumps(report)
+    row = {"uri": uris[0], "start_s": None, "duration_s": None, "known": None}
+    for config in (PrepareConfig(), PrepareConfig(allow_private=True)):
+        put_aside = fetch_clip(row, config, tmp_path)
+        assert put_aside["reason"] and "SECRET" not in put_aside["detail"]
+    with pytest.raises(UserError) as error:
+        read_manifest("http://me:SECRET@127.0.0.1:9/m.csv")
+    assert "SECRET" not in str(error.value)
+
+
+def test_what_stands_in_a_files_place_is_said_and_never_waited_for(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    os.mkfifo(tmp_path / "pipe.wav")
+    uris = {"folder.wav": "is a folder, and a file", "pipe.wav": "is a pipe", "a.wav/b.wav": "there is no file"}
+    path = write_jsonl(tmp_path / "m.jsonl", [{"uri": uri} for uri in uris])
+    report = check_manifest(path, PrepareConfig())
+    assert report["reasons"] == {"missing": 3}
+    for file in report["bad_files"]:
+        assert uris[file["uri"]] in file["detail"]
+        row = {"uri": str(tmp_path / file["uri"]), "start_s": None, "duration_s": None, "known": None}
+        assert uris[file["uri"]] in fetch_clip(row, PrepareConfig(), tmp_path)["detail"]
+    (tmp_path / "p.jsonl").mkdir()
+    with pytest.raises(UserError, match="is a folder, and a file is needed; give the path of a"):
+        read_playlists(tmp_path / "p.jsonl")
 
 
 def test_check_tells_what_prepare_would_say(tmp_path):
@@ -215,8 +306,13 @@ def test_check_tells_what_prepare_would_say(tmp_path):
     assert [file["uri"] for file in report["bad_files"]] == ["short.flac", "junk.mp3", "no.wav"]
     assert (report["rows"], report["usable"], report["splits"]) == (5, 1, {"train": 1})
     assert report["hours"] == round(4 / 3600, 3)
+    assert (report["without_text"], report["warnings"]) == (0, [])
+    table = tmp_path / "empty.csv"
+    table.write_text("track_id,uri,text\na,good.wav,\nb,good.wav,piano\nc,good.wav, \n")
+    told = check_manifest(table, PrepareConfig(clip_s=4.0))
+    assert told["without_text"] == 2 and "2 of 3 usable tracks have no text" in told["warnings"][0]
     assert report["texts"] == {"lf": {"before": 1, "after": 0}, "sf": {"before": 1, "after": 1}}
-    assert report["bad_rows"] == [{"row": 5, "problem": "column 'uri': expected text, got 5"}]
+    assert report["bad_rows"] == [{"row": 5, "problems": ["column 'uri': expected text, got 5"]}]
 
 
 CELLS = st.one_of(st.text(max_size=20), st.sampled_from(["a.wav", "../x", "[1", "1e999", "nan", '"', "\0", "s3://b/k"]))

@@ -142,7 +142,7 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
         "usable": 1,
         "hours": 1.0,
     }
-    check |= {"splits": {text: 1}, "texts": texts, "warnings": [text], "bad_rows": [{"row": 1, "problem": text}]}
+    check |= {"splits": {text: 1}, "texts": texts, "warnings": [text], "bad_rows": [{"row": 1, "problems": [text]}]}
     reporting.show_check(check | {"bad_files": [{"uri": text, "reason": text, "detail": text}]})
     report = {
         "set": {"title": text, "counts": {}},
