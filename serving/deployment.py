@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import LoggingConfig, ReplicaState
+from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
@@ -144,9 +144,10 @@ def build_app(
 
     Raises:
         UserError: if the file of keys cannot be trusted, ``serve_config.host`` can be reached by others and there is
-            no key (``check_exposed``), the release does not fit together, or Milvus is away. Replicas look again.
+            no key (``check_exposed``), the endpoint that runs does not say whether it has keys and nothing else
+            tells, the release does not fit together, or Milvus is away. Replicas look again.
     """
-    keys = KeyFile(keys_file, had_keys=_needs_keys_now()) if keys_file else None
+    keys = KeyFile(keys_file, had_keys=_had_keys(Path(keys_file))) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
     for one in (release, canary):
         if one:
@@ -185,14 +186,36 @@ def build_app(
     )
 
 
-def _needs_keys_now() -> bool:
-    """Whether the endpoint that runs, if one does, lets nobody in without a key."""
-    if not ray.is_initialized() or not is_deployed():
+def _had_keys(keys_file: Path) -> bool:
+    """Whether there are keys or were, as the file, the mark beside it or the endpoint that runs tells.
+
+    Raises:
+        UserError: if an endpoint runs that does not say, and nothing else tells.
+    """
+    if KeyFile(keys_file).look().needed:
+        return True
+    if not ray.is_initialized() or not _has_come_up():
         return False
     try:
-        return bool(serve.get_app_handle(APP_NAME).needs_keys.remote().result(timeout_s=5))
-    except Exception:  # its replicas are down, or of a version that cannot be asked
+        # Longer than Serve takes to replace a replica that died.
+        return bool(serve.get_app_handle(APP_NAME).needs_keys.remote().result(timeout_s=30))
+    except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
+        raise UserError(
+            f"there are no keys in {keys_file}, and the endpoint that runs does not say whether it had some; put the "
+            "file back if there was one, else stop the endpoint first"
+        ) from error
+
+
+def _has_come_up() -> bool:
+    """Whether the application has let anybody in; not where its first deployment is under way or has failed."""
+    application = serve.status().applications.get(APP_NAME)
+    if application is None:
         return False
+    return _is_up(application) or application.status not in (
+        ApplicationStatus.NOT_STARTED,
+        ApplicationStatus.DEPLOYING,
+        ApplicationStatus.DEPLOY_FAILED,
+    )
 
 
 def _replicas(config: ServeConfig) -> dict[str, Any]:
@@ -304,12 +327,15 @@ def _why_refused(name: str, error: RuntimeError) -> str:
     messages, stays = [str(error)], False
     if application is not None:
         messages += [application.message, *(deployment.message for deployment in application.deployments.values())]
-        stays = any(
-            deployment.replica_states.get(ReplicaState.RUNNING) for deployment in application.deployments.values()
-        )
+        stays = _is_up(application)
     rest = "; the release before goes on serving" if stays else ""
     for message in messages:
         found = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
         if found:
             return f"{found[-1]}{rest}"
     return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}{rest}"
+
+
+def _is_up(application: ApplicationStatusOverview) -> bool:
+    """Whether a replica of it runs."""
+    return any(of.replica_states.get(ReplicaState.RUNNING) for of in application.deployments.values())

@@ -4,7 +4,8 @@ A key is ``mulan_ID_SECRET``. The file keeps ID, name, scope and an HMAC of the 
 secret is 256 random bits, so there is nothing to guess at, and a hash that is slow on purpose would only slow requests.
 
 The endpoint looks at the file again when it changes, so that a revoked key ends within a second. Where the file cannot
-be trusted, nobody gets in until it can be (docs/decisions/0024-keys-fail-closed.md).
+be trusted, nobody gets in until it can be. A mark beside it tells those who have never seen it that it was there
+(docs/decisions/0024-keys-fail-closed.md).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mulan_core.data.names import why_no_name
 from mulan_core.errors import UserError
 from serving.key import SCOPES, Key, Scope, digest_of, find_key, parse_keys, write_keys
 
@@ -29,6 +31,8 @@ RECHECK_S = 0.25
 _SETTLES_S = 2.0
 """From when on an unchanged stamp means an unchanged file: the coarsest clocks of file systems tick in seconds."""
 _MAX_BYTES = 2**24
+_MAX_NAME_BYTES = 256
+_ON_THE_MARK = b"There have been API keys here. `mulan keys reset` forgets them once their file is gone.\n"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class KeyFile:
 
     Args:
         path: of the file; it need not exist.
-        had_keys: the file was there before, so where it is not, that is a fault; by default a file that nobody has
-            seen yet means that there are no keys.
+        had_keys: the file was there before, so where it is not, that is a fault; by default the mark beside it tells,
+            which whoever sees the file leaves there.
         recheck_s: how long an answer about the file is good for, seconds.
     """
 
@@ -68,9 +72,7 @@ class KeyFile:
         began = time.monotonic()
         if began - self._checked >= self._recheck_s:
             try:
-                self._now = Keys(needed=True, by_id=self._read(began))
-            except FileNotFoundError:
-                self._now = self._missing()
+                self._now = self._look(began)
             except UserError as error:
                 self._now = Keys(needed=True, fault=str(error))
             except OSError as error:
@@ -112,14 +114,14 @@ class KeyFile:
 
         Raises:
             UserError: for an unknown scope, a rate or name that is none, a name that a key in use has, or a file that
-                cannot be trusted or written.
+                cannot be trusted or written, or is gone.
         """
         if scope not in SCOPES:
             raise UserError(f"there is no scope {scope!r}; a key is for {', '.join(SCOPES)}")
         if rate_per_s is not None and not (rate_per_s > 0 and math.isfinite(rate_per_s)):
             raise UserError(f"a rate of {rate_per_s:g} requests a second is none; give a number above 0")
-        if not name.strip() or not name.isprintable():
-            raise UserError(f"a key cannot be called {name!r}; give a name that can be read")
+        if refused := why_no_name(name, _MAX_NAME_BYTES) or (None if name else "a value is required"):
+            raise UserError(f"the name of a key: {refused}")
         with self._alone():
             keys = self.list()
             if any(key.name == name and key.revoked_at is None for key in keys):
@@ -147,6 +149,32 @@ class KeyFile:
             self._write([revoked if key.key_id == revoked.key_id else key for key in keys])
         return revoked
 
+    def reset(self) -> None:
+        """Forget that there have been keys, once their file is gone.
+
+        Raises:
+            UserError: if anything is in the file's place, or the mark cannot be deleted.
+        """
+        with self._alone():
+            if _is_there(self.path):
+                raise UserError(f"{self.path} is still there; move it away first, or end keys with `mulan keys revoke`")
+            self._mark.unlink(missing_ok=True)
+
+    def _look(self, began: float) -> Keys:
+        try:
+            return Keys(needed=True, by_id=self._read(began))
+        except FileNotFoundError as error:
+            if self.path.is_symlink():
+                raise UserError(
+                    f"the keys in {self.path} cannot be read: it is a link to nothing; put its file back"
+                ) from error
+            if self._now.needed or _is_there(self._mark):
+                raise UserError(
+                    f"the keys in {self.path} are gone; put the file back, or run `mulan keys reset` and start the "
+                    "endpoint anew to go on without them"
+                ) from error
+            return Keys(needed=False)
+
     def _read(self, began: float) -> Mapping[str, Key]:
         """The keys of the file; those of the last look where it has not changed since.
 
@@ -155,33 +183,37 @@ class KeyFile:
         """
         if self._is_settled and self._stamp == _stamp(self.path.stat()):
             return self._now.by_id
+        self._leave_mark()
         content, status = _take(self.path)
         try:
             keys = parse_keys(content)
         except ValueError as error:
             raise UserError(
-                f"the keys in {self.path} cannot be read: {error}; put its copy back, or delete it and make new keys"
+                f"the keys in {self.path} cannot be read: {error}; put its copy back, or move it away and run "
+                "`mulan keys reset` to make new ones"
             ) from error
         if self._stamp != _stamp(status):
             self._stamp, self._stamp_seen = _stamp(status), began
         self._is_settled = began - self._stamp_seen >= _SETTLES_S
         return keys
 
-    def _missing(self) -> Keys:
-        if self.path.is_symlink():
-            fault = f"the keys in {self.path} cannot be read: it is a link to nothing; put its file back"
-        elif self._now.needed:
-            fault = f"the keys in {self.path} are gone; put the file back, or start anew to go on without keys"
-        else:
-            return Keys(needed=False)
-        return Keys(needed=True, fault=fault)
+    @property
+    def _mark(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.mark")
+
+    def _leave_mark(self) -> None:
+        with suppress(OSError):  # it is there, no file is, or the endpoint may only read here, as in mounted secrets
+            if _is_there(self.path):
+                with self._mark.open("xb") as mark:
+                    mark.write(_ON_THE_MARK)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Change the file while no other process does: else one of two changes is lost, and it may be a revocation."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.with_name(f".{self.path.name}.lock").open("a") as lock:
+            path = Path(os.path.realpath(self.path))  # homes whose links lead to one file take turns too
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_name(f".{path.name}.lock").open("a") as lock:
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
@@ -228,6 +260,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a name leads anywhere; unlike ``exists``, not False for what cannot be told."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unreadable(path: Path, error: OSError) -> str:

@@ -71,3 +71,16 @@ def revoke(which: Annotated[str, typer.Argument(help="Id or name of the key.")])
     """
     key = KeyFile(read_settings().keys_file).revoke(which)
     console.print(f"revoked {key.key_id} ({key.name})")
+
+
+@app.command()
+def reset() -> None:
+    """Start anew where the file of keys is gone for good: without this, nobody gets in until it is back.
+
+    Example: mulan keys reset
+    """
+    keys = KeyFile(read_settings().keys_file)
+    keys.reset()
+    console.print(
+        f"there are no keys in {keys.path}; an endpoint that runs stays closed until there is one or you start it anew"
+    )

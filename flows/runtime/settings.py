@@ -106,7 +106,7 @@ def read_settings() -> Settings:
         checkpoints=os.environ.get("MULAN_CHECKPOINTS") or str(home / "ray_results"),
         url=os.environ.get("MULAN_URL") or None,
         key=os.environ.get("MULAN_KEY") or None,
-        keys_file=Path(os.environ.get("MULAN_KEYS_FILE") or home / "keys.json").resolve(),
+        keys_file=Path(os.environ.get("MULAN_KEYS_FILE") or home / "keys.json").absolute(),
         notify_url=os.environ.get("MULAN_NOTIFY_URL") or None,
     )
 

@@ -1,4 +1,5 @@
-"""What a track may be called: one rule for its id, title, artist, data set and labels, wherever they come in.
+"""What a track may be called: one rule for its id, title, artist, data set and labels, wherever they come in. Names of
+API keys keep it too.
 
 Names are kept letter for letter as they were typed, and compared so: no Unicode normalisation, no case folding
 (docs/decisions/0027-names.md). What a manifest or the API takes can be shown, filtered by, asked for and deleted. What
@@ -44,6 +45,16 @@ def why_misnamed(field: str, value: str) -> str | None:
         field: one of ``MAX_BYTES``.
         value: what was typed; empty means none was given, which only an id may not be.
     """
+    return why_no_name(value, MAX_BYTES[field]) or (_why_no_address(value) if field == "track_id" else None)
+
+
+def why_no_name(value: str, most_bytes: int) -> str | None:
+    """Why nothing may be called this, or None: the part of the rule that is the same for all that has a name.
+
+    Args:
+        value: what was typed; empty passes.
+        most_bytes: of UTF-8 that a name may have.
+    """
     unwritable = why_unwritable(value)
     if unwritable:
         return unwritable
@@ -51,10 +62,10 @@ def why_misnamed(field: str, value: str) -> str | None:
         return f"{_shown(value)} has blanks at its edges; remove them"
     if _UNSEEN.fullmatch(value):
         return f"{ascii(value)[:80]} holds nothing that can be seen; write it in letters"
-    num_bytes, most = len(value.encode()), MAX_BYTES[field]
-    if num_bytes > most:
-        return f"{_shown(value)} has {num_bytes:,} bytes; at most {most:,} are taken"
-    return _why_no_address(value) if field == "track_id" else None
+    num_bytes = len(value.encode())
+    if num_bytes > most_bytes:
+        return f"{_shown(value)} has {num_bytes:,} bytes; at most {most_bytes:,} are taken"
+    return None
 
 
 def clean_name(field: str, value: str) -> str:

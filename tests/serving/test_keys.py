@@ -103,11 +103,14 @@ def test_a_rate_that_is_none(keys, rate):
         keys.create("x", "read", rate_per_s=rate)
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[31m", "\udc80"])
-def test_a_name_that_cannot_be_read(keys, name):
-    with pytest.raises(UserError, match="give a name that can be read"):
+def test_a_key_is_named_by_the_rule_of_names(keys):
+    for name in ("", "  ", "bad name ", "\xa0x", "a\nb", "a\u2028", "\x1b[31m", "\x85", "\udc80", "\u200b", "x" * 257):
+        with pytest.raises(UserError, match=r"^the name of a key: .*(; | is required)"):
+            keys.create(name, "read")
+    assert not keys.path.parent.exists(), "nothing was begun"
+    for name in ("web site", "a\u3000b", "söng 👩\u200d🎤", "x" * 256):
         keys.create(name, "read")
-    assert not keys.path.exists()
+        assert keys.revoke(name).name == name
 
 
 @pytest.mark.parametrize("wrong", WRONG_ROWS)
@@ -120,7 +123,7 @@ def test_a_row_that_cannot_be_trusted_closes_all_of_the_file(keys, wrong):
     told = keys.look()
     assert told.needed and not told.by_id and keys.find(secret) is None
     assert f"the keys in {keys.path} cannot be read: key 2 " in told.fault
-    assert told.fault.endswith("; put its copy back, or delete it and make new keys")
+    assert told.fault.endswith("; put its copy back, or move it away and run `mulan keys reset` to make new ones")
     assert first["salt"] not in told.fault and first["digest"] not in told.fault
     write(keys, [first, second])
     assert keys.find(secret)
@@ -233,34 +236,101 @@ def test_a_file_that_cannot_be_read(keys):
     assert keys.find(secret)
 
 
-def test_a_file_that_cannot_be_read_to_another_user(keys):
+def test_a_file_that_cannot_be_read_to_another_user_or_has_a_folder_that_may_not_be_written(keys):
     """What the test before cannot try as root: a process of user 65534 looks."""
     if not ROOT_READS_ALL:
         pytest.skip("only root may become somebody else")
     keys.create("website", "read")
     look = (
         "import os, sys; from serving.keys import KeyFile; keys = KeyFile(sys.argv[1], had_keys=True); "
-        "os.setgid(65534); os.setuid(65534); print(keys.look().fault)"
+        "os.setgid(65534); os.setuid(65534); print(len(keys.look().by_id), keys.look().fault)"
     )
     for folder in (keys.path.parent, *keys.path.parent.parents):
         if folder.stat().st_uid == 0 and folder.is_relative_to("/tmp/pytest-of-root"):
             folder.chmod(folder.stat().st_mode | 0o011)
-    said = subprocess.run([sys.executable, "-c", look, str(keys.path)], capture_output=True, text=True, check=True)
-    assert "cannot be read: Permission denied; see that the endpoint's user may read" in said.stdout
+
+    def said():
+        command = [sys.executable, "-c", look, str(keys.path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "cannot be read: Permission denied; see that the endpoint's user may read" in said()
+    os.chown(keys.path, 65534, 65534)
+    mark(keys).unlink()
+    assert said() == "1 None\n" and not mark(keys).exists(), "as secrets are mounted: no mark, and no fault"
 
 
 def test_a_file_that_is_gone_closes_whoever_has_seen_it_or_knows_of_it(keys):
     fresh = KeyFile(keys.path, recheck_s=0)
     assert not fresh.look().needed, "nobody has made a key yet"
+    with pytest.raises(UserError, match="no key in use"):
+        keys.revoke("nobody")
+    assert not KeyFile(keys.path).look().needed, "who only asks leaves no mark"
     assert KeyFile(keys.path, had_keys=True).look().fault
     secret, _ = keys.create("website", "read")
     assert fresh.find(secret)
     away = keys.path.rename(keys.path.with_name("away"))
+    mark(keys).unlink()
     for file in (fresh, keys, KeyFile(keys.path, had_keys=True)):
         assert file.look().needed and file.find(secret) is None
         assert f"the keys in {keys.path} are gone; put the file back" in file.look().fault
     away.rename(keys.path)
     assert fresh.find(secret) and keys.find(secret)
+
+
+def mark(keys):
+    return keys.path.with_name(".keys.json.mark")
+
+
+def closed_to_all_who_come_later(keys):
+    """What each command, a new endpoint and a new replica say where the file is gone: the same."""
+    told = f"^the keys in {keys.path} are gone; put the file back, or run `mulan keys reset` and start "
+    with pytest.raises(UserError, match=told):
+        check_exposed("127.0.0.1", KeyFile(keys.path), allow_open=False)
+    with pytest.raises(UserError, match=told):
+        check_exposed("0.0.0.0", KeyFile(keys.path), allow_open=True)
+    for act in (lambda k: k.list(), lambda k: k.create("more", "read"), lambda k: k.revoke("website")):
+        with pytest.raises(UserError, match=told):
+            act(KeyFile(keys.path))
+    assert KeyFile(keys.path).look().needed and not keys.path.exists()
+
+
+@pytest.mark.parametrize("came", ["made here", "put there by hand", "by a link", "damaged", "all revoked"])
+def test_a_file_that_was_ever_seen_is_missed_by_who_never_saw_it(keys, came, tmp_path):
+    elsewhere = KeyFile(tmp_path / "elsewhere" / "keys.json")
+    secret, _ = (keys if came in ("made here", "all revoked") else elsewhere).create("website", "read")
+    if came == "all revoked":
+        keys.revoke("website")
+    elif came != "made here":
+        keys.path.parent.mkdir()
+        content = elsewhere.path.read_bytes()
+        if came == "by a link":
+            keys.path.symlink_to(elsewhere.path)
+        else:
+            keys.path.write_bytes(content[:-3] if came == "damaged" else content)
+            keys.path.chmod(0o600)
+        assert bool(KeyFile(keys.path).look().fault) == (came == "damaged"), "an endpoint, or a command, looks once"
+    with pytest.raises(UserError, match="is still there; move it away first"):
+        KeyFile(keys.path).reset()
+    away = keys.path.rename(tmp_path / "away")
+    closed_to_all_who_come_later(keys)
+    away.rename(keys.path)
+    assert (KeyFile(keys.path).find(secret) is not None) == (came not in ("damaged", "all revoked"))
+
+    keys.path.unlink()
+    KeyFile(keys.path).reset()
+    assert not KeyFile(keys.path).look().needed and KeyFile(keys.path).list() == []
+    check_exposed("127.0.0.1", KeyFile(keys.path), allow_open=False)
+    assert keys.look().needed == (came in ("made here", "all revoked")), "who has seen the keys stays closed"
+    secret, _ = KeyFile(keys.path).create("website", "read")
+    assert keys.find(secret)
+    keys.path.unlink()
+    closed_to_all_who_come_later(keys)
+
+
+def test_a_mark_that_cannot_be_looked_for_closes(tmp_path):
+    """Its name is longer than the file's, and here too long for the file system."""
+    told = KeyFile(tmp_path / (250 * "k")).look()
+    assert told.needed and "cannot be read: File name too long" in told.fault
 
 
 @pytest.mark.parametrize("clock", ["this file system's", "of seconds"])

@@ -104,7 +104,7 @@ def machine_over(folder, door, client, counts):
 
         def tell(self, act):
             """A command of the operator: it works on a right file alone, and says where the file is otherwise."""
-            if not self.is_missing and (self.held is None or self.mode & 7):
+            if self.is_closed:
                 with pytest.raises(UserError, match=SECRET):
                     act()
                 return None
@@ -205,8 +205,7 @@ def machine_over(folder, door, client, counts):
 
         @rule(scope=st.sampled_from(SCOPES))
         def replace_by_another(self, scope):
-            other = KeyFile(self.home / "other.json")
-            other.path.unlink(missing_ok=True)
+            other = KeyFile(self.home / f"other-{next(numbers)}.json")
             secret, _ = other.create("another", scope)
             self.clear()
             other.path.rename(self.path)
@@ -227,10 +226,31 @@ def machine_over(folder, door, client, counts):
             self.clear()
             self.held, self.is_missing = None, True
 
+        @rule(told=st.booleans())
+        def start_a_replica(self, told):
+            """A deployment tells it whether there have been keys; an endpoint that starts anew is told nothing."""
+            door.file = KeyFile(self.path, had_keys=told and self.ever, recheck_s=0)
+
         @rule()
-        def start_a_replica(self):
-            """It is told whether there have been keys, as a deployment tells its replicas."""
-            door.file = KeyFile(self.path, had_keys=self.ever, recheck_s=0)
+        def look_while_no_endpoint_runs(self):
+            """And in a home that has lost its keys make another, which would take the place of those."""
+            if self.is_closed:
+                for act in (lambda keys: keys.list(), lambda keys: keys.create("silent", "admin")):
+                    with pytest.raises(UserError, match=SECRET):
+                        act(KeyFile(self.path))
+                assert not self.is_missing or not self.path.exists()
+            else:
+                assert len(KeyFile(self.path).list()) == len(self.held or {})
+
+        @rule()
+        def start_anew_without_keys(self):
+            if not self.is_missing:
+                with pytest.raises(UserError, match="is still there"):
+                    KeyFile(self.path).reset()
+                return
+            KeyFile(self.path).reset()
+            door.file = KeyFile(self.path, recheck_s=0)
+            self.ever = False
 
         # What the endpoint says of it.
 
@@ -366,6 +386,8 @@ def test_a_revoked_key_ends_within_a_second_and_its_file_opens_nothing(door):
     assert seconds_until(401, client) < 1
     keys.path.unlink()
     assert seconds_until(503, client) < 1
+    KeyFile(keys.path).reset()
+    assert client.get("/v1/release").status_code == 503, "an endpoint that runs stays closed"
     secret, _ = KeyFile(keys.path).create("another", "read")
     assert seconds_until(200, client, headers={"Authorization": f"Bearer {secret}"}) < 1
     check_error(client.get("/v1/release"), 401, "unauthorized")
