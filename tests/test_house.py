@@ -77,6 +77,22 @@ def test_the_file_map_names_what_is_there():
             assert (ROOT / name).exists() or (core / name).exists(), f"README's map names {name}"
 
 
+def test_flows_that_are_named_by_text_are_there():
+    """The command line imports a flow by name, once its stack opens; Prefect's deployments name files."""
+    from flows.cli.stages import MODULES
+
+    commands = "".join(path.read_text() for path in (ROOT / "flows" / "cli").glob("*.py"))
+    run = re.findall(r'run_flow\(\s*"(\w+)"', commands)
+    named = {(f"flows/pipeline/{MODULES.get(name, name)}.py", name) for name in run}
+    named |= {("flows/pipeline/release.py", name) for name in re.findall(r'_run\("(\w+)"', commands)}
+    named |= set(re.findall(r"entrypoint: (\S+):(\w+)", (ROOT / "prefect.yaml").read_text()))
+    assert len(named) > 12
+    for file, name in named:
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"there is no flow {name} in {file}"
+    for module in re.findall(r'ahead="([\w.]+)"', commands):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"there is no {module}"
+
+
 def test_the_model_needs_torch_transformers_and_numpy_alone():
     """On a bare GPU box the model, the loss and the loop must import and run."""
     program = """

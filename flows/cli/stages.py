@@ -32,6 +32,9 @@ AllowOverlap = Annotated[
     typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
 ]
 
+MODULES = {"ablate": "study", "register": "gate"}
+"""Where a flow is that does not give its module the name."""
+
 
 def arguments_of(manifest: str | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
     """Which workspace, as flows take it."""
@@ -50,8 +53,9 @@ def run_flow(name: str, arguments: dict[str, Any], *, session: dict[str, Any] | 
     """
     from flows.runtime.session import open_session
 
-    with open_session(**arguments, **(session or {}), ahead=f"flows.{name}", ray_client=name == "train"):
-        flow = getattr(import_module(f"flows.{name}"), name)
+    module = f"flows.pipeline.{MODULES.get(name, name)}"
+    with open_session(**arguments, **(session or {}), ahead=module, ray_client=name == "train"):
+        flow = getattr(import_module(module), name)
         return flow(**arguments, **more)
 
 
