@@ -30,6 +30,8 @@ _CORE = {
 in it; both PyYAML and the reader of DVC do it, so files have it."""
 _NUMBER_TO_SOME = re.compile(r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?|[-+]?0[box]_?[0-9a-fA-F_]+|=")
 """Plain words that are a number, or an error, to one reader or another: YAML 1.1's and those of ruamel.yaml."""
+_ODD_BREAK = re.compile("[\x85\u2028\u2029]")
+"""They end a line to PyYAML and to DVC, and by YAML 1.2 they do not: behind one in a comment a key would count."""
 MOST_LEVELS = 100
 """Levels of nesting; PyYAML uses Python's stack."""
 
@@ -41,17 +43,31 @@ class _Loader(yaml.SafeLoader):
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
     _level = 0
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._open: list[str | None] = []
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._level += 1
         if self._level > MOST_LEVELS:
             mark = self.peek_event().start_mark
             raise ConstructorError(None, None, f"it nests deeper than {MOST_LEVELS} levels", mark)
+        if self.check_event(yaml.AliasEvent) and (alias := self.peek_event()).anchor in self._open:
+            raise ConstructorError(None, None, f"*{alias.anchor} stands within itself", alias.start_mark)
         node = super().compose_node(parent, index)
         self._level -= 1
         return node
 
+    def compose_sequence_node(self, anchor: Any) -> Any:
+        self._open.append(anchor)
+        node = super().compose_sequence_node(anchor)
+        self._open.pop()
+        return node
+
     def compose_mapping_node(self, anchor: Any) -> Any:
+        self._open.append(anchor)
         node = super().compose_mapping_node(anchor)
+        self._open.pop()
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -59,13 +75,6 @@ class _Loader(yaml.SafeLoader):
                     raise ConstructorError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
                 seen.add((key.tag, key.value))
         return node
-
-    def flatten_mapping(self, node: Any) -> None:
-        self._level += 1
-        if self._level > MOST_LEVELS:  # a mapping that is merged into itself
-            raise ConstructorError(None, None, "it is merged into itself", node.start_mark)
-        super().flatten_mapping(node)
-        self._level -= 1
 
     def construct_core(self, node: Any) -> Any:
         kind, word = node.tag.rpartition(":")[2], self.construct_scalar(node)
@@ -123,11 +132,19 @@ def read_yaml(path: str | Path, what: str = "") -> Any:
         raise UserError(f"cannot read {named}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except ValueError as error:  # a path with a zero byte
+        raise UserError(f"cannot read {named!r}: {error}") from error
     return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, path: str) -> Any:
     """The values in a text, such as of a file that is read already; see ``read_yaml``."""
+    if odd := _ODD_BREAK.search(text):
+        line = text.count("\n", 0, odd.start()) + 1
+        raise UserError(
+            f"{path} is not valid YAML: line {line}: it holds U+{ord(odd[0]):04X}, where a line ends to some "
+            "readers and not to others; leave that out"
+        )
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:

@@ -17,7 +17,8 @@ from starlette.datastructures import Headers
 
 from serving.errors import RETRY_AFTER, ApiError
 from serving.key import Key, Scope
-from serving.keys import KeyFile, Keys, is_loopback
+from serving.keys import KeyFile, Keys
+from serving.loopback import is_loopback
 from serving.origins import is_same_site, parse_host
 from serving.prefix import announced_prefix
 

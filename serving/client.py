@@ -16,7 +16,7 @@ import httpx
 
 from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
-from serving.loopback import http_client
+from serving.loopback import http_client, proxy_of
 
 _BUSY = (429, 503)
 _KEY_LETTERS = re.compile(r"[!-~]+")
@@ -309,11 +309,19 @@ class MulanClient:
         raise UserError(f"{self.url} does not answer as a MuLan endpoint ({response.status_code}: {words})")
 
     def _send(self, method: str, url: str, content: dict[str, Any], *, twice: bool, is_write: bool) -> httpx.Response:
-        nobody = f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
+        if proxy := proxy_of(self.url):
+            host = urlsplit(self.url).hostname
+            nobody = (
+                f"{proxy} does not answer for {self.url}; correct or unset it, or add {host} to NO_PROXY to go straight"
+            )
+        else:
+            nobody = f"no MuLan endpoint answers at {self.url}; start one with `mulan serve` or `mulan demo`"
         doubt = ""  # once a write was on its way and no answer came
         for left in range(self._retries, -1, -1):
             try:
                 response = self._http.request(method, url, **content)
+            except httpx.ConnectTimeout as error:
+                raise UserError(f"{nobody}{doubt}") from error
             except httpx.TimeoutException as error:
                 doubt = _DOUBT if is_write else ""
                 raise UserError(f"{self.url} did not answer within {self._timeout_s:g} s{doubt}") from error
@@ -321,7 +329,8 @@ class MulanClient:
                 doubt = _DOUBT if is_write else ""
                 if not left or not twice:
                     told = str(error) or type(error).__name__
-                    raise UserError(f"the endpoint at {self.url} hangs up: {told}{doubt}") from error
+                    way = f", asked through {proxy}," if proxy else ""
+                    raise UserError(f"the endpoint at {self.url}{way} hangs up: {told}{doubt}") from error
                 time.sleep(0.2)
                 continue
             except (httpx.TransportError, httpx.InvalidURL) as error:

@@ -12,7 +12,7 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from serving.errors import StoreError, StoreUnavailableError
-from serving.loopback import is_loopback
+from serving.loopback import stays_here
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Connection:
         with _sentences(self.uri) as failed:
             with self._lock:
                 if self._client is None:
-                    options = _CHANNEL | ({"grpc.enable_http_proxy": 0} if is_loopback(self.uri) else {})
+                    options = _CHANNEL | ({"grpc.enable_http_proxy": 0} if stays_here(self.uri) else {})
                     self._client = MilvusClient(
                         uri=self.uri, token=self._token or "", timeout=self._timeout_s, grpc_options=options
                     )

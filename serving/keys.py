@@ -11,7 +11,6 @@ be trusted, nobody gets in until it can be. A mark beside it tells those who hav
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import math
 import os
 import secrets
@@ -25,6 +24,7 @@ from pathlib import Path
 from mulan_core.data.names import why_no_name
 from mulan_core.errors import UserError
 from serving.key import SCOPES, Key, Scope, digest_of, find_key, parse_keys, write_keys
+from serving.loopback import is_loopback
 
 RECHECK_S = 0.25
 """How long an answer about the file is good for."""
@@ -249,17 +249,6 @@ def check_exposed(host: str, keys: KeyFile | None, *, allow_open: bool) -> None:
             f"{host} can be reached by others and there is no API key; make one with `mulan keys create NAME`, "
             "or say --open where a firewall keeps strangers out"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own."""
-    name = host.strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_there(path: Path) -> bool:

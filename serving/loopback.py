@@ -6,10 +6,11 @@ import ipaddress
 import os
 import re
 from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
 
 import httpx
 
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 
 OWN = ("localhost", "127.0.0.1", "::1", "127.0.0.0/8")
 """What NO_PROXY must hold. ``[::1]``, which urllib alone would want, makes every httpx client fail."""
@@ -23,20 +24,35 @@ NOWHERE = "http://127.0.0.1:9"
 _set_aside: list[str] = []
 
 
-def is_loopback(url: str) -> bool:
-    """Whether an address is of this machine alone."""
-    try:
-        host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").rstrip(".")
-    except ValueError:
-        return False
-    if host == "localhost" or host.endswith(".localhost"):
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, which nobody else reaches; ``0.0.0.0`` others do."""
+    name = host.strip("[]").lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    return address.is_loopback or address.is_unspecified or bool(mapped and mapped.is_loopback)
+    return address.is_loopback or bool(mapped and mapped.is_loopback)
+
+
+def stays_here(url: str) -> bool:
+    """Whether who asks a URL, or a host and port, asks this machine; also by the address that means all of its own."""
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - nothing is bound
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment puts before a server, in words and without its password; None for none."""
+    parts = urlsplit(url)
+    if stays_here(url) or proxy_bypass_environment(parts.hostname or ""):
+        return None
+    named = _named(f"{parts.scheme}_proxy") or _named("all_proxy")
+    return f"the proxy {without_secrets(named[1])} ({named[0]})" if named else None
 
 
 def http_client(url: str, *, timeout: float, headers: dict[str, str] | None = None) -> httpx.Client:
@@ -50,7 +66,7 @@ def http_client(url: str, *, timeout: float, headers: dict[str, str] | None = No
     Raises:
         UserError: if the way there is a proxy that cannot be used.
     """
-    if is_loopback(url):
+    if stays_here(url):
         # With a transport of its own a client does not read the proxies, which may be such that it could not be made.
         return httpx.Client(transport=httpx.HTTPTransport(), timeout=timeout, headers=headers)
     try:
@@ -123,4 +139,4 @@ def _why_unusable(proxy: str) -> str | None:
 
 def _words(error: BaseException) -> str:
     """The reason in one line, without a password that the address may hold."""
-    return re.sub(r"://[^/@\s]*@", "://***@", " ".join(str(error).split())[:160] or type(error).__name__)
+    return without_secrets(" ".join(str(error).split()))[:160] or type(error).__name__

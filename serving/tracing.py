@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from serving.loopback import is_loopback
+from serving.loopback import stays_here
 from serving.records import Record
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -134,7 +134,7 @@ def traces_from_environment(model_version: str, collection: str) -> Traces | Non
     if address is None:
         return None
     session = requests.Session()
-    session.trust_env = not is_loopback(address)  # no proxy of the environment reaches this machine's own
+    session.trust_env = not stays_here(address)  # no proxy of the environment reaches this machine's own
     resource = {"mulan.model_version": model_version, "mulan.collection": collection}
     return Traces(OTLPSpanExporter(endpoint=address, session=session), resource=resource)
 

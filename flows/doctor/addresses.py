@@ -6,19 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from importlib import metadata
+from pathlib import Path
 from time import time
 from typing import Any
-from urllib.parse import urlparse
 
 import httpx
 
 from flows.doctor.finding import Finding, failure, ok, warning
 from flows.runtime.database import check_database, database_path
 from flows.runtime.settings import Settings, endpoint_url
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 from serving.loopback import http_client
 
 TIMEOUT_S = 5.0
@@ -40,13 +42,14 @@ def check_mlflow(settings: Settings) -> Iterator[Finding]:
 def _database(uri: str) -> Finding:
     from flows.runtime.tracking import NoRegistryError, reading
 
+    database = database_path(uri)
     try:
-        if database := database_path(uri):
+        if database:
             check_database(database, thorough=True)
         with reading(uri):
-            return ok("MLflow", f"the database {_plain_address(uri)}")
+            return ok("MLflow", f"the database {database or without_secrets(uri)}")
     except NoRegistryError:
-        return ok("MLflow", f"the database {_plain_address(uri)}, which the first run makes")
+        return ok("MLflow", f"the database {database or without_secrets(uri)}, which the first run makes")
     except Exception as error:  # a sentence of ours, or whatever the database's own library raises
         said, _, todo = str(error).partition("; ")
         return failure("MLflow", said.splitlines()[0] if said else repr(error), todo or "correct MLFLOW_TRACKING_URI")
@@ -59,7 +62,8 @@ def _mlflow_login() -> dict[str, str]:
 
 def check_prefect(_: Settings) -> Iterator[Finding]:
     """The Prefect server that the user named."""
-    from prefect.settings import get_current_settings
+    with _prefect_makes_no_home():
+        from prefect.settings import get_current_settings
 
     api = get_current_settings().api
     url = api.url
@@ -72,6 +76,24 @@ def check_prefect(_: Settings) -> Iterator[Finding]:
     yield from _http("Prefect", f"{url.rstrip('/')}/admin/version", todo, "prefect", auth=auth)
 
 
+@contextmanager
+def _prefect_makes_no_home() -> Iterator[None]:
+    """Have the import of Prefect find a home, since it would make one, or warn that it could not; who looks makes none.
+
+    In a home that is not there nothing is kept that its settings could come from.
+    """
+    home = os.environ.get("PREFECT_HOME", "")
+    if Path(home).exists():
+        yield
+        return
+    with tempfile.TemporaryDirectory() as stand_in:
+        os.environ["PREFECT_HOME"] = stand_in
+        try:
+            yield
+        finally:
+            os.environ["PREFECT_HOME"] = home
+
+
 def _http(
     check: str,
     url: str,
@@ -82,7 +104,7 @@ def _http(
     auth: httpx.Auth | None = None,
 ) -> Iterator[Finding]:
     """Ask a server for its version: the answer tells whether it is there, lets us in, and is of our age and time."""
-    place = _plain_address(url)
+    place = without_secrets(url)
     try:
         with http_client(url, timeout=TIMEOUT_S, headers=login) as client:
             answer = client.get(url, auth=auth)
@@ -132,7 +154,7 @@ def check_milvus(settings: Settings) -> Iterator[Finding]:
     store = TrackStore(settings.milvus_uri, token=settings.milvus_token, timeout_s=TIMEOUT_S)
     try:
         version = store.server_version()
-        yield ok("Milvus", f"{_plain_address(settings.milvus_uri)}, version {version}, {_collections(store)}")
+        yield ok("Milvus", f"{without_secrets(settings.milvus_uri)}, version {version}, {_collections(store)}")
     except UserError as error:
         yield failure("Milvus", str(error), todo)
     finally:
@@ -264,11 +286,11 @@ def check_traces(_: Settings) -> Iterator[Finding]:
         try:
             with http_client(endpoint, timeout=TIMEOUT_S) as client:
                 client.post(endpoint, content=b"")
-            yield ok("traces", f"{_plain_address(endpoint)} answers")
+            yield ok("traces", f"{without_secrets(endpoint)} answers")
         except (httpx.HTTPError, httpx.InvalidURL, UserError) as error:
             named = next(name for name in ENDPOINTS if os.environ.get(name))
             todo = f"start the collector, or unset {named}: the endpoint goes on without its traces"
-            yield warning("traces", f"{_plain_address(endpoint)} does not answer ({_reason(error)})", todo)
+            yield warning("traces", f"{without_secrets(endpoint)} does not answer ({_reason(error)})", todo)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -276,10 +298,4 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:160]
-
-
-def _plain_address(url: str) -> str:
-    """An address without the user and password that may be in it."""
-    parts = urlparse(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return without_secrets((str(error) or type(error).__name__).splitlines()[0])[:160]

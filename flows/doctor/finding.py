@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mulan_core.errors import without_secrets
+
 Level = Literal["ok", "warning", "failure"]
 
 
@@ -18,6 +20,10 @@ class Finding:
     """What was found, in a few words."""
     todo: str = ""
     """What to do; empty where nothing is."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "said", without_secrets(self.said))
+        object.__setattr__(self, "todo", without_secrets(self.todo))
 
 
 def ok(check: str, said: str) -> Finding:

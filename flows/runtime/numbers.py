@@ -24,7 +24,9 @@ def number(hint: Any, text: str, *names: str) -> Any:
     """
 
     def check(param: typer.CallbackParam, value: Any) -> Any:
-        return None if value is None else fit(hint, value, param.opts[0])
+        # -1 is told as it was typed, not as the -1.0 that a number with a fraction is read as.
+        typed = int(value) if isinstance(value, float) and value.is_integer() else value
+        return None if value is None else fit(hint, typed, param.opts[0])
 
     bounds = next(rule for rule in rules_of(hint) if isinstance(rule, Range))
     low = f"{bounds.ge:g}" if bounds.ge is not None else f"above {bounds.gt:g}"

@@ -19,7 +19,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
@@ -28,7 +27,7 @@ from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
 from mulan_core.data.uris import is_remote, local_path, locate, marks_of
 from mulan_core.errors import UserError
-from mulan_core.yaml_file import format_yaml, read_yaml
+from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
 from serving.child import die_with_parent
 
 SET_CATALOGUES = Path(".mulan/data/set_catalogues")
@@ -111,13 +110,13 @@ def hash_in(lock: bytes) -> str | None:
     if any(line.startswith((b"<<<<<<<", b">>>>>>>")) for line in lock.splitlines()):
         raise ValueError("it holds merge markers")
     try:
-        stages = yaml.safe_load(lock.decode("utf-8"))["stages"]
+        stages = parse_yaml(lock.decode("utf-8"), "dvc.lock")["stages"]
         if not isinstance(stages, dict) or not stages:
             raise TypeError
         if "prepare" not in stages:
             return None
         found = str(stages["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+    except (UserError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
         raise ValueError("it is damaged" if lock.strip() else "it is empty") from error
     if not re.fullmatch(r"[0-9a-f]{32}", found):
         raise ValueError("it is damaged")

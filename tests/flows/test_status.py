@@ -1,9 +1,45 @@
 """``mulan status``: of an empty home, and of one where a champion stands."""
 
+import subprocess
+import sys
+
 import pytest
-from flow_fixtures import mulan, result_of
+from flow_fixtures import ROOT, environment, mulan, result_of
 
 from flows.cli.find_status import _differences
+
+READING = [
+    "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
+    "data list", "data sets", "data diff champion", "data check CSV", "data overlap CSV CSV", "lineage champion",
+    "compare champion candidate", "search piano", "embed piano", "plan --tracks 1e6", "feedback export OUT",
+]  # fmt: skip
+LOOK = """
+import sys
+from pathlib import Path
+from flows.cli import app as cli
+csv, home, *commands = sys.argv[1:]
+run = cli.app
+for command in commands:
+    words = command.replace("CSV", csv).replace("OUT", csv + ".jsonl").split()
+    try:
+        run(words, prog_name="mulan", standalone_mode=False)
+    except Exception as error:
+        assert isinstance(error, ValueError), (command, repr(error))
+    there = [str(path) for path in Path(home).rglob("*")] if Path(home).exists() else None
+    assert there == ([] if "empty" in home else None), (command, there)
+"""
+
+
+@pytest.mark.parametrize("name", ["absent/home", "empty"])
+def test_who_looks_makes_nothing_and_says_nothing_foreign(tmp_path, name):
+    (tmp_path / "m.csv").write_text("uri,text\na.wav,piano\n")
+    home = tmp_path / name
+    if name == "empty":
+        home.mkdir()
+    program = [sys.executable, "-c", LOOK, str(tmp_path / "m.csv"), str(home), *READING]
+    done = subprocess.run(program, env=environment(home), cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"the database {home}/mlflow.db, which the first run makes" in done.stdout
 
 
 def test_an_empty_home_has_nothing_and_says_so(tmp_path):

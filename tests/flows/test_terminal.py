@@ -219,6 +219,7 @@ def test_ascii_output_takes_any_name(tmp_path):
     [
         ("serve --port 99999", "--port is 99999; it must be a whole number from 1 to 65535"),
         ("demo --port 0", "--port is 0"),
+        ("plan --tracks -1", "--tracks is -1; it must be a number from 1"),
         ("demo --size -3", "--size is -3; it must be a whole number from 1"),
         ("ui --port -1", "--port is -1"),
         ("search x --k 0", "--k is 0; it must be a whole number from 1 to 100"),

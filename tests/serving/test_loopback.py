@@ -22,7 +22,7 @@ from serving import loopback
 from serving.client import MulanClient
 from serving.connection import Connection
 from serving.errors import StoreError
-from serving.loopback import http_client, is_loopback, keep_loopback_direct
+from serving.loopback import http_client, keep_loopback_direct, stays_here
 from serving.ports import answers, free_port
 
 UNUSABLE = ("socks5h://127.0.0.1:9", "socks://127.0.0.1:9", "::::", "ftp://x", "http://x:abc")
@@ -150,6 +150,25 @@ def test_others_are_asked_through_the_proxy(proxy, monkeypatch):
     assert b"GET http://music.example/v1/release" in asked and b"CONNECT music.example:19530" in asked
 
 
+def test_who_asks_through_a_proxy_that_is_away_is_told_of_the_proxy(proxy, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "near.example")
+    monkeypatch.setenv("no_proxy", "near.example")
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:SECRET@127.0.0.1:{free_port()}")
+    with pytest.raises(
+        UserError, match=r"the proxy http://\*\*\*@127\.0\.0\.1:\d+ \(HTTP_PROXY\) does not answer for"
+    ) as error:
+        MulanClient("http://music.example:8000").release()
+    assert "add music.example to NO_PROXY" in str(error.value) and "SECRET" not in str(error.value)
+    assert "mulan serve" not in str(error.value)
+    with pytest.raises(UserError, match="no MuLan endpoint answers"):
+        MulanClient(f"http://127.0.0.1:{free_port()}").release()
+    monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+    with pytest.raises(UserError, match=r"asked through the proxy http://127\.0\.0\.1:\d+ \(HTTP_PROXY\), hangs up"):
+        MulanClient("http://music.example:8000").release()
+
+
 def test_what_no_proxy_says_already_stays():
     own = "no_grpc_proxy"
     os.environ.update({"HTTP_PROXY": "http://x:1", "NO_PROXY": "corp.example 10.0.0.0/8", own: "milvus"})
@@ -201,7 +220,7 @@ def test_a_password_in_a_proxys_address_is_not_shown(monkeypatch):
     ],
 )
 def test_which_addresses_are_loopback(url, is_ours):
-    assert is_loopback(url) is is_ours
+    assert stays_here(url) is is_ours
 
 
 @pytest.mark.parametrize("module", ["serving.client", "flows.pipeline.end_to_end"])
