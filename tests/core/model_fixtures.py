@@ -3,6 +3,7 @@
 import functools
 
 import torch
+import torch.multiprocessing as mp
 from transformers import BertConfig
 
 from mulan_core.config import AudioTowerConfig, FrontendConfig, ModelConfig, TextTowerConfig
@@ -36,3 +37,9 @@ def inputs(batch=3, seed=0, window_s=2.0):
     waves = 0.1 * torch.randn(batch, round(16_000 * window_s), generator=generator)
     tokens = processor(window_s)(text=["sad piano", "a rainy night in the city", "techno"][:batch])
     return {"waveforms": waves, **tokens}
+
+
+def run_workers(worker, world, folder):
+    """``worker(rank, world, folder)`` in as many processes, forked from one that has imported torch and the model."""
+    mp.set_forkserver_preload(["mulan_core.model", "mulan_core.tasks", "transformers.models.bert.modeling_bert"])
+    mp.start_processes(worker, args=(world, str(folder)), nprocs=world, start_method="forkserver")

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, tiny_model
+from model_fixtures import SMALL_AST, SMALL_RESNET, TINY_TEXT, run_workers, tiny_model
 
 from mulan_core.config import TrainConfig
 from mulan_core.gradcache import Encoding, average_over_workers, backward_through_vectors, freeze_batch_norm
@@ -224,7 +223,7 @@ VARIANTS = {
 @pytest.mark.parametrize("world", [2, 3])
 def test_many_workers_take_the_step_of_one(world, tmp_path):
     """Loss, every parameter's gradient and BatchNorm's statistics, to 1e-5."""
-    mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
+    run_workers(_worker, world, tmp_path)
     for name, config in VARIANTS.items():
         one = step(config, dropout=0.0)
         for rank in range(world):

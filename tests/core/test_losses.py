@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from model_fixtures import run_workers
 
 from mulan_core.losses import FORMS, chance_level, contrastive_loss
 
@@ -226,7 +226,7 @@ def _worker(rank, world, folder):
 @pytest.mark.parametrize("world", [2, 3])
 def test_many_processes_equal_one(world, tmp_path):
     """Loss, gradients of the features and of the temperature; ranks' gradients averaged, as the loop does."""
-    mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
+    run_workers(_worker, world, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for form in FORMS:
         for ids in (None, _global_ids(world)):

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from model_fixtures import SMALL_RESNET, TINY_TEXT, model_config, tiny_model
+from model_fixtures import SMALL_RESNET, TINY_TEXT, model_config, run_workers, tiny_model
 
 from mulan_core import planning
 from mulan_core.config import Config, TrainConfig, load_config
@@ -66,7 +65,7 @@ def _worker(rank, world, folder):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_real_workers_send_what_the_simulation_says(world, tmp_path):
-    mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
+    run_workers(_worker, world, tmp_path)
     said = communicate(world, PAIRS, DIM, WEIGHTS, ACCELERATORS["h100"])
     for rank in range(world):
         sent = torch.load(tmp_path / f"{rank}.pt")

@@ -183,8 +183,10 @@ def test_rows_stream(tmp_path):
             tracemalloc.stop()
             gc.unfreeze()
 
-    small, large = (min(peak(rows) for _ in range(3)) for rows in (5_000, 50_000))
-    assert (large - small) / 45_000 < 250, "bytes a row; a row's text alone has 200, and its objects a kilobyte"
+    small = min(peak(5_000) for _ in range(3))
+    assert any((peak(50_000) - small) / 45_000 < 250 for _ in range(3)), (
+        "bytes a row; a row's text alone has 200, and its objects a kilobyte"
+    )
 
 
 def test_paths_outside_the_catalogue_need_a_word(tmp_path):
