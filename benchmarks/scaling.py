@@ -5,7 +5,7 @@
 Processes with gloo over loopback and one thread each, the loop's own step (gathered negatives, averaged gradients),
 small towers with random weights. *Strong*: the same global batch on two workers. *Weak*: the same share for each, so
 twice the batch. Beside them one worker that has both cores as threads. Efficiency is clips a second, over workers (or
-threads) times those of one. Claim in docs/performance.md; the communication of larger runs is `mulan plan`'s.
+threads) times those of one. Claim in docs/performance.md; the communication of larger runs is `mulan estimate`'s.
 """
 
 from __future__ import annotations

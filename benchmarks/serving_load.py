@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--infinity", help="Python of an environment with infinity-emb")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a block")
     parser.add_argument("--tracks", type=int, default=10_000)
-    parser.add_argument("--windows", type=int, default=0, help="of each track, for hits that name their stretch")
+    parser.add_argument("--windows", type=int, default=0, help="of each track, for hits that name their window")
     parser.add_argument("--sweep", action="store_true", help="from 1 caller to 64 instead of infinity-emb's 32")
     given = parser.parse_args()
     if given.haproxy:
@@ -103,10 +103,10 @@ def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator
     from serving.deployment import build_app, deploy, undeploy
     from serving.encoder import Encoder
     from serving.milvus import MilvusServer
+    from serving.onnx_text_encoder import export_text_program
     from serving.ports import free_port
     from serving.release import Release, preprocessing_hash
     from serving.store import TrackStore
-    from serving.text_program import export_text_program
 
     config = ModelConfig(
         frontend=FrontendConfig(window_s=2.0),

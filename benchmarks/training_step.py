@@ -54,13 +54,13 @@ def main() -> None:
     parser.add_argument("--prepared", type=Path, default=Path(".mulan/data/prepared"))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--loop", action="store_true", help="compare the loop with the bare step instead")
-    parser.add_argument("--readers", type=int, default=0, help="train.readers with --loop")
+    parser.add_argument("--readers", type=int, default=0, help="train.num_loader_workers with --loop")
     parser.add_argument("--threads", type=int, help="torch's threads with --loop; one less than cores frees the reader")
     arguments = parser.parse_args()
     config = load_config(arguments.params)
     if arguments.loop:
         _compare_loop(
-            replace(config, train=replace(config.train, readers=arguments.readers)),
+            replace(config, train=replace(config.train, num_loader_workers=arguments.readers)),
             arguments.prepared.resolve(),
             arguments.threads or os.cpu_count() or 1,
         )
@@ -177,7 +177,7 @@ def _compare_loop(config: Config, prepared: Path, threads: int) -> None:
         ray.shutdown()
         loop, waited, bare = (np.array(seconds)[FIRST_STEP // BLOCK :] for seconds in json.loads(timings.read_text()))
     clips = BLOCK * config.train.batch_size
-    print(f"{threads} torch threads, {config.train.readers} readers, {points} points in MLflow")
+    print(f"{threads} torch threads, {config.train.num_loader_workers} readers, {points} points in MLflow")
     print(f"loop on Ray Train: median {np.median(clips / loop):.0f} clips/s")
     print(f"bare step:         median {np.median(clips / bare):.0f} clips/s")
     print(f"loop over bare:    median {np.median(bare / loop):.2f} of {len(bare)} blocks", end="; ")

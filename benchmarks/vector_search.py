@@ -60,8 +60,8 @@ def main() -> None:
         build = {"dim": DIM, "properties": {}, "hnsw_from": hnsw_from, "recall_floor": arguments.floor}
         probes_QD = kinds["anywhere"] if arguments.floor else None
         built = store.build(NAME, rows(ids, vectors_ND), probes_QD=probes_QD, **build)
-        width = f" searched {built.width} wide" if built.width else ""
-        print(f"{built.count:,} tracks, {built.index_type}{width}: built in {built.seconds:.0f} s")
+        ef = f" searched {built.ef} wide" if built.ef else ""
+        print(f"{built.count:,} tracks, {built.index_type}{ef}: built in {built.seconds:.0f} s")
         kinds = {"tracks": vectors_ND[pick_queries(len(ids))]} | kinds
         filtered = ", ".join(f"{percent} % {value:.3f}" for percent, value in built.filtered_recall.items())
         print(f"recall@{K} under filters: {filtered}{'; filtered searches are read' if built.reads_filtered else ''}")

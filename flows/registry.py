@@ -28,11 +28,11 @@ from mulan_core.gate import Decision, decide_promotion
 
 GATE_FILE = "gate.json"
 """The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
-LONGEST_TAG = 4_500
+MAX_TAG = 4_500
 """MLflow refuses tags that are much longer."""
 CHAMPIONS = "mulan.champions"
 """Tag of the registered model: its champions in order, the last one being the present one."""
-MOST_CHAMPIONS = 100
+MAX_CHAMPIONS = 100
 
 
 def champion_version(*, mlflow_uri: str) -> str | None:
@@ -77,8 +77,8 @@ def gate_tags(decision: Decision) -> dict[str, str]:
     """The gate's word and its reasons, for a run and for a version."""
     word = "passed" if decision.promote else "refused"
     reasons = "\n".join(decision.reasons)
-    if len(reasons) > LONGEST_TAG:
-        reasons = f"{reasons[:LONGEST_TAG]} ... (all in {GATE_FILE} of the run)"
+    if len(reasons) > MAX_TAG:
+        reasons = f"{reasons[:MAX_TAG]} ... (all in {GATE_FILE} of the run)"
     return {"mulan.gate": word, "mulan.gate_reasons": reasons}
 
 
@@ -243,7 +243,7 @@ def list_champions(*, mlflow_uri: str) -> list[str]:
 def _set_champion(champions: list[str], *, mlflow_uri: str) -> None:
     with tracking(mlflow_uri) as client:
         client.set_registered_model_alias(MODEL_NAME, "champion", champions[-1])
-        client.set_registered_model_tag(MODEL_NAME, CHAMPIONS, " ".join(champions[-MOST_CHAMPIONS:]))
+        client.set_registered_model_tag(MODEL_NAME, CHAMPIONS, " ".join(champions[-MAX_CHAMPIONS:]))
 
 
 def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:

@@ -366,7 +366,7 @@ class PrepareConfig(Section, at="prepare"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Section, at="train"):
+class TrainConfig(Section, at="train", renamed={"keep": "checkpoint_selection", "readers": "num_loader_workers"}):
     """One training run."""
 
     seed: Seed = 0
@@ -431,20 +431,20 @@ class TrainConfig(Section, at="train"):
     """``odds`` draws the source of each pair by itself; ``quota`` makes every global batch hold the sources in
     those odds, as far as its tracks have them."""
     num_lanes: Annotated[int, Range(ge=1, le=100_000)] = 48
-    """Stretches of the training split that are read side by side; each batch takes an equal share from every one.
-    Where the workers divide it, each reads its own stretches only."""
+    """Segments of the training split that are read side by side; each batch takes an equal share from every one.
+    Where the workers divide it, each reads its own segments only."""
     shuffle_window: Annotated[int, Range(ge=1, le=1_000_000)] = 256
     """Clips of a lane that are shuffled among each other; a worker holds as many of each of its lanes in memory."""
     use_filtered_text: bool = True
     """False also draws the SF and LF texts that the filters dropped (the paper's ablation)."""
     checkpoint_every: Steps = 1_000
     """Steps between checkpoints."""
-    keep: Literal["last", "best"] = "last"
+    checkpoint_selection: Literal["last", "best"] = "last"
     """Which checkpoint becomes the model: the last one, or that with the lowest loss on the validation split
     (``valid/loss``, measured at each checkpoint). Two are kept either way, and the last one to go on from."""
     log_every: Steps = 20
     """Steps between metric points."""
-    readers: Annotated[int, Range(ge=0, le=1_000)] = 0
+    num_loader_workers: Annotated[int, Range(ge=0, le=1_000)] = 0
     """Processes of each worker that make its batches; 0 makes them in a thread of the worker, which has to share
     Python's one lock and the cores with the step. A GPU wants several: docs/performance.md."""
     decoded_cache_mb: Annotated[int, Range(ge=0, le=10_000_000)] = 1024
@@ -490,7 +490,7 @@ class SetConfig(Section, at="evaluate.sets.NAME"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Section, at="evaluate"):
+class EvaluateConfig(Section, at="evaluate", renamed={"probe_l2": "probe_c"}):
     """What the evaluation measures and how."""
 
     batch_size: Batch = 32
@@ -498,7 +498,7 @@ class EvaluateConfig(Section, at="evaluate"):
     templates: Annotated[tuple[Template, ...], Length(ge=1, unique=True)] = ("{}",)
     """Texts made of a label for zero-shot tagging (the paper states none: the bare label). Of several, a class's vector
     is the re-normalised mean of their unit vectors."""
-    probe_l2: Annotated[tuple[Annotated[float, Range(gt=0, le=1_000_000)], ...], Length(ge=1, unique=True)] = (
+    probe_c: Annotated[tuple[Annotated[float, Range(gt=0, le=1_000_000)], ...], Length(ge=1, unique=True)] = (
         0.01,
         0.1,
         1.0,
@@ -573,7 +573,7 @@ class IndexConfig(Section, at="index"):
     recall_floor: Share = 0.95
     """Least recall@10 against exact search; a build under it is not promoted."""
     windows: bool = False
-    """Keep the vector of each window too, so that a hit says which stretch of the track fits best."""
+    """Keep the vector of each window too, so that a hit says which window of the track fits best."""
     batch_size: Batch = 32
     """Windows encoded at once."""
     num_actors: Processes = 1
@@ -659,14 +659,14 @@ PAPER_ROWS: dict[str, AblateRow] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblateConfig(Section, at="ablate"):
+class AblateConfig(Section, at="ablate", renamed={"at_once": "max_concurrent"}):
     """The ablation study over text sources and filters."""
 
     steps: Steps = 150
     """Optimiser steps of each run; the same for all."""
     seeds: Runs = 1
     """Runs of each row, with ``train.seed`` and the numbers after it: order of data, draws and new weights differ."""
-    at_once: Runs = 1
+    max_concurrent: Runs = 1
     """Runs that train at the same time; each takes ``train.num_workers`` CPUs or GPUs and a CPU beside."""
     rows: Annotated[Mapping[Named, AblateRow | None], Length(ge=1)] = field(
         default_factory=lambda: dict.fromkeys(PAPER_ROWS)
@@ -685,7 +685,7 @@ class AblateConfig(Section, at="ablate"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneRange(Section, at="tune.space.KEY"):
+class TuneRange(Section, at="tune.space.KEY", renamed={"among": "choices"}):
     """Where a search looks for one number."""
 
     low: Finite = 0.0
@@ -694,19 +694,19 @@ class TuneRange(Section, at="tune.space.KEY"):
     """Largest value."""
     log: bool = False
     """Search evenly over orders of magnitude, as is right for learning rates."""
-    among: Annotated[tuple[Finite, ...], Length(unique=True)] = ()
+    choices: Annotated[tuple[Finite, ...], Length(unique=True)] = ()
     """These values alone, instead of a range."""
 
     def check(self) -> None:
         """There is something to choose from."""
-        if not self.among and not self.low < self.high:
+        if not self.choices and not self.low < self.high:
             raise FieldError("low", f"must be below high, or among must be given; got {self.low} and {self.high}")
-        if self.log and not self.among and self.low <= 0:
+        if self.log and not self.choices and self.low <= 0:
             raise FieldError("low", f"is {self.low}; with log it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(Section, at="tune"):
+class TuneConfig(Section, at="tune", renamed={"at_once": "max_concurrent"}):
     """The search for hyper-parameters."""
 
     trials: Annotated[int, Range(ge=2, le=100_000)] = 8
@@ -721,7 +721,7 @@ class TuneConfig(Section, at="tune"):
     third goes into the next, with the numbers as they are. 1 trains all to the end."""
     seed: Seed = 0
     """Same seed, same trials."""
-    at_once: Runs = 1
+    max_concurrent: Runs = 1
     """Runs that train at the same time."""
     space: Annotated[Mapping[SpaceKey, TuneRange], Length(ge=1)] = field(
         default_factory=lambda: {
@@ -784,7 +784,7 @@ class Config(Section):
             )
         for key, space in self.tune.space.items():
             hint = _number_at(key)
-            for value in space.among or (space.low, space.high):
+            for value in space.choices or (space.low, space.high):
                 fit(hint, round(value) if kind_of(hint) is int else value, f"tune.space.{key}")
 
 

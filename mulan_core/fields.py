@@ -24,10 +24,12 @@ class Section:
     """Base of the dataclasses of a configuration; ``at`` is a section's place in the file, for its errors."""
 
     at: ClassVar[str] = ""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Fields by the names that they had: whoever still uses one is told the new one."""
 
-    def __init_subclass__(cls, at: str = "") -> None:
+    def __init_subclass__(cls, at: str = "", renamed: Mapping[str, str] | None = None) -> None:
         super().__init_subclass__()
-        cls.at = at
+        cls.at, cls.renamed = at, renamed or {}
 
     def __post_init__(self) -> None:
         try:
@@ -81,6 +83,8 @@ def from_mapping(kind: type[T], values: Any, where: str | None = None) -> T:
         known = list(hints_of(kind))
         for key in values:
             if key not in known:
+                if new := getattr(kind, "renamed", {}).get(key):
+                    raise UnknownKeyError(str(key), f"it is called {new} now")
                 near = difflib.get_close_matches(str(key), known, n=1)
                 meant = f"; did you mean {near[0]}?" if near else ""
                 raise UnknownKeyError(str(key), f"known here: {', '.join(known)}{meant}")

@@ -24,7 +24,7 @@ from mulan_core.config import ModelConfig, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.towers.audio import audio_config, build_audio_tower, warm_start_audio
 from mulan_core.towers.text import TextTower, warm_start_text
-from mulan_core.towers.warm_start import load_config, quiet, refuse_incomplete, unreachable, unreadable
+from mulan_core.towers.warm_start import LOAD_ERRORS, load_config, load_error, quiet, refuse_incomplete
 
 WINDOWS_AT_ONCE = 32
 """Windows of whole tracks that a tower encodes at once, so that a long track needs no more memory than a short one."""
@@ -156,8 +156,8 @@ class MuLanModel(PreTrainedModel):
                 loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **options)
         except UserError as error:
             raise UserError(f"cannot open {name!r}: {error}") from error
-        except unreadable() as error:
-            raise unreachable(name, error) from error
+        except LOAD_ERRORS as error:
+            raise load_error(name, error) from error
         model, info = loaded
         refuse_incomplete(name, info)
         if left := sorted(info["unexpected_keys"]):

@@ -28,7 +28,7 @@ from mulan_core.audio.windows import cut_windows
 from mulan_core.config import ModelConfig
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanConfig
-from mulan_core.towers.warm_start import load_tokenizer, unreachable
+from mulan_core.towers.warm_start import load_error, load_tokenizer
 
 _FILE = "processor_config.json"
 
@@ -105,7 +105,7 @@ class MuLanProcessor(PushToHubMixin):
         try:
             found = cached_file(str(path), _FILE, **options)
         except OSError as error:
-            raise unreachable(str(path), error) from error
+            raise load_error(str(path), error) from error
         values = json.loads(Path(str(found)).read_text(encoding="utf-8"))
         kind = values.pop("processor_class", None)
         if kind != cls.__name__:

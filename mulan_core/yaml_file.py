@@ -32,7 +32,7 @@ _NUMBER_TO_SOME = re.compile(r"[-+]?[0-9_]*\.?[0-9_]*([eE][-+]?[0-9]+)?|[-+]?0[b
 """Plain words that are a number, or an error, to one reader or another: YAML 1.1's and those of ruamel.yaml."""
 _ODD_BREAK = re.compile("[\x85\u2028\u2029]")
 """They end a line to PyYAML and to DVC, and by YAML 1.2 they do not: behind one in a comment a key would count."""
-MOST_LEVELS = 100
+MAX_LEVELS = 100
 """Levels of nesting; PyYAML uses Python's stack."""
 
 
@@ -49,9 +49,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._level += 1
-        if self._level > MOST_LEVELS:
+        if self._level > MAX_LEVELS:
             mark = self.peek_event().start_mark
-            raise ConstructorError(None, None, f"it nests deeper than {MOST_LEVELS} levels", mark)
+            raise ConstructorError(None, None, f"it nests deeper than {MAX_LEVELS} levels", mark)
         if self.check_event(yaml.AliasEvent) and (alias := self.peek_event()).anchor in self._open:
             raise ConstructorError(None, None, f"*{alias.anchor} stands within itself", alias.start_mark)
         node = super().compose_node(parent, index)

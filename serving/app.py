@@ -17,21 +17,21 @@ from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
 from serving import schemas
 from serving.access import CLOSED, Access
-from serving.answers import ERRORS, name_of
+from serving.access_log import Recorder, request_log
 from serving.catalogue import catalogue_routes
-from serving.choices import choice_routes
 from serving.document import SERVERS, describe_all, operation_id
 from serving.errors import RETRY_AFTER, ApiError, install_handlers
+from serving.feedback_routes import choice_routes
+from serving.json_response import ERRORS, name_of
 from serving.keys import KeyFile
 from serving.limits import Admission
 from serving.media import PageFiles
 from serving.methods import Methods, forgive_slashes
-from serving.middleware import Guard
+from serving.middleware import RequestGuard
 from serving.origins import Cors
 from serving.prefix import Prefix
 from serving.queries import query_routes
 from serving.query_log import QueryLog
-from serving.records import Recorder, request_log
 from serving.repeats import REPLAYED, Answers, FirstAnswers
 from serving.service import Service
 
@@ -99,7 +99,7 @@ def create_api(
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After", *REPLAYED],
         )
     api.add_middleware(
-        Guard,
+        RequestGuard,
         metrics=service.metrics,
         recorders=recorders,
         cors=bool(config.cors_origins),

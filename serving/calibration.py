@@ -29,7 +29,7 @@ Kind = Literal["words", "audio"]
 
 GOOD_MATCH = 0.5
 """An answer whose best hit is less likely to fit than not has no good match."""
-LEAST_PAIRS = 20
+MIN_PAIRS = 20
 """Fewer pairs that fit, or do not, say nothing."""
 
 
@@ -88,7 +88,7 @@ def calibrate(
 
 
 def _fit(scores_P: np.ndarray, fits_P: np.ndarray) -> Curve | None:
-    if min(int(fits_P.sum()), int((~fits_P).sum())) < LEAST_PAIRS:
+    if min(int(fits_P.sum()), int((~fits_P).sum())) < MIN_PAIRS:
         return None
     mean, spread = float(scores_P.mean()), max(float(scores_P.std()), 1e-9)
     (weights_K1,) = fit_logistic(((scores_P - mean) / spread)[:, None], fits_P[:, None], [1e3], device="cpu")

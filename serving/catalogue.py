@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import schemas
-from serving.answers import ERRORS, answer, name_of, timing_of
 from serving.bodies import is_json, parse_values, read_upload, upload_body, with_json
 from serving.errors import ApiError
+from serving.json_response import ERRORS, json_response, name_of, timing_of
 from serving.media import SentFile, locate_media
 from serving.query_log import QueryLog
 from serving.repeats import Answers, IdempotencyKey, Turn, alone_at, answer_once, hash_of
@@ -69,7 +69,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
     )
     async def get_track(request: Request, track_id: str) -> Response:
         found, _ = await service.track(track_id, timing_of(request))
-        return answer(service, request, {"track": service.show(found)})
+        return json_response(service, request, {"track": service.show(found)})
 
     @routes.post(
         "/v1/tracks",
@@ -89,7 +89,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
             async with alone_at(answers, asked.track_id):
                 replaced = await turn.know("was_there", lambda: service.has(asked.track_id, timing))
                 track = await service.add(asked.model_dump(), audio_D, windows, timing)
-            return answer(service, request, {"track": track, "replaced": replaced})
+            return json_response(service, request, {"track": track, "replaced": replaced})
 
         content = hash_of(audio, asked.model_dump())
         return await answer_once(request, answers, write, key=idempotency_key, content=content)
@@ -107,7 +107,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
                 was_there = await turn.know("was_there", lambda: service.has(track_id, timing))
                 if not was_there or not (await service.delete(track_id, timing) or turn.is_again):
                     raise ApiError(404, f"there is no track {track_id}")
-            return answer(service, request, {"deleted": track_id})
+            return json_response(service, request, {"deleted": track_id})
 
         return await answer_once(request, answers, write, key=idempotency_key)
 
@@ -119,7 +119,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
     async def get_map(request: Request) -> Response:
         with timing_of(request).stage("map"):
             drawn = await service.map()
-        return answer(service, request, drawn)
+        return json_response(service, request, drawn)
 
     @routes.get("/v1/release", summary="Say what is served", responses=ERRORS | {200: {"model": schemas.ReleaseAnswer}})
     async def get_release() -> Response:

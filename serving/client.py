@@ -20,7 +20,7 @@ from serving.loopback import http_client, proxy_of
 
 _BUSY = (429, 503)
 _KEY_LETTERS = re.compile(r"[!-~]+")
-_MOST_WAIT_S = 30.0
+_MAX_WAIT_S = 30.0
 _KEY = "Idempotency-Key"
 _MAY_BE_ASKED_TWICE = ("/v1/search", "/v1/tag", "/v1/embed", "/v1/feedback")
 _DOUBT = "; whether it was done is not known, so look before you ask again"
@@ -55,7 +55,7 @@ class Track(TypedDict):
 
 
 class Hit(Track):
-    """A track found: its cosine to the query, the chance that it fits, and the stretch that fits best."""
+    """A track found: its cosine to the query, the chance that it fits, and the window that fits best."""
 
     score: float
     match: float | None
@@ -378,6 +378,6 @@ def _path_of(track_id: str) -> str:
 
 def _wait_s(response: httpx.Response) -> float:
     try:
-        return min(max(float(response.headers.get("retry-after", "")), 0.0), _MOST_WAIT_S)
+        return min(max(float(response.headers.get("retry-after", "")), 0.0), _MAX_WAIT_S)
     except ValueError:  # none, or a date
         return 1.0

@@ -15,7 +15,7 @@ from pymilvus import DataType, MilvusClient
 
 from serving.connection import Connection
 from serving.errors import StoreError, StoreUnavailableError
-from serving.recall import WIDTHS
+from serving.recall import EF_CANDIDATES
 from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ class CollectionInfo:
 class Graph:
     """A graph (HNSW) in place of an exact index (FLAT)."""
 
-    width: int
-    """How wide it is searched (``ef``); see ``recall.WIDTHS``."""
+    ef: int
+    """How wide it is searched (``ef``); see ``recall.EF_CANDIDATES``."""
     holds_filters: bool
     """Its build measured the floor of recall under filters too; otherwise filtered searches read the tracks instead."""
 
@@ -107,7 +107,7 @@ class Collections:
         stored = {str(key): str(value) for key, value in found.get("properties", {}).items()}
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
         labels = tuple(json.loads(own.pop("labels", "[]")))
-        for of_graph in ("width", "filters"):
+        for of_graph in ("ef", "filters"):
             own.pop(of_graph, None)
         dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
         return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
@@ -122,8 +122,8 @@ class Collections:
         index = self._call(lambda client: client.describe_index(target, "vector", timeout=self._timeout_s))
         if not index or index["index_type"] == "FLAT":
             return target, None
-        width = int(properties.get(f"{_PREFIX}width", WIDTHS[0]))
-        return target, Graph(width, properties.get(f"{_PREFIX}filters") == _HELD)
+        ef = int(properties.get(f"{_PREFIX}ef", EF_CANDIDATES[0]))
+        return target, Graph(ef, properties.get(f"{_PREFIX}filters") == _HELD)
 
     def is_lite(self) -> bool:
         """Whether this is Milvus Lite; the engine of PyPI calls itself v2.3.5-lite and is none."""
@@ -230,7 +230,7 @@ class Collections:
         kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
         kept |= {f"{_PREFIX}labels": json.dumps(list(labels))}
         if graph is not None:
-            kept |= {f"{_PREFIX}width": str(graph.width), f"{_PREFIX}filters": _HELD if graph.holds_filters else ""}
+            kept |= {f"{_PREFIX}ef": str(graph.ef), f"{_PREFIX}filters": _HELD if graph.holds_filters else ""}
         self._call(lambda client: client.alter_collection_properties(name, properties=kept))
 
     def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:

@@ -20,24 +20,24 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Loggi
 
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
+from serving.access_log import log_to
 from serving.app import create_api
-from serving.canary import Canary
 from serving.keys import KeyFile, check_exposed
 from serving.loopback import keep_loopback_direct
+from serving.onnx_text_encoder import export_text_program
 from serving.places import Places
 from serving.ports import check_port_free, url_of
 from serving.query_log import QueryLog
-from serving.records import log_to
 from serving.release import Release, check_release, resolve_release
 from serving.service import Service
+from serving.shadow import Shadow
 from serving.shared_answers import SharedAnswers, forget
 from serving.store import TrackStore
-from serving.text_program import export_text_program
 from serving.tracing import traces_from_environment
 
 APP_NAME = "mulan"
 _SLACK = 64
-"""Room in Serve's own limit for probes, pages and plays beside the queries that ``Guard`` counts."""
+"""Room in Serve's own limit for probes, pages and plays beside the queries that ``RequestGuard`` counts."""
 
 
 @serve.deployment
@@ -58,9 +58,9 @@ class MulanApp:
         keys_file: str | None,
         had_keys: bool,
         log_folder: str | None,
-        canary: dict[str, Any] | None,
-        canary_program: str | None,
-        canary_share: float,
+        shadow: dict[str, Any] | None,
+        shadow_program: str | None,
+        shadow_share: float,
         places: Places | None,
     ) -> None:
         keep_loopback_direct()  # a replica's environment is that of its Ray
@@ -87,8 +87,8 @@ class MulanApp:
 
         self._service = open_service(release, text_program)
         self._answers = SharedAnswers()
-        self._canary = open_service(canary, canary_program) if canary else None
-        self._canary_share = canary_share
+        self._shadow = open_service(shadow, shadow_program) if shadow else None
+        self._shadow_share = shadow_share
 
     def needs_keys(self) -> bool:
         """Whether nobody gets in without a key; asked by who deploys over this release."""
@@ -105,12 +105,12 @@ class MulanApp:
             answers=self._answers,
             names_requests=False,
         )
-        if self._canary:
+        if self._shadow:
             metrics = self._service.metrics
-            metrics.canary_share.set(self._canary_share)
+            metrics.shadow_share.set(self._shadow_share)
             # Whoever got an answer from the live release may be answered here; nobody else reaches it.
-            candidate = create_api(self._canary, replace(self._config, allow_open=True))
-            api.add_middleware(Canary, candidate=candidate, share=self._canary_share, metrics=metrics)
+            candidate = create_api(self._shadow, replace(self._config, allow_open=True))
+            api.add_middleware(Shadow, candidate=candidate, share=self._shadow_share, metrics=metrics)
         return api
 
 
@@ -124,8 +124,8 @@ def build_app(
     num_threads: int = 1,
     keys_file: str | Path | None = None,
     log_folder: str | Path | None = None,
-    canary: dict[str, Any] | None = None,
-    canary_share: float = 0.0,
+    shadow: dict[str, Any] | None = None,
+    shadow_share: float = 0.0,
     places: Places | None = None,
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
@@ -138,8 +138,8 @@ def build_app(
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist, unless the endpoint that runs has had keys.
         log_folder: where the query log goes, if ``serve_config.query_log`` is on.
-        canary: another release, which each replica keeps in memory too; see ``Canary``.
-        canary_share: the share of the searches that it is put to.
+        shadow: another release, which each replica keeps in memory too; see ``Shadow``.
+        shadow_share: the share of the searches that it is put to.
         places: where the tracks' files lie, if the home was moved since it was indexed.
 
     Raises:
@@ -149,7 +149,7 @@ def build_app(
     """
     keys = KeyFile(keys_file, had_keys=_had_keys(Path(keys_file))) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
-    for one in (release, canary):
+    for one in (release, shadow):
         if one:
             check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
     waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
@@ -165,8 +165,8 @@ def build_app(
         health_check_period_s=2,  # a replica that was killed is missed within that time; Serve's own 10 s are long
     )
     root = str(Path(media_root).absolute()) if media_root else None
-    program, canary_program = (
-        export_text_program(one["model_path"], serve_config.text_tower) if one else None for one in (release, canary)
+    program, shadow_program = (
+        export_text_program(one["model_path"], serve_config.text_tower) if one else None for one in (release, shadow)
     )
     return deployment.bind(
         release,
@@ -179,9 +179,9 @@ def build_app(
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
         had_keys=keys is not None and keys.look().needed,
         log_folder=str(Path(log_folder).absolute()) if log_folder else None,
-        canary=canary,
-        canary_program=str(canary_program) if canary_program else None,
-        canary_share=canary_share,
+        shadow=shadow,
+        shadow_program=str(shadow_program) if shadow_program else None,
+        shadow_share=shadow_share,
         places=places,
     )
 

@@ -18,7 +18,7 @@ from mulan_core.embedding import embed_texts, embed_with_windows
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
-from serving.text_program import TextProgram
+from serving.onnx_text_encoder import OnnxTextEncoder
 
 MIN_QUERY_S = 0.5
 """Shorter audio says nothing."""
@@ -58,7 +58,7 @@ class Encoder:
         """D; noted here, since the model reads its whole configuration each time it is asked."""
         self._text_program = None
         if text_program is not None:
-            self._text_program = TextProgram(text_program, self._processor, num_threads=num_threads)
+            self._text_program = OnnxTextEncoder(text_program, self._processor, num_threads=num_threads)
 
     def warm_up(self) -> None:
         """Run both towers once: the first run is many times slower than the rest."""

@@ -64,7 +64,7 @@ class ApiError(Exception):
         self.code = code or CODES[status]
 
 
-def answer(error: ApiError, request_id: str) -> JSONResponse:
+def error_response(error: ApiError, request_id: str) -> JSONResponse:
     """The error as a response."""
     body = {"error": {"code": error.code, "message": error.message, "request_id": request_id}}
     return JSONResponse(body, status_code=error.status, headers=error.headers)
@@ -95,9 +95,9 @@ def install_handlers(api: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         told = _as_api_error(error)
         request.state.error_code = told.code
-        return answer(told, getattr(request.state, "request_id", "none"))
+        return error_response(told, getattr(request.state, "request_id", "none"))
 
-    # Others are nobody's mistake but ours: they reach ``Guard``.
+    # Others are nobody's mistake but ours: they reach ``RequestGuard``.
     for kind in (ApiError, HTTPException, RequestValidationError, UserError):
         api.add_exception_handler(kind, handle)
 

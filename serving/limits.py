@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mulan_core.config import ServeConfig
 from serving.access import Access
-from serving.errors import RETRY_AFTER, ApiError, answer, internal
+from serving.errors import RETRY_AFTER, ApiError, error_response, internal
 from serving.metrics import Metrics
 
 _IN_MEMORY_BYTES = 2**20
@@ -74,7 +74,7 @@ class Admission:
             request_id = scope["state"]["request_id"]
             told = error if isinstance(error, ApiError) else internal(error, request_id)
             scope["state"]["error_code"] = told.code
-            await answer(told, request_id)(scope, receive, send)
+            await error_response(told, request_id)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, method = Headers(scope=scope), scope["method"]

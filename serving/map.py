@@ -53,7 +53,7 @@ class CatalogueMap:
                     {name: shown[name] for name in ("track_id", "title", "artist", "audio_url")}
                     | {"label": label, "x": round(float(x), 4), "y": round(float(y), 4)}
                     for shown, label, (x, y) in zip(
-                        (self._show(track) for track, _ in sample), labels, flatten(vectors_ND), strict=True
+                        (self._show(track) for track, _ in sample), labels, project_pca(vectors_ND), strict=True
                     )
                 ],
             }
@@ -66,10 +66,10 @@ class CatalogueMap:
         return list(self._store.get(chosen, collection=self._collection).values())
 
 
-def flatten(vectors_ND: np.ndarray) -> np.ndarray:
+def project_pca(vectors_ND: np.ndarray) -> np.ndarray:
     """The first two principal components, (N, 2), the farthest point at distance 1 from the middle.
 
-    >>> flatten(np.array([[1, 0, 0], [0, 0, 0], [-1, 0, 0]])).tolist()
+    >>> project_pca(np.array([[1, 0, 0], [0, 0, 0], [-1, 0, 0]])).tolist()
     [[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]
     """
     if not len(vectors_ND):

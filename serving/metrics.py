@@ -61,34 +61,34 @@ class Metrics:
             "How far the mean of the last text queries lies from that of the catalogue's labels: 1 - cosine.",
             registry=registry,
         )
-        self.canary_share = Gauge(
-            "mulan_canary_share",
+        self.shadow_share = Gauge(
+            "mulan_shadow_share",
             "Share of the searches that a candidate answers too; 0 without one.",
             registry=registry,
         )
-        self.canary_searches = Counter(
-            "mulan_canary_searches",
+        self.shadow_searches = Counter(
+            "mulan_shadow_searches",
             "Searches put to the candidate: compared, failed, or skipped while it worked.",
             ["result"],
             registry=registry,
         )
-        self.canary_overlap = Histogram(
-            "mulan_canary_overlap",
+        self.shadow_overlap = Histogram(
+            "mulan_shadow_overlap",
             "Share of the first ten hits that both releases have.",
             registry=registry,
             buckets=_BUCKETS_SHARE,
         )
-        self.canary_seconds = Histogram(
-            "mulan_canary_seconds",
+        self.shadow_seconds = Histogram(
+            "mulan_shadow_seconds",
             "Time that each of the two took for the same search.",
             ["release"],
             registry=registry,
             buckets=_BUCKETS_S,
         )
         for result in ("compared", "failed", "skipped"):
-            self.canary_searches.labels(result)
-        for which in ("live", "canary"):
-            self.canary_seconds.labels(which)
+            self.shadow_searches.labels(result)
+        for which in ("live", "shadow"):
+            self.shadow_seconds.labels(which)
 
     def name_release(self, release: Release) -> None:
         """Say what is served."""

@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import check_lines
-from serving.errors import ApiError, answer, internal
+from serving.access_log import Record, Recorder
+from serving.errors import ApiError, error_response, internal
 from serving.metrics import HUNG_UP, Metrics
-from serving.records import Record, Recorder
 from serving.timing import Timing
 
 _HEADERS = {
@@ -43,7 +43,7 @@ class _Fate:
     """The caller, before the answer was out."""
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware; it refuses WebSockets, and requests that say twice what may be said once.
 
     Args:
@@ -112,7 +112,7 @@ class Guard:
                 told = error if isinstance(error, ApiError) else internal(error, request_id)
                 state["error_code"] = told.code
                 if not fate.status:
-                    await answer(told, request_id)(scope, receive, send_and_note)
+                    await error_response(told, request_id)(scope, receive, send_and_note)
                 fate.status = told.status  # of an answer cut off in the middle, too: its connection is closed
         finally:
             self._record(scope, headers, began, fate)

@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 
 from mulan_core.errors import UserError
-from serving.child import Child
 from serving.ports import check_port_free, free_port
+from serving.supervised_process import SupervisedProcess
 
 
 class MilvusServer:
     """``milvus-lite server`` over one folder; a context manager. It ends with this process, and before that is started
-    again wherever it ends (``Child``).
+    again wherever it ends (``SupervisedProcess``).
 
     One process may have a folder open at a time.
 
@@ -43,7 +43,7 @@ class MilvusServer:
         self.log_path = Path(log_path) if log_path else self.data_dir.with_name(self.data_dir.name + ".log")
         self._host, self._port = host, port
         self._start_timeout_s = start_timeout_s
-        self._child: Child | None = None
+        self._process: SupervisedProcess | None = None
 
     @property
     def uri(self) -> str:
@@ -53,7 +53,7 @@ class MilvusServer:
     @property
     def pid(self) -> int | None:
         """Process id, or None while it does not run."""
-        return self._child.pid if self._child else None
+        return self._process.pid if self._process else None
 
     def __enter__(self) -> MilvusServer:
         self.start()
@@ -88,7 +88,7 @@ class MilvusServer:
         check_folder(self.data_dir)
         command = [str(program), "server", "--data-dir", str(self.data_dir)]
         in_use = f"the Milvus folder {self.data_dir} is in use by another process; stop that one first"
-        self._child = Child(
+        self._process = SupervisedProcess(
             "Milvus Lite",
             [*command, "--host", self._host, "--port", str(self._port)],
             log_path=self.log_path,
@@ -102,19 +102,19 @@ class MilvusServer:
         Raises:
             UserError: if it ends (the folder is in use), or does not answer in time.
         """
-        if self._child is not None:
-            self._child.wait_until(lambda: _answers(self._host, self._port), timeout_s=self._start_timeout_s)
+        if self._process is not None:
+            self._process.wait_until(lambda: _answers(self._host, self._port), timeout_s=self._start_timeout_s)
 
     def begin_stop(self) -> None:
         """Ask the server to end, and do not wait."""
-        if self._child is not None:
-            self._child.begin_stop()
+        if self._process is not None:
+            self._process.begin_stop()
 
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
-        if self._child is not None:
-            self._child.stop()
-        self._child = None
+        if self._process is not None:
+            self._process.stop()
+        self._process = None
 
 
 def check_folder(folder: Path) -> None:

@@ -23,8 +23,8 @@ import numpy as np
 from serving.collection import CONSISTENCY, Graph
 from serving.filters import TrackFilter, after, one_of
 from serving.ranking import MAX_DEPTH, NOISE, Best, Candidate, Window, exact_scores
-from serving.stretches import Windows
 from serving.tracks import METADATA, Track, track_of
+from serving.windows import Windows
 
 BATCH = 500
 """Tracks that Milvus is asked for by id at once."""
@@ -200,7 +200,7 @@ class Pages(Windows):
                 filter=of.narrow,
                 # Lite gives the id as track_id beside the entity, a real Milvus as id: in the entity both do.
                 output_fields=["track_id", *(["vector", *METADATA] if with_rows else [])],
-                search_params={"params": {"ef": max(limit, graph.width)} if graph else {}},
+                search_params={"params": {"ef": max(limit, graph.ef)} if graph else {}},
                 consistency_level=CONSISTENCY,
                 timeout=self._timeout_s,
             )

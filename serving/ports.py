@@ -45,7 +45,7 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def answers(url: str) -> bool:
+def is_up(url: str) -> bool:
     """Whether an address answers 200 now."""
     try:
         with http_client(url, timeout=5) as client:

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from serving import schemas
-from serving.answers import ERRORS, answer, timing_of
 from serving.bodies import is_json, parse_json, parse_values, read_upload, request_body, with_json
 from serving.errors import ApiError
+from serving.json_response import ERRORS, json_response, timing_of
 from serving.query_log import QueryLog
 from serving.ranking import MAX_DEPTH
 from serving.service import Part, Service
@@ -82,7 +82,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
             "next_offset": last if found.has_more and last < MAX_DEPTH else None,
             "has_more": found.has_more,
         }
-        return answer(service, request, content)
+        return json_response(service, request, content)
 
     @routes.post(
         "/v1/tag",
@@ -100,7 +100,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
             audio, fields = await read_upload(request)
             asked = parse_values(schemas.AudioTagForm, with_json(fields, "labels"))
             audio_D = await service.encode_audio(audio, timing)
-        return answer(service, request, {"labels": await service.tag(audio_D, timing, labels=asked.labels)})
+        return json_response(service, request, {"labels": await service.tag(audio_D, timing, labels=asked.labels)})
 
     @routes.post(
         "/v1/embed",
@@ -119,7 +119,7 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
             if fields:
                 raise ApiError(422, f"unknown field {next(iter(fields))}; an upload to embed has only audio")
             vectors = [(await service.encode_audio(audio, timing)).tolist()]
-        return answer(service, request, {"dim": len(vectors[0]), "vectors": vectors})
+        return json_response(service, request, {"dim": len(vectors[0]), "vectors": vectors})
 
     return routes
 

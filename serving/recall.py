@@ -20,7 +20,7 @@ from serving.filters import carries, up_to
 
 PROBE_QUERIES = 64
 PROBE_K = 10
-WIDTHS = (1_024, 2_048, 4_096)
+EF_CANDIDATES = (1_024, 2_048, 4_096)
 """Of the search in a graph (``ef``); a build takes the least that reaches its floor. Pages ask for a thousand tracks at
 once, so none is less; see ``pages.GRAPH_DEPTH``."""
 FILTERED_GOAL = 0.99

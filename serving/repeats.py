@@ -29,7 +29,7 @@ KEEP_S = 600.0
 LEASE_S = 15.0
 """How long others wait for a request at work before they do it themselves; its process may have died."""
 MOST = 10_000
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 """Of answers in memory; the oldest go first."""
 REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -137,7 +137,7 @@ class FirstAnswers:
     def _forget(self, now: float) -> None:
         while self._entries:
             oldest = next(iter(self._entries.values()))
-            is_full = len(self._entries) > self._most or self._num_bytes > MOST_BYTES
+            is_full = len(self._entries) > self._most or self._num_bytes > MAX_BYTES
             if not is_full and now - oldest.began < self._keep_s:
                 return
             self._entries.popitem(last=False)

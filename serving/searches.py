@@ -13,7 +13,7 @@ import numpy as np
 from serving.batching import Batcher
 from serving.filters import TrackFilter
 from serving.metrics import Metrics
-from serving.store import Page, Stretch, TrackStore
+from serving.store import Page, Span, TrackStore
 
 MAX_BATCH = 64
 
@@ -69,8 +69,8 @@ class Searches:
                 del self._batches[key]  # filters are the callers' own, so there is no end of keys
 
 
-class BestStretches:
-    """The stretches of hits that fit best, in a collection that has windows; lives on the event loop.
+class BestWindows:
+    """The spans of hits that fit best, in a collection that has windows; lives on the event loop.
 
     Args:
         store: where the collection is.
@@ -79,10 +79,10 @@ class BestStretches:
     """
 
     def __init__(self, store: TrackStore, collection: str, pool: Executor) -> None:
-        self._batch: Batcher[tuple[np.ndarray, Sequence[str]], dict[str, Stretch]] = Batcher(
-            lambda asked: store.best_stretches(asked, collection=collection), pool, max_size=MAX_BATCH
+        self._batch: Batcher[tuple[np.ndarray, Sequence[str]], dict[str, Span]] = Batcher(
+            lambda asked: store.best_windows(asked, collection=collection), pool, max_size=MAX_BATCH
         )
 
-    async def __call__(self, query_D: np.ndarray, track_ids: Sequence[str]) -> dict[str, Stretch]:
+    async def __call__(self, query_D: np.ndarray, track_ids: Sequence[str]) -> dict[str, Span]:
         """The window of each track that is nearest to the query; tracks without windows are left out."""
         return await self._batch((query_D, track_ids))

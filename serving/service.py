@@ -28,11 +28,11 @@ from serving.filters import TrackFilter
 from serving.map import CatalogueMap
 from serving.media import is_playable
 from serving.metrics import Metrics
-from serving.norms import learn_norms
 from serving.places import Places
+from serving.query_statistics import learn_query_statistics
 from serving.release import Release, check_release
-from serving.searches import BestStretches, Searches
-from serving.store import CollectionInfo, Hit, Stretch, TrackStore
+from serving.searches import BestWindows, Searches
+from serving.store import CollectionInfo, Hit, Span, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
 from serving.tracks import ADDED, Track, track_of
@@ -63,7 +63,7 @@ class Query:
     exclude: frozenset[str] = field(default_factory=frozenset)
     """Tracks that were named, which are no answer."""
     is_off_topic: bool = False
-    """Nothing that it asks for is about music; see ``Topic``."""
+    """Nothing that it asks for is about music; see ``OffTopic``."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,17 @@ class Service:
             self._encoder.encode_texts, self._model_thread, size=CACHED_TEXTS, metrics=self.metrics
         )
         self._find = Searches(store, release.collection, self._pool, metrics=self.metrics)
-        self._stretch: BestStretches | None = None
+        self._windows: BestWindows | None = None
         if store.count_windows(release.collection):
-            self._stretch = BestStretches(store, release.collection, self._pool)
+            self._windows = BestWindows(store, release.collection, self._pool)
         self._map = CatalogueMap(store, release.collection, self.show)
         # Of its own: who comes while it is drawn waits here, and takes no thread from searches.
         self._map_thread = ThreadPoolExecutor(1, thread_name_prefix="map")
         self._label_vectors_LD: np.ndarray | None = None
         self._probe()
-        self._norms = learn_norms(self.collection.labels, self._encoder.encode_texts, store, release.collection)
+        self._statistics = learn_query_statistics(
+            self.collection.labels, self._encoder.encode_texts, store, release.collection
+        )
         self.metrics.name_release(release)
         self.metrics.index_tracks.set(self.collection.count)
 
@@ -213,11 +215,11 @@ class Service:
         if norm < 1e-3:
             raise ApiError(422, "the queries cancel each other out; give them other weights")
         query_D = (sum_D / norm).astype(np.float32)
-        if kinds == {"words"} and self._norms.drift is not None:
-            self.metrics.query_drift.set(self._norms.drift.note(query_D))
+        if kinds == {"words"} and self._statistics.drift is not None:
+            self.metrics.query_drift.set(self._statistics.drift.note(query_D))
         wanted = [vectors[part.text] for part in parts if part.text is not None and part.weight > 0]
         words_alone = len(wanted) == sum(part.weight > 0 for part in parts) > 0
-        topic = self._norms.topic
+        topic = self._statistics.topic
         off_topic = words_alone and topic is not None and all(topic.is_off(text_D) for text_D in wanted)
         return Query(query_D, frozenset(kinds), frozenset(ids), off_topic)
 
@@ -227,27 +229,27 @@ class Service:
         """The ``k`` best tracks after the first ``offset``."""
         with timing.stage("search"):
             page = await self._find(query.vector_D, k, offset=offset, narrow=narrow, exclude=query.exclude)
-        best = self._norms.calibration.match(page.best, query.kinds) if page.best is not None else 0.0
+        best = self._statistics.calibration.match(page.best, query.kinds) if page.best is not None else 0.0
         no_good_match = query.is_off_topic or (None if best is None else best < GOOD_MATCH)
         if no_good_match:
             self.metrics.no_good_match.inc()
-        stretches = await self._stretches(query, page.hits, timing)
-        shown = [self._show_hit(hit, query.kinds, stretches.get(hit.track.track_id)) for hit in page.hits]
+        spans = await self._best_windows(query, page.hits, timing)
+        shown = [self._show_hit(hit, query.kinds, spans.get(hit.track.track_id)) for hit in page.hits]
         return Found(shown, no_good_match, page.has_more)
 
-    async def _stretches(self, query: Query, hits: Sequence[Hit], timing: Timing) -> dict[str, Stretch]:
-        if self._stretch is None or not hits:
+    async def _best_windows(self, query: Query, hits: Sequence[Hit], timing: Timing) -> dict[str, Span]:
+        if self._windows is None or not hits:
             return {}
         with timing.stage("search"):
-            return await self._stretch(query.vector_D, [hit.track.track_id for hit in hits])
+            return await self._windows(query.vector_D, [hit.track.track_id for hit in hits])
 
-    def _show_hit(self, hit: Hit, kinds: frozenset[Kind], stretch: Stretch | None) -> dict[str, Any]:
-        match = self._norms.calibration.match(hit.score, kinds)
+    def _show_hit(self, hit: Hit, kinds: frozenset[Kind], span: Span | None) -> dict[str, Any]:
+        match = self._statistics.calibration.match(hit.score, kinds)
         return self.show(hit.track) | {
             "score": hit.score,
             "match": None if match is None else round(match, 4),
-            "start_s": round(stretch.start_s, 3) if stretch else None,
-            "end_s": round(stretch.end_s, 3) if stretch else None,
+            "start_s": round(span.start_s, 3) if span else None,
+            "end_s": round(span.end_s, 3) if span else None,
         }
 
     async def tag(

@@ -18,11 +18,11 @@ from serving.collection import LIVE_ALIAS, CollectionInfo, Graph, collection_nam
 from serving.errors import StoreError
 from serving.filters import equals, one_of
 from serving.pages import Hit, Page, Pages, Ranks, in_turn
-from serving.recall import FILTERED_GOAL, PROBE_K, WIDTHS, pick_filters, pick_queries, share_found
-from serving.stretches import Stretch
+from serving.recall import EF_CANDIDATES, FILTERED_GOAL, PROBE_K, pick_filters, pick_queries, share_found
 from serving.tracks import ADDED, clean_row
+from serving.windows import Span
 
-__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Page", "Stretch", "TrackStore", "collection_name"]
+__all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Page", "Span", "TrackStore", "collection_name"]
 
 MAX_CATALOGUE_LABELS = 1_000
 """Labels of the whole catalogue that the collection remembers, the most frequent ones."""
@@ -38,8 +38,8 @@ class BuildResult:
     index_type: str
     """FLAT, which is exact, or HNSW, a graph."""
     seconds: float
-    width: int = 0
-    """How wide the graph is searched from now on, to reach that; see ``recall.WIDTHS``. 0 where there is none."""
+    ef: int = 0
+    """How wide the graph is searched from now on; see ``recall.EF_CANDIDATES``. 0 where there is none."""
     filtered_recall: dict[str, float] = field(default_factory=dict)
     """The same under filters that leave a share of the tracks, by that share in percent."""
     reads_filtered: bool = False
@@ -62,7 +62,7 @@ class TrackStore(Pages):
     ) -> BuildResult:
         """Build a collection from nothing, load it, and measure recall@10, with and without filters.
 
-        A graph is searched as wide as it must be for the floor. Where it does not hold it under filters at any width,
+        A graph is searched as wide as it must be for the floor. Where it does not hold it under filters at any ef,
         the collection remembers to answer those by reading. A collection of the same name is replaced, unless it is
         live.
 
@@ -107,9 +107,9 @@ class TrackStore(Pages):
             with contextlib.suppress(StoreError):
                 self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
             raise
-        seconds, width = time.perf_counter() - started, graph.width if graph else 0
+        seconds, ef = time.perf_counter() - started, graph.ef if graph else 0
         reads = graph is not None and not graph.holds_filters
-        return BuildResult(len(ids), recall, index_type, seconds, width, filtered, reads)
+        return BuildResult(len(ids), recall, index_type, seconds, ef, filtered, reads)
 
     def index_type(self, num_tracks: int, hnsw_from: int) -> str:
         """HNSW for this many tracks or more on a real Milvus, else FLAT.
@@ -211,8 +211,8 @@ class TrackStore(Pages):
         """The graph as narrow as it may be, the recall of the index, and that under filters."""
         filters = pick_filters(ids, labels)
         chosen: tuple[Graph | None, float, dict[str, float]] | None = None
-        for width in WIDTHS if is_graph else WIDTHS[:1]:
-            graph = self._graphs[name] = Graph(width, holds_filters=True) if is_graph else None
+        for ef in EF_CANDIDATES if is_graph else EF_CANDIDATES[:1]:
+            graph = self._graphs[name] = Graph(ef, holds_filters=True) if is_graph else None
             recall = self._recall(name, probes, vectors_ND, ids)
             if not recall >= floor:
                 continue
@@ -226,7 +226,7 @@ class TrackStore(Pages):
                 recall = least
                 continue
             if chosen is None or least > min(chosen[2].values()):
-                chosen = graph and Graph(width, holds_filters=least >= floor), recall, filtered
+                chosen = graph and Graph(ef, holds_filters=least >= floor), recall, filtered
             if least >= FILTERED_GOAL:
                 break
         if chosen is None:

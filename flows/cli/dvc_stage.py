@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from flows.runtime import ending
-from serving.child import die_with_parent
+from serving.supervised_process import die_with_parent
 
 app = typer.Typer(no_args_is_help=True)
 

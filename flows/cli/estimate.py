@@ -1,4 +1,4 @@
-"""``mulan plan``: what a training run over a catalogue takes, before it is paid for."""
+"""``mulan estimate``: what a training run over a catalogue takes, before it is paid for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mulan_core.errors import UserError
 from mulan_core.ranges import Range
 
 if TYPE_CHECKING:
-    from mulan_core.planning import Plan
+    from mulan_core.sizing import Plan
 
 Clips = Annotated[float, Range(ge=1, le=1_000_000_000_000)]
 PeakShare = Annotated[float, Range(gt=0, le=1)]
@@ -38,18 +38,18 @@ def plan(
 ) -> None:
     """Size a training run: storage, steps, hours, communication, memory, the index. docs/scaling.md has the formulas.
 
-    Example: mulan plan --tracks 44e6 --gpus 64
+    Example: mulan estimate --tracks 44e6 --gpus 64
     """
-    from mulan_core import planning
+    from mulan_core import sizing
 
-    if gpu not in planning.ACCELERATORS:
-        raise UserError(f"there is no GPU {gpu!r} in the table; known: {', '.join(planning.ACCELERATORS)}")
+    if gpu not in sizing.ACCELERATORS:
+        raise UserError(f"there is no GPU {gpu!r} in the table; known: {', '.join(sizing.ACCELERATORS)}")
     file = PROJECT / "configs" / f"{model}.yaml"
     config = load_config(file if file.is_file() else Path(model))
 
     def size(workers: int) -> Plan:
-        kind = planning.ACCELERATORS[gpu]
-        return planning.plan(config, tracks=int(tracks), workers=workers, accelerator=kind, utilisation=utilisation)
+        kind = sizing.ACCELERATORS[gpu]
+        return sizing.plan(config, tracks=int(tracks), workers=workers, accelerator=kind, utilisation=utilisation)
 
     plans = [size(gpus)]
     if simulate:

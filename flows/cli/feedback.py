@@ -35,8 +35,8 @@ def export(
 
     Example: mulan feedback export queries.jsonl
     """
-    from serving.feedback import to_playlists  # their errors' FastAPI would cost each command half its start
     from serving.query_log import read_query_log
+    from serving.query_log_export import to_playlists  # their errors' FastAPI would cost each command half its start
 
     folder = log or read_settings().query_log
     if not folder.is_dir():

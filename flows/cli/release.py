@@ -17,7 +17,7 @@ app = typer.Typer(help="What is served: model version, preprocessing and index a
 Manifest = Annotated[str | None, typer.Option(help="The catalogue, as given to `mulan serve`. Default: the demo.")]
 Params = Annotated[str | None, typer.Option(help="The numbers, as given to `mulan serve`.")]
 Version = Annotated[str, typer.Argument(help="champion, candidate, or a version.")]
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 
 
 @app.command("list")
@@ -114,7 +114,7 @@ def diff(
         if change == "unknown":
             console.print(f"tracks: unknown, {ids}")
         else:
-            such = f": {', '.join(ids[:MOST_SHOWN])}{' ...' if len(ids) > MOST_SHOWN else ''}" if ids else ""
+            such = f": {', '.join(ids[:MAX_SHOWN])}{' ...' if len(ids) > MAX_SHOWN else ''}" if ids else ""
             console.print(f"tracks {change}: {len(ids):,}{such}")
 
 
@@ -137,7 +137,7 @@ def rollback(manifest: Manifest = None, params: Params = None, as_json: AsJson =
 
 
 @app.command()
-def canary(
+def shadow(
     version: Annotated[str | None, typer.Argument(help="A version whose collection is built.")] = None,
     *,
     share: Annotated[float, number(Share, "Share of the searches.")] = 0.1,
@@ -148,16 +148,16 @@ def canary(
 ) -> None:
     """Have a candidate answer a share of the searches too, unseen; /metrics compares answers and times.
 
-    Example: mulan release canary 4 --share 0.1
+    Example: mulan release shadow 4 --share 0.1
     """
     if (version is None) != stop:
         raise UserError("give either a version to try, or --stop")
-    done = _run("canary", manifest, params, version=version, share=share)
+    done = _run("shadow", manifest, params, version=version, share=share)
     if as_json:
         print_json(done)
-    elif done["canary"]:
-        which = f"version {done['canary']['model_version']} answers {share:.0%} of the searches too"
-        console.print(f"{which}; see mulan_canary_* at {done['url']}/metrics")
+    elif done["shadow"]:
+        which = f"version {done['shadow']['model_version']} answers {share:.0%} of the searches too"
+        console.print(f"{which}; see mulan_shadow_* at {done['url']}/metrics")
     else:
         console.print(f"version {done['release']['model_version']} answers alone")
 

@@ -28,9 +28,9 @@ def print_json(value: Any) -> None:
         end_quietly()
 
 
-MOST_ROWS = 20
+MAX_ROWS = 20
 """Rows of a table that grows with the catalogue; files and ``--json`` hold the rest."""
-MOST_MOVED = 3
+MAX_MOVED = 3
 """Classes and queries of a comparison that are printed for each side."""
 
 
@@ -60,7 +60,7 @@ def show_quarantine(prepared: Path) -> None:
 
     rows = pq.read_table(prepared / QUARANTINE)
     table = Table("uri", "reason", "detail", title=f"Quarantined: {len(rows)} (all in {prepared / QUARANTINE})")
-    for row in rows.slice(0, MOST_ROWS).to_pylist():
+    for row in rows.slice(0, MAX_ROWS).to_pylist():
         table.add_row(row["uri"], row["reason"], row["detail"])
     errors.print(table)
 
@@ -83,14 +83,14 @@ def show_check(report: dict[str, Any]) -> None:
     for source, of in report["texts"].items():
         table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
     console.print(table)
-    for row in report["bad_rows"][:MOST_ROWS]:
+    for row in report["bad_rows"][:MAX_ROWS]:
         for problem in row["problems"]:
             console.print(f"row {row['row']}, {problem}")
-    for file in report["bad_files"][:MOST_ROWS]:
+    for file in report["bad_files"][:MAX_ROWS]:
         console.print(f"{file['uri']}: {file['reason']}, {file['detail']}")
-    for warning in report["warnings"][:MOST_ROWS]:
+    for warning in report["warnings"][:MAX_ROWS]:
         console.print(f"note: {warning}")
-    if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MOST_ROWS:
+    if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MAX_ROWS:
         console.print("--json lists all")
 
 
@@ -124,7 +124,7 @@ def added_words(added: dict[str, Any] | None) -> list[str]:
     if added and added["carried"]:
         words.append(f"{added['carried']:,} tracks that were added over the API went along")
     if added and added["left"]:
-        such = ", ".join(added["left"][:MOST_ROWS]) + (" ..." if len(added["left"]) > MOST_ROWS else "")
+        such = ", ".join(added["left"][:MAX_ROWS]) + (" ..." if len(added["left"]) > MAX_ROWS else "")
         words.append(
             f"{len(added['left']):,} tracks that were added over the API stayed behind, since this model is another "
             f"and their audio was not kept; add them again, or to the manifest: {such}"
@@ -198,7 +198,7 @@ def show_comparison(found: Comparison) -> None:
 
 
 def _show_moved(heading: str, moved: Sequence[Difference]) -> None:
-    each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MOST_MOVED])
+    each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MAX_MOVED])
     if each:
         console.print(f"{heading}: {each}")
 
@@ -226,14 +226,14 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
     table = Table("", "track", "title", "labels", title=f'"{query}"')
     table.add_column("score", justify="right")
     table.add_column("match", justify="right")
-    has_stretches = any(hit["start_s"] is not None for hit in answer["hits"])  # where the index keeps windows
-    if has_stretches:
+    has_spans = any(hit["start_s"] is not None for hit in answer["hits"])  # where the index keeps windows
+    if has_spans:
         table.add_column("where", justify="right")
     for place, hit in enumerate(answer["hits"], start=1):
         labels = ", ".join(label.partition(":")[2] or label for label in hit["labels"])
         match = "" if hit["match"] is None else f"{hit['match']:.0%}"
         cells = [str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match]
-        table.add_row(*cells, *([_stretch(hit)] if has_stretches else []))
+        table.add_row(*cells, *([_span(hit)] if has_spans else []))
     console.print(table)
     if answer["no_good_match"]:
         console.print("no good match: the catalogue seems to have nothing of the kind")
@@ -244,8 +244,8 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
     )
 
 
-def _stretch(hit: Hit) -> str:
-    """The stretch that fits best, as a player shows times: 1:05-1:15."""
+def _span(hit: Hit) -> str:
+    """The window that fits best, as a player shows times: 1:05-1:15."""
     ends = (hit["start_s"], hit["end_s"])
     return "-".join(f"{int(end // 60)}:{int(end % 60):02}" for end in ends if end is not None)
 

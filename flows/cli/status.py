@@ -56,8 +56,8 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     from flows.cli.demo import wait_for_interrupt
     from flows.runtime.database import database_path
     from flows.runtime.tracking import check_tracking
-    from serving.child import Child
-    from serving.ports import answers, check_port_free
+    from serving.ports import check_port_free, is_up
+    from serving.supervised_process import SupervisedProcess
 
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
@@ -70,9 +70,9 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     # One worker is up four times sooner on a laptop, and each request need not be told to the terminal.
     command += ["--workers", "1", "--uvicorn-opts", "--log-level=warning"]
     url = f"http://127.0.0.1:{port}"
-    server = Child("MLflow", command, log_path=settings.home / "mlflow.log")
+    server = SupervisedProcess("MLflow", command, log_path=settings.home / "mlflow.log")
     try:
-        server.wait_until(lambda: answers(f"{url}/health"), timeout_s=120)
+        server.wait_until(lambda: is_up(f"{url}/health"), timeout_s=120)
         console.print(f"MLflow UI: {url}")
         wait_for_interrupt()
     finally:

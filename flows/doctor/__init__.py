@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from flows.doctor import addresses, machine
-from flows.doctor.finding import Finding, failure
+from flows.doctor.check import DoctorCheck, failure
 from flows.runtime.settings import Settings
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Settings], Iterator[DoctorCheck]], ...] = (
     machine.check_versions,
     machine.check_memory,
     machine.check_home,
@@ -31,10 +31,10 @@ CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
 )
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings) -> list[DoctorCheck]:
     """Run all checks side by side; findings come in the order of ``CHECKS``."""
 
-    def run(check: Callable[[Settings], Iterator[Finding]]) -> list[Finding]:
+    def run(check: Callable[[Settings], Iterator[DoctorCheck]]) -> list[DoctorCheck]:
         try:
             return list(check(settings))
         except Exception as error:  # a doctor who falls ill says so and sees the next patient

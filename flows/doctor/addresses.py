@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from flows.doctor.finding import Finding, failure, ok, warning
+from flows.doctor.check import DoctorCheck, failure, ok, warning
 from flows.runtime.database import check_database, database_path
 from flows.runtime.settings import Settings, endpoint_url
 from mulan_core.errors import UserError, without_secrets
@@ -25,11 +25,11 @@ from serving.loopback import http_client
 
 TIMEOUT_S = 5.0
 RAY_TIMEOUT_S = 30.0
-SKEW_S, MOST_SKEW_S = 30.0, 300.0
+SKEW_S, MAX_SKEW_S = 30.0, 300.0
 """Clocks that differ by more are told; by much more, tokens and signed requests are refused (S3: 15 minutes)."""
 
 
-def check_mlflow(settings: Settings) -> Iterator[Finding]:
+def check_mlflow(settings: Settings) -> Iterator[DoctorCheck]:
     """The tracking server or database, and whether what commands need is in it."""
     uri = settings.mlflow_uri
     if not uri.startswith(("http://", "https://")):
@@ -39,7 +39,7 @@ def check_mlflow(settings: Settings) -> Iterator[Finding]:
     yield from _http("MLflow", f"{uri.rstrip('/')}/version", todo, "mlflow", login=_mlflow_login())
 
 
-def _database(uri: str) -> Finding:
+def _database(uri: str) -> DoctorCheck:
     from flows.runtime.tracking import NoRegistryError, reading
 
     database = database_path(uri)
@@ -60,7 +60,7 @@ def _mlflow_login() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def check_prefect(_: Settings) -> Iterator[Finding]:
+def check_prefect(_: Settings) -> Iterator[DoctorCheck]:
     """The Prefect server that the user named."""
     with _prefect_makes_no_home():
         from prefect.settings import get_current_settings
@@ -102,7 +102,7 @@ def _http(
     *,
     login: dict[str, str] | None = None,
     auth: httpx.Auth | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[DoctorCheck]:
     """Ask a server for its version: the answer tells whether it is there, lets us in, and is of our age and time."""
     place = without_secrets(url)
     try:
@@ -129,7 +129,7 @@ def _http(
     yield from _clock(check, answer)
 
 
-def _clock(check: str, answer: httpx.Response) -> Iterator[Finding]:
+def _clock(check: str, answer: httpx.Response) -> Iterator[DoctorCheck]:
     if not (said := answer.headers.get("date")):
         return
     try:
@@ -137,13 +137,13 @@ def _clock(check: str, answer: httpx.Response) -> Iterator[Finding]:
     except ValueError:
         return
     if abs(skew) > SKEW_S:
-        level = failure if abs(skew) > MOST_SKEW_S else warning
+        level = failure if abs(skew) > MAX_SKEW_S else warning
         where = "ahead of" if skew > 0 else "behind"
         todo = "set both machines' clocks (chronyc tracking, timedatectl): tokens and signed requests go by them"
         yield level("clock", f"the clock of {check}'s machine is {abs(skew):.0f} s {where} ours", todo)
 
 
-def check_milvus(settings: Settings) -> Iterator[Finding]:
+def check_milvus(settings: Settings) -> Iterator[DoctorCheck]:
     """The Milvus that the user named."""
     from serving.store import TrackStore
 
@@ -175,7 +175,7 @@ print(f"@{len(nodes)} nodes, {total.get('CPU', 0):.0f} CPUs, {total.get('GPU', 0
 """
 
 
-def check_ray(settings: Settings) -> Iterator[Finding]:
+def check_ray(settings: Settings) -> Iterator[DoctorCheck]:
     """The Ray cluster that the user named; asked by a process of its own, since a connection to Ray stays with one."""
     address = settings.ray_address
     if not address:
@@ -205,7 +205,7 @@ def check_ray(settings: Settings) -> Iterator[Finding]:
     yield failure("Ray", f"{address}: {reason.strip()[:200]}", todo)
 
 
-def check_dvc(settings: Settings) -> Iterator[Finding]:
+def check_dvc(settings: Settings) -> Iterator[DoctorCheck]:
     """The DVC remote: a small object is written, read and removed."""
     if settings.dvc_remote:
         yield _storage("DVC remote", settings.dvc_remote, "MULAN_DVC_REMOTE")
@@ -213,7 +213,7 @@ def check_dvc(settings: Settings) -> Iterator[Finding]:
         yield ok("DVC remote", "none named: a folder of the workspace")
 
 
-def check_checkpoints(settings: Settings) -> Iterator[Finding]:
+def check_checkpoints(settings: Settings) -> Iterator[DoctorCheck]:
     """Where training keeps its checkpoints, likewise."""
     if settings.checkpoints == str(settings.home / "ray_results"):
         yield ok("checkpoints", "no place named: a folder of MULAN_HOME")
@@ -221,7 +221,7 @@ def check_checkpoints(settings: Settings) -> Iterator[Finding]:
         yield _storage("checkpoints", settings.checkpoints, "MULAN_CHECKPOINTS")
 
 
-def _storage(name: str, place: str, variable: str) -> Finding:
+def _storage(name: str, place: str, variable: str) -> DoctorCheck:
     from flows.runtime.storage import open_storage
 
     try:
@@ -232,7 +232,7 @@ def _storage(name: str, place: str, variable: str) -> Finding:
     return ok(name, f"{place} can be written, read and cleaned")
 
 
-def check_endpoint(settings: Settings) -> Iterator[Finding]:
+def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:
     """The endpoint, where one answers or was named."""
     url = settings.url or endpoint_url()
     headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
@@ -278,7 +278,7 @@ def _told(answer: httpx.Response) -> dict[str, Any]:
         return {}
 
 
-def check_traces(_: Settings) -> Iterator[Finding]:
+def check_traces(_: Settings) -> Iterator[DoctorCheck]:
     """The collector of traces, where one is named."""
     from serving.tracing import ENDPOINTS, collector_address
 

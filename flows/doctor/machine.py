@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from flows.doctor.addresses import endpoint_misses_keys
-from flows.doctor.finding import Finding, failure, ok, warning
+from flows.doctor.check import DoctorCheck, failure, ok, warning
 from flows.runtime.project import PROJECT, VERSION
 from flows.runtime.settings import Settings, endpoint_config
 from flows.runtime.stack_file import running_stack
@@ -25,15 +25,15 @@ from serving.keys import KeyFile
 from serving.ports import check_port_free
 
 GB = 2**30
-LEAST_MEMORY_GB = 6
-LEAST_DISK_GB, ENOUGH_DISK_GB = 1, 5
-TOLD = ("torch", "transformers", "ray", "prefect", "mlflow", "dvc", "pymilvus")
+MIN_MEMORY_GB = 6
+MIN_DISK_GB, ENOUGH_DISK_GB = 1, 5
+LIBRARIES = ("torch", "transformers", "ray", "prefect", "mlflow", "dvc", "pymilvus")
 """Packages whose versions are told."""
 
 
-def check_versions(_: Settings) -> Iterator[Finding]:
+def check_versions(_: Settings) -> Iterator[DoctorCheck]:
     """Python, the packages that matter, and how far the environment is from the lock."""
-    told = ", ".join(f"{name} {_version(name) or 'missing'}" for name in TOLD)
+    told = ", ".join(f"{name} {_version(name) or 'missing'}" for name in LIBRARIES)
     yield ok("versions", f"MuLan {VERSION}, Python {platform.python_version()}, {told}")
     lock = read_lock(PROJECT / "constraints.txt")
     pinned = {name for name, exact in _own_requirements().items() if exact}
@@ -80,19 +80,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-def check_memory(_: Settings) -> Iterator[Finding]:
+def check_memory(_: Settings) -> Iterator[DoctorCheck]:
     """Memory and cores."""
     memory = psutil.virtual_memory()
     said = f"{memory.total / GB:.0f} GB of memory, {memory.available / GB:.0f} free; {os.cpu_count()} CPUs"
-    if memory.total < LEAST_MEMORY_GB * GB:
-        yield warning("memory", said, f"the demo needs about {LEAST_MEMORY_GB} GB; stop other programs first")
+    if memory.total < MIN_MEMORY_GB * GB:
+        yield warning("memory", said, f"the demo needs about {MIN_MEMORY_GB} GB; stop other programs first")
     elif memory.available < 2 * GB:
         yield warning("memory", said, "stop other programs before training")
     else:
         yield ok("memory", said)
 
 
-def check_home(settings: Settings) -> Iterator[Finding]:
+def check_home(settings: Settings) -> Iterator[DoctorCheck]:
     """The home folder: can it be written, and is there room."""
     home = settings.home
     there = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -106,13 +106,13 @@ def check_home(settings: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(there).free / GB
     said = f"{home}, {free:.0f} GB free" + ("" if home.exists() else " (not made yet)")
     if free < ENOUGH_DISK_GB:
-        level = failure if free < LEAST_DISK_GB else warning
+        level = failure if free < MIN_DISK_GB else warning
         yield level("home", said, "free some disk, or set MULAN_HOME to a folder on a larger one")
     else:
         yield ok("home", said)
 
 
-def check_keys(settings: Settings) -> Iterator[Finding]:
+def check_keys(settings: Settings) -> Iterator[DoctorCheck]:
     """The file of API keys, by the endpoint's own rule."""
     path = settings.keys_file
     keys = KeyFile(path).look()
@@ -129,7 +129,7 @@ def check_keys(settings: Settings) -> Iterator[Finding]:
         yield ok("API keys", f"{path}, for its owner alone")
 
 
-def check_gpu(_: Settings) -> Iterator[Finding]:
+def check_gpu(_: Settings) -> Iterator[DoctorCheck]:
     """GPUs, and whether torch can use them."""
     import torch
 
@@ -144,7 +144,7 @@ def check_gpu(_: Settings) -> Iterator[Finding]:
         yield ok("GPU", "none: training and encoding run on the CPU")
 
 
-def check_data(settings: Settings) -> Iterator[Finding]:
+def check_data(settings: Settings) -> Iterator[DoctorCheck]:
     """What says which data is prepared in the working folder."""
     try:
         workspace = find_workspace(settings.home)
@@ -159,7 +159,7 @@ def check_data(settings: Settings) -> Iterator[Finding]:
     yield ok("data", f"{found[:8]} is prepared in {workspace.folder}" if found else "nothing is prepared here yet")
 
 
-def check_port(settings: Settings) -> Iterator[Finding]:
+def check_port(settings: Settings) -> Iterator[DoctorCheck]:
     """The endpoint's port, where this machine is to serve."""
     if settings.url:
         return

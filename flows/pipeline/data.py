@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.runtime.settings import read_settings
 from flows.runtime.workspace import Workspace, run_dvc, write_set_catalogues
-from mulan_core.data.assembly import CHANGES, work_folder
+from mulan_core.data.shard_builder import CHANGES, work_folder
 from mulan_core.data.shards import read_counts
 
 

@@ -17,13 +17,13 @@ from flows.pipeline.serve import serve as serve_release
 from flows.pipeline.train import train
 from flows.pipeline.versions import count_new_tracks
 from flows.registry import champion_version
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import open_session
 from mulan_core.ranges import fit
 
 
-@flow(name="end_to_end", description="From a manifest to served search.", **TOLD)
+@flow(name="end_to_end", description="From a manifest to served search.", **FAILURE_HOOKS)
 def end_to_end(
     manifest: str | None = None,
     playlists: str | None = None,

@@ -12,13 +12,15 @@ from flows.pipeline.evaluate_step import compare_with_champion, evaluate_model, 
 from flows.pipeline.overlap import check_unseen
 from flows.pipeline.sets import PlacedSet, find_sets, read_sets
 from flows.pipeline.subjects import Subject, find_subject
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
 from mulan_core.evaluation.report import to_markdown, write_evaluation
 
 
-@flow(name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.", **TOLD)
+@flow(
+    name="evaluate", description="Tagging, probe, retrieval and triplets: a model on evaluation sets.", **FAILURE_HOOKS
+)
 def evaluate(
     manifest: str | None = None,
     playlists: str | None = None,

@@ -83,7 +83,7 @@ def evaluate_model(
         with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
             _write(report, evidence, Path(folder))
             mlflow.log_artifacts(folder, artifacts_of(placed.name))
-            numbers = report["metrics"] | _conduct(report)
+            numbers = report["metrics"] | _behaviour(report)
             mlflow.log_metrics({prefix + name: value for name, value in numbers.items()})
             mlflow.set_tag(_key_tag(placed), key)
     if out is not None:
@@ -150,7 +150,7 @@ def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
     return info | {"data_hash": placed.data_hash, "model": subject.describe()}
 
 
-def _conduct(report: dict[str, Any]) -> dict[str, float]:
+def _behaviour(report: dict[str, Any]) -> dict[str, float]:
     """Behaviour and cost as flat numbers, ``behaviour/silence/share`` and the like."""
     told = ("share", "below", "roc_auc")
     behaviour = {

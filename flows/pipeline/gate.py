@@ -11,7 +11,7 @@ from flows import registry
 from flows.pipeline.reports import read_report
 from flows.pipeline.train_step import Trained
 from flows.runtime.library_log import into_log
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.project import code_version
 from flows.runtime.session import Session, open_session
 from flows.runtime.tracking import lineage_tags
@@ -20,7 +20,12 @@ from mulan_core.gate import Decision
 from serving.release import preprocessing_hash
 
 
-@flow(name="register", description="Hold the candidate against the gate and register it.", timeout_seconds=3600, **TOLD)
+@flow(
+    name="register",
+    description="Hold the candidate against the gate and register it.",
+    timeout_seconds=3600,
+    **FAILURE_HOOKS,
+)
 def register(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Judge and register the workspace's evaluated run; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("register"):

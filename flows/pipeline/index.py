@@ -14,7 +14,7 @@ from flows import registry
 from flows.pipeline.index_step import build_index, count_changes, find_media_root, track_rows
 from flows.pipeline.releases_step import go_live, version_for_data
 from flows.pipeline.windows import window_rows
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
 from mulan_core.evaluation.encoders import weights_hash
@@ -25,7 +25,7 @@ from serving.store import BuildResult
 @flow(
     name="index",
     description="Build and prove the candidate's collection, then promote model and index together.",
-    **TOLD,
+    **FAILURE_HOOKS,
 )
 def index(
     manifest: str | None = None,
@@ -40,7 +40,7 @@ def index(
     Args:
         model: an alias or version of the registered model, which gets a new version for this data; null takes the
             model that was trained on this data.
-        promote: make the release champion. False builds it only, for `mulan release promote` or `canary`.
+        promote: make the release champion. False builds it only, for `mulan release promote` or `shadow`.
 
     Returns:
         ``version``, ``collection``, ``count``, ``built``; what the build measured; ``windows``, how many are kept,

@@ -8,12 +8,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import data
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.session import Session, open_session
 from flows.runtime.storage import open_storage
 
 
-@flow(name="prepare", description="Any audio and its texts to versioned shards.", **TOLD)
+@flow(name="prepare", description="Any audio and its texts to versioned shards.", **FAILURE_HOOKS)
 def prepare(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Prepare a catalogue; a second run with nothing changed does nothing.
 

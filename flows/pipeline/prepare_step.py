@@ -22,11 +22,11 @@ import ray.data
 
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
-from mulan_core.data.assembly import CHANGES, Bench, work_folder
 from mulan_core.data.clips import CUT, FETCHED, OUTCOME, WORK, cut_clip, encode_clip, fetch_clip
 from mulan_core.data.overlap import check_splits
-from mulan_core.data.plan import Shard, plan_shards, shard_counts
 from mulan_core.data.playlists import check_known
+from mulan_core.data.shard_builder import CHANGES, ShardBuilder, work_folder
+from mulan_core.data.shard_plan import Shard, plan_shards, shard_counts
 from mulan_core.data.tracks import open_manifest
 from mulan_core.errors import UserError, without_secrets
 
@@ -81,13 +81,13 @@ def prepare(
         schema = shards.shard_schema(opened.schema)
     folders = {"before": out, "ledger": work / "ledger", "shards": work / "shards"}
     counts = {name: shard_counts(folder) for name, folder in folders.items()}
-    bench = Bench(work=work, before=out, config=config, counts=counts, schema=schema)
+    builder = ShardBuilder(work=work, before=out, config=config, counts=counts, schema=schema)
     num_tracks = pq.read_metadata(manifest).num_rows
-    _make_clips(bench, plan, num_tracks, progress)
-    results = [json.loads(row["result"]) for row in _over(plan).map(_WriteShard(bench)).iter_rows()]
+    _make_clips(builder, plan, num_tracks, progress)
+    results = [json.loads(row["result"]) for row in _over(plan).map(_WriteShard(builder)).iter_rows()]
     built = work / "shards"
     summary = _summarise(results, config) | {"tracks": num_tracks}
-    _write_tables(bench, plan, summary)
+    _write_tables(builder, plan, summary)
     if not summary["usable"]:
         reasons = ", ".join(f"{n} {reason}" for reason, n in summary["quarantined"].items())
         raise UserError(f"not one track of {manifest} is usable ({reasons}); see {built / shards.QUARANTINE}")
@@ -109,16 +109,16 @@ def prepare(
     return summary | {"changes": changes}
 
 
-def _make_clips(bench: Bench, plan: list[Shard], num_tracks: int, progress: Progress | None) -> None:
-    todo = bench.work / "todo"
+def _make_clips(builder: ShardBuilder, plan: list[Shard], num_tracks: int, progress: Progress | None) -> None:
+    todo = builder.work / "todo"
     shutil.rmtree(todo, ignore_errors=True)
-    found = {row["todo"]: row["count"] for row in _over(plan).map(_FindWork(bench, todo)).iter_rows() if row["count"]}
+    found = {row["todo"]: row["count"] for row in _over(plan).map(_FindWork(builder, todo)).iter_rows() if row["count"]}
     done = num_tracks - sum(found.values())
     if progress:
         progress(done, num_tracks)
     if not found:
         return
-    reading, working = _Reading(bench), _Working(bench)
+    reading, working = _Reading(builder), _Working(builder)
     stages = (
         ray.data.from_items([{"todo": path} for path in sorted(found)], override_num_blocks=len(found))
         .map_batches(_rows_to_do, batch_format="pyarrow", batch_size=1)
@@ -143,12 +143,12 @@ def _over(plan: list[Shard]) -> Any:
 class _FindWork:
     """Callable of a pipeline: a shard in, the table of its clips to be made out, on disk."""
 
-    def __init__(self, bench: Bench, todo: Path) -> None:
-        self._bench, self._todo = bench, todo
+    def __init__(self, builder: ShardBuilder, todo: Path) -> None:
+        self._builder, self._todo = builder, todo
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = Shard(row["split"], row["index"], row["of"])
-        work, path = self._bench.find_work(shard), self._todo / shard.path
+        work, path = self._builder.find_work(shard), self._todo / shard.path
         if len(work):
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(work, path)
@@ -158,11 +158,11 @@ class _FindWork:
 class _WriteShard:
     """Callable of a pipeline: a shard in, its counts out."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, builder: ShardBuilder) -> None:
+        self._builder = builder
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": json.dumps(self._bench.write(Shard(row["split"], row["index"], row["of"])))}
+        return {"result": json.dumps(self._builder.write(Shard(row["split"], row["index"], row["of"])))}
 
 
 def _rows_to_do(batch: pa.Table) -> Iterator[pa.Table]:
@@ -173,8 +173,8 @@ def _rows_to_do(batch: pa.Table) -> Iterator[pa.Table]:
 class _Reading:
     """The stage that waits: files and URLs to bytes."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._config, self._downloads = bench.config, bench.work / "downloads"
+    def __init__(self, builder: ShardBuilder) -> None:
+        self._config, self._downloads = builder.config, builder.work / "downloads"
 
     def fetch(self, batch: pa.Table) -> pa.Table:
         """Read the files of a batch at once."""
@@ -186,8 +186,8 @@ class _Reading:
 class _Working:
     """The stages that compute: bytes to waves, waves to FLAC, FLAC to disk."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench, self._config, self._downloads = bench, bench.config, bench.work / "downloads"
+    def __init__(self, builder: ShardBuilder) -> None:
+        self._builder, self._config, self._downloads = builder, builder.config, builder.work / "downloads"
 
     def cut(self, batch: pa.Table) -> pa.Table:
         """Decode, check and cut."""
@@ -200,7 +200,7 @@ class _Working:
 
     def keep(self, batch: pa.Table) -> pa.Table:
         """Write down; what streams on is how many."""
-        self._bench.keep(batch)
+        self._builder.keep(batch)
         return pa.table({"kept": [len(batch)]})
 
 
@@ -228,14 +228,14 @@ def _summarise(results: list[dict[str, Any]], config: PrepareConfig) -> dict[str
     }
 
 
-def _write_tables(bench: Bench, plan: list[Shard], summary: dict[str, Any]) -> None:
+def _write_tables(builder: ShardBuilder, plan: list[Shard], summary: dict[str, Any]) -> None:
     """Write the tables of the whole folder shard by shard, and remove what belongs to other plans."""
-    built, ledger = bench.work / "shards", bench.work / "ledger"
+    built, ledger = builder.work / "shards", builder.work / "ledger"
     for folder in (built, ledger):
         stale = {path.relative_to(folder) for path in folder.glob("*/*")} - {shard.path for shard in plan}
         for path in stale:
             (folder / path).unlink()
-    metadata = shards.without_audio(bench.schema)
+    metadata = shards.without_audio(builder.schema)
     of_tracks = (pq.read_table(built / s.path, columns=metadata.names) for s in plan if (built / s.path).exists())
     _stream(of_tracks, metadata, built / shards.MANIFEST)
     quarantine = pa.schema([(name, pa.string()) for name in ("track_id", "uri", "reason", "detail")])

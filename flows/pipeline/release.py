@@ -1,4 +1,4 @@
-"""The flows that change what is served: ``promote``, ``rollback``, ``canary`` and ``prune``.
+"""The flows that change what is served: ``promote``, ``rollback``, ``shadow`` and ``prune``.
 
 The order of a promotion: everything is checked, the endpoint is switched, then the registry and Milvus follow. What
 fails before that leaves all three as they were.
@@ -13,7 +13,7 @@ from prefect import flow
 from flows import registry
 from flows.pipeline.releases_step import collections_to_drop, go_live
 from flows.pipeline.serve import deploy_release, find_release, make_champion
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
 from mulan_core.config import Share
@@ -27,10 +27,10 @@ from serving.release import Release, check_release
     name="promote",
     description="Make a release champion, and serve it where an endpoint runs.",
     timeout_seconds=1800,
-    **TOLD,
+    **FAILURE_HOOKS,
 )
 def promote(manifest: str | None = None, params: str | None = None, *, version: str) -> dict[str, Any]:
-    """Promote a release that the gate passed. A canary ends by it.
+    """Promote a release that the gate passed. A shadow release ends by it.
 
     Args:
         manifest, params: which workspace; see ``prepare``.
@@ -52,7 +52,7 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
     name="rollback",
     description="Make the champion before this one champion again, and serve it.",
     timeout_seconds=1800,
-    **TOLD,
+    **FAILURE_HOOKS,
 )
 def rollback(manifest: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Go back to the champion before this one; see ``promote``.
@@ -73,39 +73,42 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
 
 
 @flow(
-    name="canary",
+    name="shadow",
     description="Have a candidate release answer a share of the searches too, unseen.",
     timeout_seconds=1800,
-    **TOLD,
+    **FAILURE_HOOKS,
 )
-def canary(
+def shadow(
     manifest: str | None = None, params: str | None = None, *, version: str | None, share: float = 0.0
 ) -> dict[str, Any]:
-    """Start a canary beside the champion, or stop it; it ends by a promotion or rollback too.
+    """Start a shadow release beside the champion, or stop it; it ends by a promotion or rollback too.
 
     Args:
         manifest, params: which workspace; see ``prepare``.
-        version: an alias or version, built already; null stops the canary.
+        version: an alias or version, built already; null stops the shadow.
         share: of the searches.
 
     Returns:
-        ``url``, the champion as ``release``, and ``canary``, null where it was stopped.
+        ``url``, the champion as ``release``, and ``shadow``, null where it was stopped.
 
     Raises:
         UserError: if no endpoint runs.
     """
     share = fit(Share, share, "share")
-    with open_session(manifest, None, params) as session, session.stage("canary"):
+    with open_session(manifest, None, params) as session, session.stage("shadow"):
         if not is_deployed():
             raise UserError("no endpoint runs here that could ask a candidate too; start one with `mulan serve`")
         release = find_release(session, "champion")
         candidate = find_release(session, version) if version else None
         url = deploy_release(session, release, candidate, share)
-        return {"url": url, "release": release.to_dict(), "canary": candidate.to_dict() if candidate else None}
+        return {"url": url, "release": release.to_dict(), "shadow": candidate.to_dict() if candidate else None}
 
 
 @flow(
-    name="prune", description="Drop the collections of releases that nobody goes back to.", timeout_seconds=1800, **TOLD
+    name="prune",
+    description="Drop the collections of releases that nobody goes back to.",
+    timeout_seconds=1800,
+    **FAILURE_HOOKS,
 )
 def prune(manifest: str | None = None, params: str | None = None, *, keep: int) -> dict[str, Any]:
     """Drop collections of old releases; models and reports stay in the registry.

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import registry
 from flows.pipeline.releases_step import go_live
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.session import Session, open_session
 from flows.runtime.stack_file import note_endpoint
 from serving.client import MulanClient
@@ -22,7 +22,7 @@ from serving.release import Release, resolve_release
     name="serve",
     description="Deploy the champion: model, preprocessing and index as one release.",
     timeout_seconds=1800,
-    **TOLD,
+    **FAILURE_HOOKS,
 )
 def serve(
     manifest: str | None = None,
@@ -65,7 +65,7 @@ def find_release(session: Session, name: str) -> Release:
 
 
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
-def deploy_release(session: Session, release: Release, canary: Release | None = None, canary_share: float = 0.0) -> str:
+def deploy_release(session: Session, release: Release, shadow: Release | None = None, shadow_share: float = 0.0) -> str:
     """Check and deploy; Serve replaces the old release only when the new one answers."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
     session.check_gpus("serve.num_gpus", config.num_gpus)
@@ -77,8 +77,8 @@ def deploy_release(session: Session, release: Release, canary: Release | None = 
         media_root=registry.media_root(release.model_version, mlflow_uri=session.settings.mlflow_uri),
         keys_file=session.settings.keys_file,
         log_folder=session.settings.query_log,
-        canary=canary.to_dict() if canary else None,
-        canary_share=canary_share,
+        shadow=shadow.to_dict() if shadow else None,
+        shadow_share=shadow_share,
         places=session.places,
     )
     url = deploy(app, host=session.host, port=session.port)

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.pipeline import ablate_step as steps
 from flows.pipeline.page import log_page
 from flows.pipeline.study_step import Study, run_trials, study_run
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import console
 from flows.runtime.project import code_version
 from flows.runtime.session import open_session
@@ -27,7 +27,7 @@ from mulan_core.ranges import fit
 @flow(
     name="ablate",
     description="Training runs for each set of text sources, same budget and test set, several seeds.",
-    **TOLD,
+    **FAILURE_HOOKS,
 )
 def ablate(
     manifest: str | None = None,
@@ -61,7 +61,13 @@ def ablate(
         budget = steps.budget(config)
         with study_run("ablate", budget, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
             place = Study(
-                "ablate", workspace, settings.home, settings.checkpoints, uri, run_id, at_once=config.ablate.at_once
+                "ablate",
+                workspace,
+                settings.home,
+                settings.checkpoints,
+                uri,
+                run_id,
+                max_concurrent=config.ablate.max_concurrent,
             )
             reported = run_trials(trials, place, shown=_shown)
             measured = [

@@ -54,7 +54,7 @@ class Study:
     mlflow_uri: str
     run_id: str
     """The study's own run, parent of the trials'."""
-    at_once: int = 1
+    max_concurrent: int = 1
     """Trials that train at the same time."""
 
 
@@ -118,7 +118,7 @@ def run_trials(
             param_space=space,
             # One trial at a time where all share the cores: two at once would not finish sooner.
             tune_config=ray.tune.TuneConfig(
-                max_concurrent_trials=study.at_once,
+                max_concurrent_trials=study.max_concurrent,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=ray.tune.RunConfig(name=name, verbose=0, **storage.run_options()),

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.pipeline import train_step as steps
-from flows.runtime.notifications import TOLD
+from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, polled
 from flows.runtime.project import code_version
 from flows.runtime.session import open_session
@@ -15,7 +15,7 @@ from flows.runtime.tracking import lineage_tags, tracking
 from mulan_core.text.statistics import TABLE
 
 
-@flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.", **TOLD)
+@flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.", **FAILURE_HOOKS)
 def train(
     manifest: str | None = None,
     playlists: str | None = None,

@@ -110,7 +110,7 @@ def train(
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
         salvaged = salvage(f"{checkpoints}/{name}-{key}")
-        keep = config.train.keep if task == "contrastive" else "last"  # a classifier is not validated
+        keep = config.train.checkpoint_selection if task == "contrastive" else "last"  # a classifier is not validated
         least, most = config.train.min_workers, config.train.num_workers
         num_workers: Any = (least, most) if least else most
         which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
@@ -131,7 +131,7 @@ def train(
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=num_workers,
                     use_gpu=config.train.use_gpu,
-                    resources_per_worker={"CPU": 1 + config.train.readers}
+                    resources_per_worker={"CPU": 1 + config.train.num_loader_workers}
                     | ({"GPU": 1} if config.train.use_gpu else {}),
                 ),
                 run_config=ray.train.RunConfig(
@@ -246,8 +246,10 @@ def _contrastive(model_config: ModelConfig, config: TrainConfig, prepared: Path,
     batches = TrainingBatches.of_pairs(prepared, config, tokenize, frontend=frontend, rank=rank)
     valid = validation_batch(prepared, config, tokenize, frontend=frontend) if rank == 0 else None
 
-    if valid is None and rank == 0 and config.keep == "best":
-        raise UserError("train.keep is best, but fewer than two validation tracks have a text; take last")
+    if valid is None and rank == 0 and config.checkpoint_selection == "best":
+        raise UserError(
+            "train.checkpoint_selection is best, but fewer than two validation tracks have a text; take last"
+        )
 
     def measure(batch: Batch) -> float:
         return task.validation_loss(batch, bf16=uses_bf16(config.precision, task.device))

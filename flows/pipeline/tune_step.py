@@ -74,8 +74,8 @@ def with_values(config: Config, values: Mapping[str, float], steps: int) -> Conf
 def _value(config: Config, key: str, share: float) -> float:
     """The point of a range that lies at this share of it, of the type that the configuration wants."""
     space = config.tune.space[key]
-    if space.among:
-        value = space.among[int(share * len(space.among))]
+    if space.choices:
+        value = space.choices[int(share * len(space.choices))]
     elif space.log:
         value = space.low * (space.high / space.low) ** share
     else:

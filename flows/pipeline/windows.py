@@ -55,8 +55,8 @@ def window_rows(
 
 
 def _clip_start_s(track: dict[str, Any], config: PrepareConfig) -> float | None:
-    stretch = {"start_s": track["start_s"], "duration_s": track["duration_s"]}
+    segment = {"start_s": track["start_s"], "duration_s": track["duration_s"]}
     try:
-        return find_clip_start_s(track["media_path"], clip_s=config.clip_s, **stretch)
+        return find_clip_start_s(track["media_path"], clip_s=config.clip_s, **segment)
     except AudioError:
         return None

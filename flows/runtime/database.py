@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from mulan_core.errors import UserError
 
 MAGIC = b"SQLite format 3\0"
-MOST_CHECKED = 64 * 2**20
+MAX_CHECKED = 64 * 2**20
 """Larger databases are not read through at each command, only looked at; ``mulan doctor`` reads them too."""
 RESTORE = "put a copy of it back, or move it away to begin without its runs and models"
 
@@ -85,7 +85,7 @@ def _check(path: Path, state: tuple[int, int, int], thorough: bool) -> None:
         raise UserError(f"MLflow's database {path} is no SQLite database; {RESTORE}")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)) as database:
-            if thorough or size <= MOST_CHECKED:
+            if thorough or size <= MAX_CHECKED:
                 found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if found != "ok":
                     raise _damaged(path, found)

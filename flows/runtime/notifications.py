@@ -43,7 +43,7 @@ def _is_cancelled(flow_run: FlowRun) -> bool:
     return False
 
 
-TOLD: Any = {"on_failure": [tell], "on_crashed": [tell]}
+FAILURE_HOOKS: Any = {"on_failure": [tell], "on_crashed": [tell]}
 """What each flow's decorator takes."""
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from mulan_core.errors import UserError
-from serving.child import Child
-from serving.ports import answers, free_port
+from serving.ports import free_port, is_up
+from serving.supervised_process import SupervisedProcess
 
 START_TIMEOUT_S = 180.0
 """How long our server may take to answer; on a new home it makes its database first."""
 
 
 class PrefectServer:
-    """``prefect server`` without its UI on loopback. It ends with this process (``Child``).
+    """``prefect server`` without its UI on loopback. It ends with this process (``SupervisedProcess``).
 
     Args:
         log_path: where the server's words go.
@@ -28,7 +28,7 @@ class PrefectServer:
 
     def __init__(self, log_path: Path) -> None:
         self._log_path, self._port = log_path, free_port()
-        self._child: Child | None = None
+        self._process: SupervisedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -38,7 +38,9 @@ class PrefectServer:
     def launch(self) -> None:
         """Start the process; ``wait`` says when it answers."""
         command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1"]
-        self._child = Child("Prefect's server", [*command, "--port", str(self._port)], log_path=self._log_path)
+        self._process = SupervisedProcess(
+            "Prefect's server", [*command, "--port", str(self._port)], log_path=self._log_path
+        )
 
     def wait(self) -> None:
         """Return once it answers.
@@ -46,22 +48,22 @@ class PrefectServer:
         Raises:
             UserError: if it ends, or does not answer in time.
         """
-        if self._child is not None:
-            self._child.wait_until(lambda: answers(f"{self.url}/health"), timeout_s=START_TIMEOUT_S)
+        if self._process is not None:
+            self._process.wait_until(lambda: is_up(f"{self.url}/health"), timeout_s=START_TIMEOUT_S)
 
     def begin_stop(self) -> None:
         """Ask the server to end once it has what the flows said last, and do not wait."""
-        if self._child is not None:
+        if self._process is not None:
             if logs := sys.modules.get("prefect.logging.handlers"):
                 logs.APILogHandler().flush()
-            self._child.begin_stop()
+            self._process.begin_stop()
 
     def stop(self) -> None:
         """Stop the server; returns when the process is gone. May be called twice."""
-        if self._child is not None:
+        if self._process is not None:
             self.begin_stop()
-            self._child.stop()
-        self._child = None
+            self._process.stop()
+        self._process = None
 
 
 def find_api() -> str | None:

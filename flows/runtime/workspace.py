@@ -25,10 +25,10 @@ from flows.runtime.project import PROJECT
 from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
 from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
-from mulan_core.data.uris import is_remote, local_path, locate, marks_of
+from mulan_core.data.uris import fingerprints, is_remote, local_path, locate
 from mulan_core.errors import UserError
 from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
-from serving.child import die_with_parent
+from serving.supervised_process import die_with_parent
 
 SET_CATALOGUES = Path(".mulan/data/set_catalogues")
 """Where the catalogues of ``evaluate.sets`` lie in a workspace; dvc.yaml names it."""
@@ -357,6 +357,6 @@ def _write_catalogue(manifest: str | Path, path: Path, config: PrepareConfig, *,
                 uris = [locate(value, opened.root) for value in batch.column("uri").to_pylist()]
                 columns = [batch.column(field.name) for field in carried]
                 columns[uri] = pa.array(uris)
-                columns.append(pa.array(marks_of(uris, allow_private=private), pa.string()))
+                columns.append(pa.array(fingerprints(uris, allow_private=private), pa.string()))
                 file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     building.replace(path)

@@ -4,7 +4,7 @@ The header is judged before anything is decoded, and then not trusted: the file 
 downmixed and resampled at once, and reading stops when the limit is passed. So memory holds the mono output
 and one block, whatever rate, number of channels or length a file claims.
 
-``decode_clip`` seeks to a stretch and decodes no more than that.
+``decode_clip`` seeks to a segment and decodes no more than that.
 
 A file that cannot be used raises ``AudioError`` with a reason code, which ``mulan prepare`` writes into the
 quarantine table and the endpoint into its answer.
@@ -97,7 +97,7 @@ def decode_clip(
     max_s: float | None = None,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
 ) -> np.ndarray:
-    """Decode one clip: the middle of the track, or the middle of the stretch that is named.
+    """Decode one clip: the middle of the track, or the middle of the segment that is named.
 
     Of a long file only the clip and a margin are decoded: libsndfile seeks to the very sample in every format
     that it reads, and the margin holds the resampler's filter, so the clip equals that of the whole file but for the
@@ -105,13 +105,13 @@ def decode_clip(
 
     Args:
         source: encoded bytes, or a path.
-        clip_s: length of the clip, seconds; a shorter stretch is taken as it is.
-        start_s, duration_s: the stretch of the track, seconds; null takes the track from its start, to its end.
+        clip_s: length of the clip, seconds; a shorter segment is taken as it is.
+        start_s, duration_s: the segment of the track, seconds; null takes the track from its start, to its end.
         max_s: refuse longer tracks, seconds.
         sample_rate_hz: of the result.
 
     Returns:
-        Mono float32 (samples,); nothing where the stretch lies behind the track's end.
+        Mono float32 (samples,); nothing where the segment lies behind the track's end.
 
     Raises:
         AudioError: ``missing``, ``empty``, ``undecodable``, ``too_long`` or ``not_finite``.

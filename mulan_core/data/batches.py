@@ -137,14 +137,14 @@ class TrainingBatches:
     def from_step(self, first: int) -> Iterator[Batch]:
         """Yield the batches of steps ``first``, ``first + 1``, ... up to the configured number of steps."""
         steps = range(first, self._config.steps)
-        if self._config.readers:
+        if self._config.num_loader_workers:
             # Forked, so that every reader has the clips' table without reading it again; none of them computes.
             return iter(
                 DataLoader(
                     self,  # type: ignore[arg-type]  # whose rows are the batches
                     sampler=steps,
                     batch_size=None,
-                    num_workers=self._config.readers,
+                    num_workers=self._config.num_loader_workers,
                     multiprocessing_context="fork",
                 )
             )
@@ -219,7 +219,7 @@ def validation_batch(
         batch_size=min(config.batch_size, usable, VALIDATION_PAIRS),
         num_workers=1,
         min_workers=None,
-        readers=0,
+        num_loader_workers=0,
         spec_time_mask=0,
         spec_freq_mask=0,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 ASPECTS = ("audio", "clip", "texts", "labels", "split")
-"""What of a track can change: the file, the stretch that is cut from it, what stands beside it."""
+"""What of a track can change: the file, the segment that is cut from it, what stands beside it."""
 
 
 def compare_versions(before: pa.Table, after: pa.Table) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mulan_core.data.folder import remedy_of_missing
 from mulan_core.data.names import same_but_typed_otherwise
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
-from mulan_core.data.uris import is_remote, locate, marks_of
+from mulan_core.data.uris import fingerprints, is_remote, locate
 from mulan_core.errors import without_secrets
 from mulan_core.text.filters import filter_texts, names_of
 
@@ -62,7 +62,7 @@ def check_manifest(
                 if other != track_id:
                     warnings.append(_alike_words(other, track_id))
             places = [locate(row["uri"], opened.root) for row in tracks]
-            marks = marks_of(places, allow_private=allow_private, refusals=refusals)
+            marks = fingerprints(places, allow_private=allow_private, refusals=refusals)
             for row, place, mark in zip(tracks, places, marks, strict=True):
                 remote += is_remote(place)
                 try:
@@ -120,8 +120,8 @@ def _clip_length(row: dict[str, Any], place: str, mark: str | None, config: Prep
         length = float("inf")
     else:
         length = read_length(place, max_s=config.max_s)
-    stretch = max(0.0, length - (row["start_s"] or 0.0))
-    stretch = min(stretch, row["duration_s"] or stretch, config.clip_s)
-    if stretch < config.min_s:
-        raise AudioError("too_short", f"the stretch lasts {stretch:.2f} s; at least {config.min_s:g} s are needed")
-    return stretch
+    segment = max(0.0, length - (row["start_s"] or 0.0))
+    segment = min(segment, row["duration_s"] or segment, config.clip_s)
+    if segment < config.min_s:
+        raise AudioError("too_short", f"the segment lasts {segment:.2f} s; at least {config.min_s:g} s are needed")
+    return segment

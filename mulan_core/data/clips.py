@@ -30,7 +30,7 @@ CUTTING = 1
 
 LARGE_BYTES = 32 << 20
 """Larger files are not held in memory: the decoder opens them where they are, and URLs are copied to disk first."""
-MOST_BYTES = 8 << 30
+MAX_BYTES = 8 << 30
 """Reading stops here; a radio station on the web has no end."""
 _PIECE_BYTES = 1 << 20
 _TRIES = 3
@@ -73,7 +73,7 @@ CUT = pa.schema([*OUTCOME.remove(OUTCOME.get_field_index("audio")), pa.field("wa
 
 
 def clip_key(sha256: str, start_s: float | None, duration_s: float | None, config: PrepareConfig) -> str:
-    """Identity of a clip's audio: that of its file, the stretch, and the numbers that decide what is cut or refused.
+    """Identity of a clip's audio: that of its file, the segment, and the numbers that decide what is cut or refused.
 
     Two clips with one key are equal byte for byte, whenever and wherever they were made.
     """
@@ -85,7 +85,7 @@ def fetch_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> d
     """Read a clip's file; a row of ``WORK`` in, one of ``FETCHED`` out.
 
     Args:
-        row: which file and stretch.
+        row: which file and segment.
         config: decides the key, and whether addresses that are not public may be asked.
         downloads: a folder that the decoder sees too; large remote files are copied there.
     """
@@ -183,8 +183,8 @@ def _read(file: BinaryIO, uri: str, downloads: Path) -> tuple[str, bytes | None,
 def _pieces(file: BinaryIO, num_bytes: int) -> Iterator[bytes]:
     while piece := file.read(_PIECE_BYTES):
         num_bytes += len(piece)
-        if num_bytes > MOST_BYTES:
-            raise AudioError("too_long", f"the file has more than {MOST_BYTES >> 30} GiB")
+        if num_bytes > MAX_BYTES:
+            raise AudioError("too_long", f"the file has more than {MAX_BYTES >> 30} GiB")
         yield piece
 
 

@@ -32,8 +32,8 @@ class Draw:
 class Lanes:
     """An endless order of ``count`` things in which neighbours in storage stay near each other in time.
 
-    The things are cut into lanes, stretches of equal length, and each batch takes an equal share from every lane;
-    so a batch mixes the whole catalogue while a worker reads its own stretches of it. A lane is walked in windows:
+    The things are cut into lanes, segments of equal length, and each batch takes an equal share from every lane;
+    so a batch mixes the whole catalogue while a worker reads its own segments of it. A lane is walked in windows:
     each epoch draws a new order of the lane's windows and a new order inside each. Every thing of a lane comes once
     before any comes again.
 

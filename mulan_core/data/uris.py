@@ -157,7 +157,9 @@ def open_uri(uri: str | Path, *, allow_private: bool) -> Iterator[BinaryIO]:
             raise
 
 
-def marks_of(uris: Sequence[str], *, allow_private: bool, refusals: dict[str, str] | None = None) -> list[str | None]:
+def fingerprints(
+    uris: Sequence[str], *, allow_private: bool, refusals: dict[str, str] | None = None
+) -> list[str | None]:
     """What tells a changed file from the same one without reading it: size and time, or the server's ETag.
 
     Null where the file is missing or out of reach, empty where its server tells nothing of it.

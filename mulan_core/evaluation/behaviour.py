@@ -23,7 +23,7 @@ TOP = 10
 SAMPLE_RATE_HZ, CLIP_S = 16_000, 10.0
 NOISES = 8
 """Clips of white noise, each another draw; silence is one."""
-MOST_QUERIES = 1_000
+MAX_QUERIES = 1_000
 """Queries that are asked, evenly drawn from all."""
 FORMS = ("no", "not")
 """Words put before a label to negate it."""
@@ -62,7 +62,7 @@ def _intrusion(encoder: Encoder, evidence: Evidence) -> dict[str, Any]:
     rows = rows[rows >= 0]
     if not len(rows):
         return {}
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_QUERIES)).astype(np.int64)]
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_QUERIES)).astype(np.int64)]
     top = min(TOP, len(evidence.track_ids))
     found: dict[str, Any] = {}
     for name, waves in made_clips().items():

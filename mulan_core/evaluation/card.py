@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mulan_core.config import Config
-from mulan_core.evaluation.headings import conduct_lines, grouped_metrics
+from mulan_core.evaluation.metric_labels import behaviour_lines, grouped_metrics
 from mulan_core.gate import Decision
 
 LONGEST = 4_900
@@ -77,6 +77,6 @@ def _limits(report: Mapping[str, Any]) -> list[str]:
         :3
     ]
     lines = [f"{one['label']}: ROC-AUC {one['roc_auc']:.3f} of {one['positives']} tracks" for one in weakest]
-    lines += [f"{what}: {said}" for what, said in conduct_lines(report)]
+    lines += [f"{what}: {said}" for what, said in behaviour_lines(report)]
     lines += [str(note) for note in report["notes"]]
     return lines or ["nothing was measured of this"]

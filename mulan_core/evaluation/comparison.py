@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mulan_core.evaluation.headings import grouped_metrics, metric_label
+from mulan_core.evaluation.metric_labels import grouped_metrics, metric_label
 
 Report = Mapping[str, Any]
 
 SHOWN = 8
 """Classes, and queries of each kind, that gained most; as many that lost most."""
-MOST_NAMED = 5
+MAX_NAMED = 5
 """Metrics that the verdict names each way; the tables have all."""
 
 
@@ -113,8 +113,8 @@ class Comparison:
             if found:
                 # The largest first; ranks are on another scale, and come last.
                 found.sort(key=lambda one: (one.lower_is_better, -abs(one.gain)))
-                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found[:MOST_NAMED])
-                more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found[:MAX_NAMED])
+                more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
                 said.append(f"{self.name_b} is {word} than {self.name_a} in {each}{more}.")
         return " ".join(said)
 

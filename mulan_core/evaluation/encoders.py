@@ -25,7 +25,7 @@ from transformers.utils import cached_file
 
 from mulan_core.errors import UserError
 from mulan_core.towers.pretrained import locate
-from mulan_core.towers.warm_start import load_config, unreachable
+from mulan_core.towers.warm_start import load_config, load_error
 
 TABLES = (".npz", ".npy")
 """Endings of files of precomputed vectors."""
@@ -119,7 +119,7 @@ def open_encoder(
     Args:
         model: a MuLan folder; the folder of a classifier (``mulan train --task tagging``); the folder or hub name of a
             transformers model (audio-text, audio or text) or of a sentence-transformers one; ``demo-minilm``; or a
-            file of vectors, ``.npz`` or ``.npy`` (``precomputed.Table``).
+            file of vectors, ``.npz`` or ``.npy`` (``precomputed.PrecomputedEncoder``).
         pooling: for audio and text models, how hidden states become one vector: ``cls``, ``mean``, ``max``, or
             ``pooler`` (the model's own). None takes what the model says itself, else the mean.
         batch_size: windows or texts encoded at once.
@@ -135,7 +135,7 @@ def open_encoder(
     kind = check_model(name, pooling=pooling)
     digest = weights_hash(name, pooling=pooling)
     if kind == "vectors":
-        return precomputed.Table(name, digest)
+        return precomputed.PrecomputedEncoder(name, digest)
     if device is None:
         import torch
 
@@ -183,7 +183,7 @@ def kind_of(model: str | Path) -> str:
     try:
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError) as error:
-        raise unreachable(name, error) from error
+        raise load_error(name, error) from error
     if model_type == "mulan":
         return "mulan"
     config = load_config(name)
@@ -212,7 +212,7 @@ def folder_of(model: str | Path) -> Path:
             return Path(str(cached_file(name, file))).parent
         except (OSError, ValueError) as error:
             reason = error
-    raise unreachable(name, reason) from reason
+    raise load_error(name, reason) from reason
 
 
 def weights_hash(model: str | Path, *, pooling: str | None = None) -> str:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 _CELLS = 1 << 22
 """Examples times classes worked on at once: some 200 MiB, whatever the number of classes."""
-_MOST_STEPS, _MOST_PRODUCTS, _MOST_HALVINGS = 100, 200, 30
+_MAX_STEPS, _MAX_PRODUCTS, _MAX_HALVINGS = 100, 200, 30
 
 
 def fit_logistic(
@@ -76,7 +76,7 @@ class _Problem:
     def solve(self, weights_KC: Tensor, tolerance: float) -> Tensor:
         weights_KC = weights_KC.clone()
         active = torch.arange(weights_KC.shape[1], device=weights_KC.device)
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MAX_STEPS):
             now_KC, targets_NC = weights_KC[:, active], self.targets[:, active]
             margins_NC = self.inputs @ now_KC
             probabilities_NC = torch.sigmoid(margins_NC)
@@ -102,7 +102,7 @@ class _Problem:
         scaled_KC = residual_KC / diagonal_KC
         direction_KC = scaled_KC.clone()
         product_C = (residual_KC * scaled_KC).sum(dim=0)
-        for _ in range(_MOST_PRODUCTS):
+        for _ in range(_MAX_PRODUCTS):
             curved_KC = self.inputs.T @ (weight_NC * (self.inputs @ direction_KC)) / len(self.inputs)
             curved_KC += self.penalty * direction_KC
             length_C = product_C / (direction_KC * curved_KC).sum(dim=0).clamp_min(1e-300)
@@ -124,7 +124,7 @@ class _Problem:
         before_C = self._loss(margins_NC, targets_NC, now_KC)
         change_NC = self.inputs @ step_KC
         length_C = torch.ones_like(before_C)
-        for _ in range(_MOST_HALVINGS):
+        for _ in range(_MAX_HALVINGS):
             after_C = self._loss(margins_NC + length_C * change_NC, targets_NC, now_KC + length_C * step_KC)
             # Near the optimum the loss changes by less than its rounding.
             bad_C = after_C > before_C + 1e-4 * length_C * slope_C + 1e-14 * before_C.abs()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.ranks import Counter, top_of
+from mulan_core.evaluation.ranks import RankCounter, top_of
 
 Floats = NDArray[np.float64]
 
@@ -187,7 +187,7 @@ def ranking_metrics(
         top_scores=np.zeros((num_queries, hits), dtype=np.result_type(queries_QD, candidates_ND)),
     )
     dtype = result.top_scores.dtype
-    counter = Counter(num_items, dtype)
+    counter = RankCounter(num_items, dtype)
     buffers = [np.empty((min(chunk, num_queries), num_items), dtype) for _ in range(2)]
 
     def product(first: int) -> NDArray[np.floating]:
@@ -205,7 +205,7 @@ def ranking_metrics(
 
 
 def _rank(
-    result: RankingMetrics, q: int, row_N: NDArray[np.floating], indices: NDArray[np.int64], counter: Counter
+    result: RankingMetrics, q: int, row_N: NDArray[np.floating], indices: NDArray[np.int64], counter: RankCounter
 ) -> None:
     """Fill in query ``q`` from its scores and the indices of its relevant items."""
     span = row_N.min(), row_N.max()

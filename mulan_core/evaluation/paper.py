@@ -114,7 +114,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One of the paper's tables with our rows first."""
 
     heading: str
@@ -126,7 +126,7 @@ class Table:
         return asdict(self)
 
 
-def paper_tables(reports: Sequence[Mapping[str, Any]]) -> list[Table]:
+def paper_tables(reports: Sequence[Mapping[str, Any]]) -> list[PaperTable]:
     """Tables 4, 5 and 6 as far as some reports of one model fill them; a measure the paper lacks gets its own column.
 
     Columns that they fill come first, in the paper's order.
@@ -168,7 +168,7 @@ def _place(set_name: str, metric: str) -> tuple[int, str, int | None, str] | Non
     return None
 
 
-def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> Table | None:
+def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> PaperTable | None:
     printed = TABLES[number]
     columns = list(printed.columns)
     ours: dict[str, dict[str, Cell]] = {}
@@ -195,4 +195,4 @@ def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> Table | None:
     for name, values in printed.rows.items():
         known = {c: Cell(v) for c, v in zip(printed.columns, values, strict=True) if v is not None}
         rows.append(Row(name, tuple(map(known.get, columns)), True))
-    return Table(printed.heading, tuple(columns), tuple(rows))
+    return PaperTable(printed.heading, tuple(columns), tuple(rows))

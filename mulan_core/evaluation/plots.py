@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mulan_core.evaluation.headings import metric_label
+from mulan_core.evaluation.metric_labels import metric_label
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.study import Study

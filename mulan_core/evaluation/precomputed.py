@@ -20,7 +20,7 @@ from mulan_core.evaluation.encoders import Encoder
 _SIDES = {"track": ("track_ids", "tracks_ND"), "text": ("texts", "texts_TD")}
 
 
-class Table(Encoder):
+class PrecomputedEncoder(Encoder):
     """Looks vectors up by track id and by text; they are brought to unit length.
 
     Raises:

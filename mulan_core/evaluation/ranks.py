@@ -21,7 +21,7 @@ _BLOCK = 128
 """Neighbours of which the highest is looked at first for the top of a row."""
 
 
-class Counter:
+class RankCounter:
     """Counts in rows of one length; keeps the arrays that it works in, so that no row allocates anew.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mulan_core.evaluation.evidence import Evidence
-from mulan_core.evaluation.headings import conduct_lines, grouped_metrics
+from mulan_core.evaluation.metric_labels import behaviour_lines, grouped_metrics
 from mulan_core.evaluation.page import index_html, to_html
 from mulan_core.evaluation.paper import ABLATION, TABLE_4, TABLE_5, TABLE_6, ZERO_SHOT, Cell, paper_tables
 
@@ -79,8 +79,8 @@ def to_markdown(report: Mapping[str, Any], *, worst: int = 5) -> str:
     """
     parts = ["# Evaluation", _set_lines(report), _metric_tables(report), _paper_tables(report), _class_table(report)]
     parts += [_query_table(report, name, worst) for name in ("title", "description")]
-    if conduct := conduct_lines(report):
-        parts.append("## Behaviour and cost\n\n" + "\n".join(f"- {what}: {said}" for what, said in conduct))
+    if behaviour := behaviour_lines(report):
+        parts.append("## Behaviour and cost\n\n" + "\n".join(f"- {what}: {said}" for what, said in behaviour))
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report["notes"]))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.headings import metric_label
+from mulan_core.evaluation.metric_labels import metric_label
 from mulan_core.evaluation.report import ROWS, ablation_columns, ablation_table, markdown_table
 
 Floats = NDArray[np.floating]

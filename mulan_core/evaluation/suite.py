@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from mulan_core.config import EvaluateConfig
 from mulan_core.errors import UserError
-from mulan_core.evaluation import measures
+from mulan_core.evaluation import suites as by_suite
 from mulan_core.evaluation.evidence import Evidence, gather
-from mulan_core.evaluation.measures import Split
 from mulan_core.evaluation.sets.content import Content
 from mulan_core.evaluation.sets.definition import SUITES, check_suites
 from mulan_core.evaluation.slices import slices_of
+from mulan_core.evaluation.suites import Split
 from mulan_core.evaluation.tagging import positives_of
 
 Embed = Callable[[list[str]], NDArray[np.floating]]
@@ -90,7 +90,7 @@ def evaluate(
     classes = _classes(content) if labelled else []
     if labelled and not classes:
         notes.append("No test track has a label: tagging and the linear probe are not measured.")
-    prompts = {label: measures.prompts_of(label, content, config) for label in classes} if "tagging" in suites else {}
+    prompts = {label: by_suite.prompts_of(label, content, config) for label in classes} if "tagging" in suites else {}
     if class_prompts is not None:
         prompts = {label: class_prompts(label, texts) for label, texts in prompts.items()}
     content = replace(
@@ -107,10 +107,10 @@ def evaluate(
     known = _embed_once([text for text in wanted if text not in unknown], embed_texts, audio)
 
     positives = {split: positives_of(ids, content.labels, classes) for split, (ids, _) in audio.items()}
-    class_vectors = measures.class_vectors(prompts, known)
+    class_vectors = by_suite.class_vectors(prompts, known)
     probe_NC = None
     if class_vectors:
-        measures.add_tagging(
+        by_suite.add_tagging(
             report,
             audio["test"],
             positives["test"],
@@ -120,10 +120,10 @@ def evaluate(
             config=config,
         )
     if "probe" in suites and classes:
-        probe_NC = measures.add_probe(report, audio, positives, classes, content=content, config=config)
+        probe_NC = by_suite.add_probe(report, audio, positives, classes, content=content, config=config)
     if audio:
-        measures.add_retrieval(report, audio["test"], content, known, config)
-    measures.add_triplets(report, content, known, config)
+        by_suite.add_retrieval(report, audio["test"], content, known, config)
+    by_suite.add_triplets(report, content, known, config)
     if not report["metrics"]:
         name = report["set"].get("name", "this set")
         raise UserError(f"nothing can be measured on {name}: {' '.join(notes) or 'it has nothing for these suites.'}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mulan_core.config import GateConfig
-from mulan_core.gate.conduct import check_behaviour, check_cost
-from mulan_core.gate.finding import Finding
+from mulan_core.gate.behaviour import check_behaviour, check_cost
+from mulan_core.gate.check import GateCheck
 from mulan_core.gate.quality import check_champion, check_floors, check_items, check_rules, check_set
 from mulan_core.gate.slices import check_slices
 
@@ -45,7 +45,7 @@ def decide_promotion(
         comparison: of champion (a) and candidate (b), as ``Comparison.as_mapping`` gives it; None where the evidence
             of one is lost. ``rules.paired`` needs it.
     """
-    found: list[Finding] = [
+    found: list[GateCheck] = [
         *check_rules(champion, rules),
         *check_set(candidate, champion),
         *check_items(candidate, champion, rules),
@@ -59,5 +59,5 @@ def decide_promotion(
     return Decision(not failed, failed or _texts(found, passed=True), _texts(found, passed=None))
 
 
-def _texts(found: list[Finding], *, passed: bool | None) -> tuple[str, ...]:
+def _texts(found: list[GateCheck], *, passed: bool | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{one.rule}: {one.text}" for one in found if one.passed is passed))

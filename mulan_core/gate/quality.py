@@ -6,7 +6,7 @@ from typing import Any
 
 from mulan_core.config import GateConfig
 from mulan_core.evaluation.metrics import is_better_lower
-from mulan_core.gate.finding import Finding, Findings, is_number, look, problem
+from mulan_core.gate.check import GateCheck, GateChecks, is_number, look, problem
 
 ITEMS: tuple[tuple[str, str], ...] = (
     ("tagging/held_out/", "held_out_tracks"),
@@ -24,32 +24,32 @@ SAME = 1e-3
 """How far a comparison's values may be from the reports': evidence has single precision."""
 
 
-def check_rules(champion: Any, rules: GateConfig) -> Findings:
+def check_rules(champion: Any, rules: GateConfig) -> GateChecks:
     """A gate that checks no quality refuses."""
     if not rules.floors and not (rules.compare and champion is not None):
-        yield Finding(
+        yield GateCheck(
             "rules", False, "neither a floor nor a comparison with a champion is set, so nothing would be checked"
         )
 
 
-def check_set(candidate: Any, champion: Any) -> Findings:
+def check_set(candidate: Any, champion: Any) -> GateChecks:
     """The test set must be named, and be the champion's."""
     ours, theirs = look(candidate, "set", "hash"), look(champion, "set", "hash")
     if not isinstance(ours, str) or not ours:
-        yield Finding("set", False, "the candidate's report does not name its test set (set.hash is missing)")
+        yield GateCheck("set", False, "the candidate's report does not name its test set (set.hash is missing)")
     elif champion is not None and theirs != ours:
         shown = theirs[:12] if isinstance(theirs, str) and theirs else "unknown"
-        yield Finding(
+        yield GateCheck(
             "set",
             False,
             f"the candidate was measured on set {ours[:12]}, the champion on {shown}; "
             "evaluate the champion on the candidate's set first",
         )
     elif champion is not None:
-        yield Finding("set", True, f"both were measured on set {ours[:12]}")
+        yield GateCheck("set", True, f"both were measured on set {ours[:12]}")
 
 
-def check_items(candidate: Any, champion: Any, rules: GateConfig) -> Findings:
+def check_items(candidate: Any, champion: Any, rules: GateConfig) -> GateChecks:
     """Each metric that a rule names was measured on enough."""
     least = max(1, rules.min_items)
     for name in dict.fromkeys((*rules.floors, *(rules.compare if champion is not None else ()))):
@@ -57,51 +57,53 @@ def check_items(candidate: Any, champion: Any, rules: GateConfig) -> Findings:
         count = look(candidate, "set", "counts", key)
         if not is_number(count):
             said = f"{name}: the candidate's report does not say on how many {key} it was measured"
-            yield Finding("min_items", False, said)
+            yield GateCheck("min_items", False, said)
         elif not count >= least:
-            yield Finding("min_items", False, f"{name} was measured on {count} {key}, fewer than {least}")
+            yield GateCheck("min_items", False, f"{name} was measured on {count} {key}, fewer than {least}")
 
 
-def check_floors(candidate: Any, rules: GateConfig) -> Findings:
+def check_floors(candidate: Any, rules: GateConfig) -> GateChecks:
     """Each metric reaches its floor; of one that is better when lower, the floor is the most that is allowed."""
     for name, floor in rules.floors.items():
         value = look(candidate, "metrics", name)
         lower = is_better_lower(name)
         wanted = f"at {'most' if lower else 'least'} {floor}"
         if said := problem(value):
-            yield Finding("floor", False, f"{name} of the candidate is {said}; needed {wanted}")
+            yield GateCheck("floor", False, f"{name} of the candidate is {said}; needed {wanted}")
         elif is_number(floor) and (value <= floor if lower else value >= floor):
-            yield Finding("floor", True, f"{name} is {value:.4f}, {wanted}")
+            yield GateCheck("floor", True, f"{name} is {value:.4f}, {wanted}")
         else:
-            yield Finding("floor", False, f"{name} is {value:.4f}, {'above' if lower else 'below'} {floor}")
+            yield GateCheck("floor", False, f"{name} is {value:.4f}, {'above' if lower else 'below'} {floor}")
 
 
-def check_champion(candidate: Any, champion: Any, rules: GateConfig, comparison: Any) -> Findings:
+def check_champion(candidate: Any, champion: Any, rules: GateConfig, comparison: Any) -> GateChecks:
     """Each compared metric is at most its margin worse than the champion's: shown by the interval, or as it stands."""
     for name in rules.compare:
         margin = rules.margins.get(name, rules.margin)
         values = look(candidate, "metrics", name), look(champion, "metrics", name)
         lost = [(who, said) for who, of in zip(("candidate", "champion"), values, strict=True) if (said := problem(of))]
         for who, said in lost:
-            yield Finding("compare", False, f"{name} of the {who} is {said}")
+            yield GateCheck("compare", False, f"{name} of the {who} is {said}")
         if not is_number(margin):
-            yield Finding("compare", False, f"{name}: the margin is {margin!r}, not a finite number")
+            yield GateCheck("compare", False, f"{name}: the margin is {margin!r}, not a finite number")
         elif not lost and rules.paired:
             yield _judge_interval(candidate, name, values, margin, comparison)
         elif not lost:
             yield _judge_values(name, values, margin)
 
 
-def _judge_values(name: str, values: tuple[float, float], margin: float) -> Finding:
+def _judge_values(name: str, values: tuple[float, float], margin: float) -> GateCheck:
     sign = -1 if is_better_lower(name) else 1
     ours, theirs = values
     if sign * ours >= sign * theirs - margin:  # not by their difference, which rounds
-        return Finding("compare", True, f"{name} is {ours:.4f}, champion {theirs:.4f}, margin {margin}")
+        return GateCheck("compare", True, f"{name} is {ours:.4f}, champion {theirs:.4f}, margin {margin}")
     said = f"{name} is {ours:.4f}, more than {margin} {'above' if sign < 0 else 'below'} the champion's {theirs:.4f}"
-    return Finding("compare", False, said)
+    return GateCheck("compare", False, said)
 
 
-def _judge_interval(candidate: Any, name: str, values: tuple[float, float], margin: float, comparison: Any) -> Finding:
+def _judge_interval(
+    candidate: Any, name: str, values: tuple[float, float], margin: float, comparison: Any
+) -> GateCheck:
     """The unfavourable end of the difference's paired interval must lie within the margin."""
     ours, theirs = values
     difference = look(comparison, "metrics", name)
@@ -111,15 +113,17 @@ def _judge_interval(candidate: Any, name: str, values: tuple[float, float], marg
         said = (
             "there is no comparison on this set, which needs the evidence of both; `mulan evaluate champion` leaves it"
         )
-        return Finding("compare", False, f"{name}: {said}")
+        return GateCheck("compare", False, f"{name}: {said}")
     if not (isinstance(interval, (list, tuple)) and len(interval) == 2 and all(map(is_number, interval))):
-        return Finding("compare", False, f"{name}: the difference from the champion has no paired interval")
+        return GateCheck("compare", False, f"{name}: the difference from the champion has no paired interval")
     if not all(is_number(of) and abs(of - value) < SAME for of, value in zip(compared, values, strict=True)):
-        return Finding("compare", False, f"{name}: the comparison is of other models ({compared[1]} to {compared[0]})")
+        return GateCheck(
+            "compare", False, f"{name}: the comparison is of other models ({compared[1]} to {compared[0]})"
+        )
     worst, best = (-interval[1], -interval[0]) if is_better_lower(name) else interval
     said = f"{name} is {ours:.4f}, champion {theirs:.4f}, difference {interval[0]:+.4f} to {interval[1]:+.4f}"
     if worst >= -margin:
-        return Finding("compare", True, f"{said}, margin {margin}")
+        return GateCheck("compare", True, f"{said}, margin {margin}")
     if best >= 0:
         said += " (too wide to tell: more test items, a larger gate.margin, or gate.paired: false)"
-    return Finding("compare", False, f"{said}: it may be more than {margin} worse")
+    return GateCheck("compare", False, f"{said}: it may be more than {margin} worse")

@@ -22,7 +22,7 @@ from mulan_core.evaluation.metrics import average_precision
 from mulan_core.text.classifier import TextClassifier
 from mulan_core.text.filters import duplicate_key
 
-LEAST_OF_EACH = 20
+MIN_OF_EACH = 20
 """Lines of each label below which nothing can be said about precision."""
 
 TEMPERATURES = np.geomspace(0.1, 10.0, 401)
@@ -130,11 +130,11 @@ def _split(lines: Lines, config: TextClassifierConfig) -> tuple[Lines, Lines]:
     held_out: Lines = []
     for label in (True, False):
         of_label = [line for line in lines if line[1] == label]
-        if len(of_label) < LEAST_OF_EACH:
+        if len(of_label) < MIN_OF_EACH:
             counts = {wanted: sum(line[1] == wanted for line in lines) for wanted in (True, False)}
             raise UserError(
                 f"there are {counts[True]} lines labelled as descriptions and {counts[False]} as others; "
-                f"label at least {LEAST_OF_EACH} of each (`mulan text label`)"
+                f"label at least {MIN_OF_EACH} of each (`mulan text label`)"
             )
         of_label.sort(key=lambda line: hashlib.sha256(f"{config.seed} {duplicate_key(line[0])}".encode()).digest())
         cut = max(1, round(config.held_out * len(of_label)))

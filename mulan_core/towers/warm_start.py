@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from mulan_core.errors import UserError
 from mulan_core.towers.pretrained import locate
+
+LOAD_ERRORS = (OSError, ValueError, SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError)
+"""What a missing folder, a wrong name and a cut or overwritten file of weights raise."""
 
 
 def load_config(pretrained: str) -> PreTrainedConfig:
@@ -31,7 +35,7 @@ def load_config(pretrained: str) -> PreTrainedConfig:
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        raise unreachable(pretrained, error) from error
+        raise load_error(pretrained, error) from error
     config.name_or_path = pretrained  # not the folder of this machine: it would be saved with the model
     return config
 
@@ -45,7 +49,7 @@ def load_tokenizer(pretrained: str, **options: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(locate(pretrained), **options)
     except (OSError, ValueError) as error:
-        raise unreachable(pretrained, error) from error
+        raise load_error(pretrained, error) from error
     # Without its files transformers makes one up that knows the special tokens alone.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(f"{pretrained!r} has no vocabulary: its tokenizer's files are missing (tokenizer.json)")
@@ -92,8 +96,8 @@ def open_weights(kind: Any, pretrained: str, **options: Any) -> tuple[PreTrained
             )
     except UserError:
         raise
-    except unreadable() as error:
-        raise unreachable(pretrained, error) from error
+    except LOAD_ERRORS as error:
+        raise load_error(pretrained, error) from error
 
 
 def refuse_other_architecture(
@@ -132,14 +136,7 @@ def refuse_incomplete(source: str, info: dict[str, Any]) -> None:
             )
 
 
-def unreadable() -> tuple[type[Exception], ...]:
-    """What a missing folder, a wrong name and a cut or overwritten file of weights raise."""
-    from safetensors import SafetensorError
-
-    return OSError, ValueError, SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError
-
-
-def unreachable(name: str, error: Exception) -> UserError:
+def load_error(name: str, error: Exception) -> UserError:
     """The one sentence for a model name or folder that does not open."""
     folder = Path(name)
     reason = " ".join(str(error).split()).split(". ")[0].split("; ")[0].rstrip(".")

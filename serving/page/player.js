@@ -1,4 +1,4 @@
-/* The player at the foot of the page: one track at a time, its waveform, and in it the stretch that matched. */
+/* The player at the foot of the page: one track at a time, its waveform, and in it the window that matched. */
 
 import { EndpointError, getAudio, playable } from "./api.js";
 import { outline } from "./audio.js";
@@ -32,7 +32,7 @@ export function watchPlayer(onChange, onError) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }
 
-/** Play a track from the start of its matching stretch, where it has one; the same track again pauses. */
+/** Play a track from the start of its matching window, where it has one; the same track again pauses. */
 export async function play(wanted) {
   if (!wanted.audio_url) return failed(`There is no audio of “${nameOf(wanted)}” here.`);
   if (track?.track_id === wanted.track_id) return toggle();
@@ -102,7 +102,7 @@ function draw() {
   const { duration } = audio;
   const at = duration ? audio.currentTime / duration : 0;
   if (duration && track?.end_s) {
-    pen.fillStyle = colour("stretch");
+    pen.fillStyle = colour("window");
     pen.fillRect((track.start_s / duration) * width, 0, ((track.end_s - track.start_s) / duration) * width, height);
   }
   const bars = Math.max(1, Math.floor(width / 3));

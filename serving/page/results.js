@@ -37,7 +37,7 @@ export function row(hit, acts, isBad) {
     return chip;
   });
   const shown = element("div", { className: "tags" }, ...labels);
-  if (hit.end_s) shown.prepend(element("span", { className: "stretch", textContent: `${clock(hit.start_s)}–${clock(hit.end_s)}` }));
+  if (hit.end_s) shown.prepend(element("span", { className: "window", textContent: `${clock(hit.start_s)}–${clock(hit.end_s)}` }));
 
   const tags = button("link", "Tags", () => toggleTags(item, hit, acts), { label: `Tags of ${title}`, expanded: "false" });
   tags.classList.add("tagger");

@@ -17,7 +17,7 @@ from mulan_core.data.addresses import PrivateAddressError, kind_of
 from mulan_core.data.check import check_manifest
 from mulan_core.data.clips import fetch_clip
 from mulan_core.data.tracks import read_manifest
-from mulan_core.data.uris import marks_of, open_uri, why_refused
+from mulan_core.data.uris import fingerprints, open_uri, why_refused
 from mulan_core.errors import UserError
 
 PUBLIC = "93.184.215.14"
@@ -217,7 +217,7 @@ def test_loopback_is_asked_only_where_that_is_allowed(server, host):
     port, asked = server
     with refusal("this machine" if host == "localhost" else "loopback"):
         read(f"http://{host}:{port}/a.wav")
-    assert marks_of([f"http://{host}:{port}/a.wav"], allow_private=False) == [None]
+    assert fingerprints([f"http://{host}:{port}/a.wav"], allow_private=False) == [None]
     assert asked == []
     if host in ("127.0.0.1", "localhost"):  # aiohttp itself takes none of the other spellings
         assert read(f"http://{host}:{port}/a.wav", allow_private=True) == b"audio"

@@ -16,9 +16,9 @@ from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
 from mulan_core.evaluation.compare import compare
 from mulan_core.evaluation.compare_report import to_markdown, write_comparison
-from mulan_core.evaluation.comparison import MOST_NAMED, Comparison, Difference
+from mulan_core.evaluation.comparison import MAX_NAMED, Comparison, Difference
 from mulan_core.evaluation.evidence import Evidence
-from mulan_core.evaluation.headings import metric_label
+from mulan_core.evaluation.metric_labels import metric_label
 from mulan_core.evaluation.metrics import average_precision, bootstrap_weights, roc_auc
 from mulan_core.evaluation.suite import evaluate
 from mulan_core.evaluation.triplets import triplet_accuracy
@@ -155,7 +155,7 @@ def test_a_model_that_is_better_by_construction_is_found(made: tuple[Made, Made]
     shares = [one for one in found.metrics if one.stands and not one.lower_is_better]
     largest = max(shares, key=lambda one: one.gain)
     assert named.startswith(f"{metric_label(largest.name)} {largest.a:.3f} to {largest.b:.3f}; ")
-    assert named.endswith(f"; and {len(stand) - MOST_NAMED} more.")
+    assert named.endswith(f"; and {len(stand) - MAX_NAMED} more.")
     turned = compare(made[1], made[0], names=("new", "old"))
     assert "old is worse than new in" in turned.verdict()
     for one, other in zip(found.metrics, turned.metrics, strict=True):

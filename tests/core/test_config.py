@@ -7,6 +7,7 @@ import pytest
 
 from mulan_core.config import Config, EvaluateConfig, from_mapping, load_config, to_mapping
 from mulan_core.errors import UserError
+from mulan_core.fields import Section, hints_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,10 +79,31 @@ def test_file_errors_name_the_file(tmp_path):
         ({"templates": ["a song"]}, "evaluate.templates[0] is 'a song'; it must be text that holds {} once"),
         ({"templates": ["{} and {}"]}, "must be text that holds {} once"),
         ({"templates": "{} music"}, "must be a"),
-        ({"probe_l2": [0.0, 1.0]}, "evaluate.probe_l2[0] is 0.0; it must be a number above 0"),
+        ({"probe_c": [0.0, 1.0]}, "evaluate.probe_c[0] is 0.0; it must be a number above 0"),
         ({"bootstrap": -1}, "evaluate.bootstrap is -1; it must be a whole number from 0"),
     ],
 )
 def test_evaluation_numbers_are_checked(values, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
         from_mapping(EvaluateConfig, values, "evaluate")
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("train", "keep: best", "checkpoint_selection"),
+        ("train", "readers: 1", "num_loader_workers"),
+        ("evaluate", "probe_l2: [1.0]", "probe_c"),
+        ("ablate", "at_once: 2", "max_concurrent"),
+        ("tune", "at_once: 2", "max_concurrent"),
+        ("tune", "space: {train.batch_size: {among: [1]}}", "choices"),
+    ],
+)
+def test_a_field_that_was_renamed_is_told_by_its_new_name(tmp_path, section, old, new):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{section}: {{{old}}}\n")
+    with pytest.raises(UserError, match=rf"unknown key .*; it is called {new} now"):
+        load_config(path)
+    for kind in Section.__subclasses__():
+        assert not set(kind.renamed) & set(hints_of(kind)), "an old name is free again only with another meaning"
+        assert set(kind.renamed.values()) <= set(hints_of(kind))

@@ -147,11 +147,11 @@ def long_audio(rate_hz, kind, subtype):
 
 @pytest.mark.parametrize(("kind", "subtype"), CODECS)
 @pytest.mark.parametrize("rate_hz", [11_025, 16_000, 44_100, 48_000])
-@pytest.mark.parametrize("stretch", [(None, None), (7.3, 11.0), (0.0, 3.0), (18.0, None)])
-def test_a_clip_is_that_of_the_whole_file(kind, subtype, rate_hz, stretch):
+@pytest.mark.parametrize("segment", [(None, None), (7.3, 11.0), (0.0, 3.0), (18.0, None)])
+def test_a_clip_is_that_of_the_whole_file(kind, subtype, rate_hz, segment):
     """By seeking, in every format; equal within the rounding of one step of 16 bit."""
     data = long_audio(rate_hz, kind, subtype)
-    start_s, duration_s = stretch
+    start_s, duration_s = segment
     whole, seconds = decode_audio(data)
     first = round((start_s or 0) * 16_000)
     last = min(len(whole), first + round(duration_s * 16_000)) if duration_s else len(whole)

@@ -312,7 +312,7 @@ def test_slices_that_are_lost_or_no_number_refuse(value: Any) -> None:
     refused(decide_promotion(sliced(lf=(0.9, 40)), champion, SLICES), "source lf text auc of the champion is missing")
 
 
-def conducted(**changes: Any) -> dict[str, Any]:
+def behaving(**changes: Any) -> dict[str, Any]:
     values = {
         "silence": 0.05,
         "noise": 0.05,
@@ -333,7 +333,7 @@ def conducted(**changes: Any) -> dict[str, Any]:
     }
 
 
-CONDUCT = GateConfig(
+BEHAVIOUR = GateConfig(
     floors={GENRE: 0.5},
     max_intrusion=0.05,
     min_negation=0.7,
@@ -353,23 +353,23 @@ CONDUCT = GateConfig(
         ("parameters", 5000, 5001, "max_parameters", ("5,001", "above 5,000")),
     ],
 )
-def test_conduct_and_budgets(field: str, allowed: float, too_far: float, rule: str, words: tuple[str, ...]) -> None:
-    assert decide_promotion(conducted(**{field: allowed}), None, CONDUCT).promote
-    decision = decide_promotion(conducted(**{field: too_far}), None, CONDUCT)
+def test_behaviour_and_budgets(field: str, allowed: float, too_far: float, rule: str, words: tuple[str, ...]) -> None:
+    assert decide_promotion(behaving(**{field: allowed}), None, BEHAVIOUR).promote
+    decision = decide_promotion(behaving(**{field: too_far}), None, BEHAVIOUR)
     refused(decision, rule, *words)
     assert len(decision.reasons) == 1
     for value in BAD:
-        refused(decide_promotion(conducted(**{field: value}), None, CONDUCT), rule)
-    assert decide_promotion(conducted(**{field: too_far}), None, GateConfig(floors={GENRE: 0.5})).promote
+        refused(decide_promotion(behaving(**{field: value}), None, BEHAVIOUR), rule)
+    assert decide_promotion(behaving(**{field: too_far}), None, GateConfig(floors={GENRE: 0.5})).promote
 
 
 def test_behaviour_and_cost_that_nobody_measured_refuse() -> None:
-    decision = decide_promotion(report(), None, CONDUCT)
+    decision = decide_promotion(report(), None, BEHAVIOUR)
     rules = [reason.partition(":")[0] for reason in decision.reasons]
     assert rules == ["max_intrusion"] * 2 + ["min_negation"] + ["max_encode_ms"] * 2 + ["max_parameters"]
     assert all("missing" in reason and "`mulan evaluate`" in reason for reason in decision.reasons)
     for broken in ({"behaviour": 3, "cost": []}, {"behaviour": {"silence": 1}, "cost": None}):
-        assert not decide_promotion(report() | broken, None, CONDUCT).promote
+        assert not decide_promotion(report() | broken, None, BEHAVIOUR).promote
 
 
 @pytest.mark.parametrize(

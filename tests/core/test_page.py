@@ -15,7 +15,7 @@ from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.page import to_html
 from mulan_core.evaluation.page.numbers import (
     BINS,
-    MOST_POINTS,
+    MAX_POINTS,
     RECALLS,
     histogram,
     interpolated_precision,
@@ -182,8 +182,8 @@ def test_the_map_is_the_first_two_principal_components() -> None:
 def test_a_large_set_keeps_the_page_small() -> None:
     evidence = make_evidence(tracks=20_000)
     html = to_html(make_report(), evidence)
-    assert html.count('<circle class="c') + html.count('<circle class="other') == MOST_POINTS
-    assert f"{MOST_POINTS} of 20,000 test tracks" in html
+    assert html.count('<circle class="c') + html.count('<circle class="other') == MAX_POINTS
+    assert f"{MAX_POINTS} of 20,000 test tracks" in html
     assert len(html) < 400_000
 
 

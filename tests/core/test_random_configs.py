@@ -11,7 +11,7 @@ import torch
 from config_fixtures import random_yaml
 from typer.testing import CliRunner
 
-from mulan_core import planning
+from mulan_core import sizing
 from mulan_core.audio.frontend import LogMel
 from mulan_core.config import Config, from_mapping, load_config, to_mapping
 from mulan_core.errors import UserError
@@ -65,10 +65,10 @@ def use(config: Config) -> None:
 
 
 def test_the_commands_too_refuse_in_one_sentence_or_work(tmp_path, monkeypatch):
-    """`mulan plan` and `mulan data check` read such files by the command line's own way."""
+    """`mulan estimate` and `mulan data check` read such files by the command line's own way."""
     from flows.cli.app import app
 
-    monkeypatch.setattr(planning, "count", lambda config: (10**6, 1e9, 1e9))  # its seconds are not what is tried
+    monkeypatch.setattr(sizing, "count", lambda config: (10**6, 1e9, 1e9))  # its seconds are not what is tried
     (tmp_path / "tracks.csv").write_text("uri,text\n")
     runner = CliRunner()
     for seed in range(FIRST, FIRST + 20):
@@ -96,7 +96,7 @@ def test_what_is_accepted_can_be_planned():
             continue
         planned += 1
         try:
-            plan = planning.plan(config, tracks=10**6, workers=1, accelerator=planning.ACCELERATORS["h100"])
+            plan = sizing.plan(config, tracks=10**6, workers=1, accelerator=sizing.ACCELERATORS["h100"])
             assert 0 < plan.hours < float("inf")
         except UserError as error:
             assert "\n" not in str(error)

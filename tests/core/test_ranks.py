@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mulan_core.evaluation.ranks import Counter, top_of
+from mulan_core.evaluation.ranks import RankCounter, top_of
 
 rows = arrays.arrays(
     st.sampled_from([np.float32, np.float64]),
@@ -16,7 +16,7 @@ rows = arrays.arrays(
 
 
 def counts(row: np.ndarray, at: np.ndarray) -> tuple[list[float], list[float]]:
-    above, equal = Counter(row.size, row.dtype).above(row, at, (row.min(), row.max()))
+    above, equal = RankCounter(row.size, row.dtype).above(row, at, (row.min(), row.max()))
     return above.tolist(), equal.tolist()
 
 
@@ -36,7 +36,7 @@ def test_counts_are_exact_in_every_spread(spread: float, num: int) -> None:
 
 def test_a_counter_forgets_the_row_before() -> None:
     rng = np.random.default_rng(0)
-    counter = Counter(300, np.dtype(np.float64))
+    counter = RankCounter(300, np.dtype(np.float64))
     for _ in range(3):
         row = rng.standard_normal(300)
         at = np.sort(row[:20])[::-1]

@@ -67,7 +67,7 @@ def test_audioset(tmp_path):
     assert texts(rows[0], "aset") == ["Music", "Reggae, roots"]
     assert {row["split"] for row in rows} == {"test"}
     assert Path(rows[0]["uri"]).name == "Y-aB_xyz0123.wav"
-    assert rows[0]["start_s"] is None, "the usual downloaders cut the stretch out"
+    assert rows[0]["start_s"] is None, "the usual downloaders cut the segment out"
     assert imported.missing == ()
 
 

@@ -23,7 +23,7 @@ GENRES = tuple(f"genre:Style{i}" for i in range(10))
 INSTRUMENTS = tuple(f"instrument:Tool{i}" for i in range(22))
 MOODS = tuple(f"mood:Mood{i}" for i in range(6))
 RANKED = ("auc", "map", "recall_at_1", "recall_at_5", "recall_at_10", "median_rank")
-CONFIG = EvaluateConfig(bootstrap=50, probe_l2=(0.1,))
+CONFIG = EvaluateConfig(bootstrap=50, probe_c=(0.1,))
 
 
 def word_vector(word: str) -> np.ndarray:
@@ -230,7 +230,7 @@ def test_texts_are_embedded_once_and_distinct() -> None:
 
     evaluate(
         **arguments | {"embed_texts": counting},
-        config=EvaluateConfig(bootstrap=0, probe_l2=(0.1,), templates=("{} music",)),
+        config=EvaluateConfig(bootstrap=0, probe_c=(0.1,), templates=("{} music",)),
     )
     assert len(calls) == 1
     assert len(calls[0]) == len(set(calls[0]))

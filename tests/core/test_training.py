@@ -95,7 +95,7 @@ def test_workers_share_the_global_batch(prepared, workers):
 @pytest.mark.parametrize("readers", [0, 1, 3])
 def test_batches_from_any_step_on_are_bit_equal(prepared, readers):
     straight = list(batches_of(prepared).from_step(0))
-    config = replace(CONFIG, readers=readers)
+    config = replace(CONFIG, num_loader_workers=readers)
     for first in (1, 4, CONFIG.steps):
         for batch, again in zip(straight[first:], batches_of(prepared, config).from_step(first), strict=True):
             assert batch.step == again.step

@@ -17,7 +17,7 @@ from callers import Callers
 from serving_fixtures import check_error
 
 from mulan_core.errors import UserError
-from serving.canary import overlap_at_k
+from serving.shadow import overlap_at_k
 
 pytestmark = pytest.mark.slow
 
@@ -96,24 +96,24 @@ def number(url, series):
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
 
 
-def test_a_canary_answers_unseen(url, switch, releases):
-    switch(releases["20"], canary=releases["21"].to_dict(), canary_share=1.0)
+def test_a_shadow_answers_unseen(url, switch, releases):
+    switch(releases["20"], shadow=releases["21"].to_dict(), shadow_share=1.0)
     for _ in range(10):
         answer = httpx.post(f"{url}/v1/search", json={"text": "calm piano", "k": 5}).raise_for_status().json()
         assert answer["release"]["model_version"] == "20"
         assert all(hit["track_id"].startswith("20/") for hit in answer["hits"])
         time.sleep(0.1)
     httpx.post(f"{url}/v1/search", json={"k": 5})  # refused by the live release, so nothing to compare
-    assert number(url, "mulan_canary_share ") == 1
-    compared = number(url, 'mulan_canary_searches_total{result="compared"}')
+    assert number(url, "mulan_shadow_share ") == 1
+    compared = number(url, 'mulan_shadow_searches_total{result="compared"}')
     assert 3 <= compared <= 10
-    assert number(url, "mulan_canary_overlap_count") == compared
-    assert number(url, "mulan_canary_overlap_sum") == 0, "the two have no track in common"
-    for which in ("live", "canary"):
-        assert number(url, f'mulan_canary_seconds_count{{release="{which}"}}') == compared
+    assert number(url, "mulan_shadow_overlap_count") == compared
+    assert number(url, "mulan_shadow_overlap_sum") == 0, "the two have no track in common"
+    for which in ("live", "shadow"):
+        assert number(url, f'mulan_shadow_seconds_count{{release="{which}"}}') == compared
 
 
-def test_a_switch_under_load_loses_and_mixes_nothing_and_ends_the_canary(url, switch, releases):
+def test_a_switch_under_load_loses_and_mixes_nothing_and_ends_the_shadow(url, switch, releases):
     with Callers(url) as callers:
         callers.wait_for_more()
         switch(releases["21"])
@@ -121,7 +121,7 @@ def test_a_switch_under_load_loses_and_mixes_nothing_and_ends_the_canary(url, sw
     assert callers.failures == []
     assert set(check_unmixed(callers.answers, releases)) == {"20", "21"}
     assert callers.answers[-1]["release"]["model_version"] == "21"
-    assert number(url, "mulan_canary_share ") == 0
+    assert number(url, "mulan_shadow_share ") == 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, result_of, tone, write_catalogue
 from serving_fixtures import metric
 
-from serving.ports import answers
+from serving.ports import is_up
 
 LATER = ("--manifest", "later.jsonl", "--params", "params.yaml")
 EVERYTHING = 100
@@ -45,7 +45,7 @@ def url(home):
         server = subprocess.Popen(command, cwd=home, env=environment(home), stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
-        while not answers(f"{url}/readyz"):
+        while not is_up(f"{url}/readyz"):
             assert time.monotonic() < deadline and server.poll() is None, (home / "serve.log").read_text()
             time.sleep(0.5)
         yield url
@@ -65,7 +65,7 @@ def release(home, *arguments):
 
 @pytest.fixture(scope="module")
 def switched(home, url):
-    """Canary, promotion and rollback, one after the other, with a track added over the API before them."""
+    """Shadow, promotion and rollback, one after the other, with a track added over the API before them."""
     first = httpx.get(f"{url}/v1/release").json()["model_version"]
     audio = {"audio": (home / "new.wav").read_bytes()}
     httpx.post(f"{url}/v1/tracks", files=audio, data={"track_id": "of the api"}).raise_for_status()
@@ -74,7 +74,7 @@ def switched(home, url):
     done = {"first": first, "built": built}
     with Callers(url, k=EVERYTHING) as callers:
         callers.wait_for_more()
-        done["canary"] = release(home, "canary", built["version"], "--share", "1")
+        done["shadow"] = release(home, "shadow", built["version"], "--share", "1")
         callers.wait_for_more()
         time.sleep(1)
         done["numbers"] = httpx.get(f"{url}/metrics").text
@@ -98,12 +98,12 @@ def test_no_search_fails_and_no_answer_is_mixed(switched):
     assert seen[0] == seen[-1] == switched["first"] and set(seen) == set(of)
 
 
-def test_the_canary_was_asked_and_unseen(switched):
-    assert switched["canary"]["canary"]["model_version"] == switched["built"]["version"]
-    assert metric(switched["numbers"], "mulan_canary_share") == 1
-    compared = metric(switched["numbers"], "mulan_canary_searches_total", result="compared")
+def test_the_shadow_was_asked_and_unseen(switched):
+    assert switched["shadow"]["shadow"]["model_version"] == switched["built"]["version"]
+    assert metric(switched["numbers"], "mulan_shadow_share") == 1
+    compared = metric(switched["numbers"], "mulan_shadow_searches_total", result="compared")
     assert compared > 0
-    assert 0.8 < metric(switched["numbers"], "mulan_canary_overlap_sum") / compared <= 1, "the same weights"
+    assert 0.8 < metric(switched["numbers"], "mulan_shadow_overlap_sum") / compared <= 1, "the same weights"
 
 
 def test_the_registry_follows(home, switched):

@@ -169,7 +169,7 @@ def test_a_home_that_cannot_be_written_and_a_disk_that_is_full(settings, tmp_pat
     assert finding.level == "failure" and "cannot be written" in finding.said
     monkeypatch.setattr(machine, "ENOUGH_DISK_GB", 10**9)
     assert only(machine.check_home(settings)).level == "warning"
-    monkeypatch.setattr(machine, "LEAST_DISK_GB", 10**8)
+    monkeypatch.setattr(machine, "MIN_DISK_GB", 10**8)
     assert only(machine.check_home(settings)).level == "failure"
 
 

@@ -19,7 +19,7 @@ from flows.runtime.database import database_uri
 from flows.runtime.moved import read_places
 from mulan_core.data import shards
 from mulan_core.errors import UserError
-from serving.ports import answers, free_port
+from serving.ports import free_port, is_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -200,13 +200,13 @@ def test_a_copied_home_serves_evaluates_indexes_and_trains_for_itself(home, firs
     with subprocess.Popen(command, cwd=copy, env=environment(copy) | env, **quiet) as serving:
         try:
             deadline = time.monotonic() + 180
-            while not answers(f"http://127.0.0.1:{port}/readyz") and time.monotonic() < deadline:
+            while not is_up(f"http://127.0.0.1:{port}/readyz") and time.monotonic() < deadline:
                 assert serving.poll() is None
                 time.sleep(0.5)
             # Found by the home alone, which keeps the port; from a folder that is no workspace.
             found = result_of(mulan("search", "low smooth", "--json", home=copy, cwd=tmp_path, **env))
             url = f"http://127.0.0.1:{port}{found['hits'][0]['audio_url']}"
-            assert answers(url)
+            assert is_up(url)
             status = result_of(mulan("status", "--json", home=copy, cwd=tmp_path, **env))
             assert status["stack"]["pid"] == serving.pid and status["endpoint"]["url"].endswith(f":{port}")
         finally:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 from test_suite import CONFIG, catalogue, evaluate_both
 
 from flows.pipeline.reports import REPORT_FOLDER
-from flows.registry import GATE_FILE, LONGEST_TAG, gate_tags, judge
+from flows.registry import GATE_FILE, MAX_TAG, gate_tags, judge
 from flows.runtime.database import database_uri
 from flows.runtime.tracking import MODEL_NAME, tracking
 from mulan_core.config import GateConfig
@@ -75,4 +75,4 @@ def test_the_champion_s_own_run_is_judged_against(registry, champion, candidate,
 
 def test_many_reasons_are_cut_in_a_tag():
     tag = gate_tags(Decision(False, tuple(f"slice_margin: class {n} fell" for n in range(500))))["mulan.gate_reasons"]
-    assert len(tag) < LONGEST_TAG + 100 and tag.endswith("(all in gate.json of the run)")
+    assert len(tag) < MAX_TAG + 100 and tag.endswith("(all in gate.json of the run)")

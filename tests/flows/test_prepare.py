@@ -25,7 +25,7 @@ from flows.runtime.stack import ray_for_stage
 from flows.runtime.workspace import open_workspace
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
-from mulan_core.data.assembly import work_folder
+from mulan_core.data.shard_builder import work_folder
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 

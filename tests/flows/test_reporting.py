@@ -13,7 +13,7 @@ ANSWER = {
 
 
 @pytest.mark.parametrize(("start_s", "end_s", "shown"), [(65.0, 75.5, "1:05-1:15"), (None, None, None)])
-def test_a_hit_shows_its_stretch_where_the_index_keeps_windows(start_s, end_s, shown, capfd):
+def test_a_hit_shows_the_window_where_the_index_keeps_windows(start_s, end_s, shown, capfd):
     reporting.show_hits("low", ANSWER | {"hits": [HIT | {"start_s": start_s, "end_s": end_s}]})
     out = "".join(capfd.readouterr())
     assert "t1" in out and "90%" in out and "version" not in out

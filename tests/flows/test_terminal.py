@@ -229,7 +229,7 @@ def test_ascii_output_takes_any_name(tmp_path):
         ("plan --tracks inf", "--tracks is .inf"),
         ("plan --tracks 1e6 --gpus 0", "--gpus is 0"),
         ("plan --tracks 1e6 --utilisation nan", "--utilisation is .nan"),
-        ("release canary 4 --share nan", "--share is .nan; it must be a number from 0 to 1"),
+        ("release shadow 4 --share nan", "--share is .nan; it must be a number from 0 to 1"),
         ("release prune --keep -1", "--keep is -1"),
         ("run --min-new -1", "--min-new is -1"),
         ("ablate --seeds 0", "--seeds is 0"),

@@ -90,7 +90,7 @@ def test_rows_that_the_data_cannot_tell_apart_are_left_out_and_said(tmp_path):
 
 SPACE = {
     "train.audio_lr": {"low": 0.001, "high": 0.1, "log": True},
-    "train.batch_size": {"among": [16, 32, 64]},
+    "train.batch_size": {"choices": [16, 32, 64]},
     "model.tau_init": {"low": 0.1, "high": 0.2},
 }
 
@@ -146,18 +146,18 @@ def test_rounds_leave_a_third_and_train_it_longer():
             r"tune\.space\.train\.audio_lr\.low is 0\.0; with log it must be above 0",
         ),
         (
-            {"space": {"evaluate.seed": {"among": [1, 2]}}},
+            {"space": {"evaluate.seed": {"choices": [1, 2]}}},
             "tune.space has the key 'evaluate.seed'; it must be text that is a key of train or model",
         ),
         (
-            {"space": {"train.audio_rate": {"among": [1, 2]}}},
+            {"space": {"train.audio_rate": {"choices": [1, 2]}}},
             "tune.space names 'train.audio_rate', but there is no such number",
         ),
         (
-            {"space": {"model.audio.kind.x": {"among": [1, 2]}}},
+            {"space": {"model.audio.kind.x": {"choices": [1, 2]}}},
             "tune.space names 'model.audio.kind.x', but there is no such number",
         ),
-        ({"space": {"train.batch_size": {"among": [15]}}}, "train.batch_size 15 does not divide"),
+        ({"space": {"train.batch_size": {"choices": [15]}}}, "train.batch_size 15 does not divide"),
         ({"space": {}}, "tune.space is .*; it must be keys and values of 1 or more"),
         ({"trials": 1}, "tune.trials is 1; it must be a whole number from 2"),
         ({"steps": 3, "rounds": 3}, "tune.steps 3 is too few for 3 rounds; give at least 9"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.child import Child
-from serving.ports import answers, free_port
+from serving.ports import free_port, is_up
+from serving.supervised_process import SupervisedProcess
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "milvus.sh"
 
@@ -25,10 +25,10 @@ def running(data):
         pytest.skip(f"Milvus cannot be installed here: {(done.stderr or done.stdout).strip()[-300:]}")
     proxy, etcd, peer, health = (free_port() for _ in range(4))
     command = [SCRIPT, "run", data, proxy, etcd, peer, health]
-    child = Child("Milvus", [*map(str, command)], log_path=data.with_suffix(".log"))
+    child = SupervisedProcess("Milvus", [*map(str, command)], log_path=data.with_suffix(".log"))
 
     try:
-        child.wait_until(lambda: answers(f"http://127.0.0.1:{health}/healthz"), timeout_s=120)
+        child.wait_until(lambda: is_up(f"http://127.0.0.1:{health}/healthz"), timeout_s=120)
         yield f"http://127.0.0.1:{proxy}"
     finally:
         os.kill(child.pid, signal.SIGKILL)  # it takes its time to say goodbye

@@ -13,10 +13,10 @@ from serving_fixtures import SERVE, check_error, run_bare, tone, wav
 
 from mulan_core.errors import UserError
 from serving.access import Bucket, scope_needed
+from serving.access_log import JsonLines
 from serving.app import create_api
 from serving.keys import KeyFile, check_exposed
 from serving.loopback import is_loopback
-from serving.records import JsonLines
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 from serving.encoder import Encoder
-from serving.text_program import export_text_program
+from serving.onnx_text_encoder import export_text_program
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from serving.client import MulanClient
 from serving.connection import Connection
 from serving.errors import StoreError
 from serving.loopback import http_client, keep_loopback_direct, stays_here
-from serving.ports import answers, free_port
+from serving.ports import free_port, is_up
 
 UNUSABLE = ("socks5h://127.0.0.1:9", "socks://127.0.0.1:9", "::::", "ftp://x", "http://x:abc")
 """Of these httpx makes no client; the first needs a package that is not of the lock."""
@@ -93,7 +93,7 @@ LIBRARIES = {
     "aiohttp": lambda url: asyncio.run(_by_aiohttp(url)),
     "grpc": _by_grpc,
     "our client": lambda url: MulanClient(url).release() == {},
-    "ports": answers,
+    "ports": is_up,
 }
 
 
@@ -123,7 +123,7 @@ def test_no_library_asks_the_proxy_for_loopback(scheme, already, server, proxy, 
 def test_our_own_client_needs_no_help(variable, server, proxy, monkeypatch):
     for value in (f"http://{proxy.address}", *UNUSABLE):
         monkeypatch.setenv(variable, value)
-        assert MulanClient(server).release() == {} and answers(server)
+        assert MulanClient(server).release() == {} and is_up(server)
     assert proxy.asked == []
 
 

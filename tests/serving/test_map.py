@@ -6,24 +6,24 @@ from serving_fixtures import NUM_TRACKS
 
 import serving.map
 import serving.pages
-from serving.map import CatalogueMap, choose_labels, flatten
+from serving.map import CatalogueMap, choose_labels, project_pca
 
 
 def test_the_axes_are_the_directions_in_which_vectors_differ_most():
     random = np.random.default_rng(0)
     spread_ND = random.normal(size=(200, 16)) * np.array([9, 4, *[0.1] * 14]) + 5
     turn_DD, _ = np.linalg.qr(random.normal(size=(16, 16)))
-    points_N2 = flatten(spread_ND @ turn_DD)
+    points_N2 = project_pca(spread_ND @ turn_DD)
     expected_N2 = spread_ND[:, :2] - spread_ND[:, :2].mean(axis=0)
     for axis in (0, 1):
         assert abs(np.corrcoef(points_N2[:, axis], expected_N2[:, axis])[0, 1]) > 0.98
     assert np.linalg.norm(points_N2, axis=1).max() == pytest.approx(1)
-    np.testing.assert_allclose(flatten(spread_ND @ turn_DD), points_N2)
+    np.testing.assert_allclose(project_pca(spread_ND @ turn_DD), points_N2)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_catalogues_without_any_difference_are_in_the_middle(count):
-    assert flatten(np.ones((count, 4), np.float32)).tolist() == [[0, 0]] * count
+    assert project_pca(np.ones((count, 4), np.float32)).tolist() == [[0, 0]] * count
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from serving_fixtures import SERVE, check_error, ids, metric, run_bare, tone, wa
 
 from mulan_core.data.tracks import read_playlists
 from mulan_core.errors import UserError
+from serving.access_log import Record
 from serving.app import create_api
-from serving.feedback import to_playlists
 from serving.query_log import QueryLog, read_query_log
-from serving.records import Record
+from serving.query_log_export import to_playlists
 from serving.service import Service
 from serving.tracing import Traces, traces_from_environment
 
@@ -116,7 +116,7 @@ def test_texts_and_searches_that_wait_together_are_one_run(trained):
         assert rise("mulan_batch_size_count", stage) <= 6, "far fewer runs than callers"
     for vector, hits in zip(vectors, found, strict=True):
         alone = trained._store.search(vector, 5, collection=trained.release.collection)[0]
-        assert [hit.track.track_id for hit in hits.hits] == [hit.track.track_id for hit in alone.hits]
+        assert [hit.track.track_id for hit in hits.hits] == [hit.track.track_id for hit in alone]
     assert trained._find._batches == {}, "nothing is left of filters that are done with"
 
 

@@ -177,11 +177,11 @@ def graph(lite):
     tracks = Tracks(CATALOGUE[0].vectors[:2_500], CATALOGUE[0].ids[:2_500], CATALOGUE[0].labels[:2_500])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lite, "is_lite", lambda: False)
-        patch.setattr("serving.store.WIDTHS", (24,))
+        patch.setattr("serving.store.EF_CANDIDATES", (24,))
         patch.setattr("serving.pages.GRAPH_DEPTH", 24)
         patch.setattr("serving.pages.MAX_DEPTH", 12)
         built = tracks.build(lite, "tracks_graph", hnsw_from=1, recall_floor=0.95)
-        assert (built.index_type, built.width) == ("HNSW", 24)
+        assert (built.index_type, built.ef) == ("HNSW", 24)
         yield tracks, built
 
 

@@ -19,8 +19,8 @@ from serving import repeats
 from serving.app import create_api
 from serving.client import MulanClient
 from serving.errors import StoreUnavailableError
-from serving.feedback import to_playlists
 from serving.query_log import QueryLog, read_query_log
+from serving.query_log_export import to_playlists
 from serving.repeats import FirstAnswers
 from serving.service import Service
 
@@ -332,11 +332,11 @@ def test_keys_are_each_callers_own_and_forgotten_in_time():
             await answers.keep(key, {"body": b"x"})
         assert (await answers.claim("a", "3"))["turn"] == "mine", "the oldest goes first"
         assert answers._num_bytes <= 2
-        big = {"body": bytes(repeats.MOST_BYTES // 2 + 1)}
+        big = {"body": bytes(repeats.MAX_BYTES // 2 + 1)}
         for key in ("d", "e"):
             await answers.claim(key, "1")
             await answers.keep(key, big)
-        assert answers._num_bytes <= repeats.MOST_BYTES
+        assert answers._num_bytes <= repeats.MAX_BYTES
 
     asyncio.run(play())
 

@@ -65,7 +65,7 @@ def test_an_upload_and_words_are_one_query(bare, catalogue, encode):
     assert ids(answer) == exact(catalogue, query, without=["song-2"])
 
 
-def test_a_hit_names_the_stretch_that_fits_best(bare, catalogue, encode):
+def test_a_hit_names_the_window_that_fits_best(bare, catalogue, encode):
     hits = search(bare, text="piano", k=6, offset=2)["hits"]
     best = {hit["track_id"]: int(np.argmax(catalogue.windows[hit["track_id"]] @ encode("piano")[0])) for hit in hits}
     assert {hit["track_id"]: (hit["start_s"], hit["end_s"]) for hit in hits} == {
@@ -73,7 +73,7 @@ def test_a_hit_names_the_stretch_that_fits_best(bare, catalogue, encode):
     }
 
 
-def test_without_windows_a_hit_names_no_stretch(told_apart, store):
+def test_without_windows_a_hit_names_no_window(told_apart, store):
     service, timing = Service(told_apart, store, media_root=None, max_audio_s=20), Timing()
 
     async def ask():

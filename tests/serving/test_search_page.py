@@ -108,14 +108,14 @@ def test_a_dropped_file_is_searched(page, catalogue):
     assert "5.ogg" in page.value("document.querySelector('#asked').textContent")
 
 
-def test_a_hit_plays_from_the_stretch_that_fits_best(page):
+def test_a_hit_plays_from_the_window_that_fits_best(page):
     ask(page, "drums")
     row = ".hit:has(.play:enabled)"
-    start, end = (int(at[-1]) for at in page.value(f"document.querySelector('{row} .stretch').textContent").split("–"))
+    start, end = (int(at[-1]) for at in page.value(f"document.querySelector('{row} .window').textContent").split("–"))
     assert (start, end) in ((0, 2), (1, 3))
     page.click(f"{row} .play")
     page.wait(f"document.querySelector('#audio').currentTime > {start}")
-    # The row above the bars, which only the mark of the stretch reaches.
+    # The row above the bars, which only the mark of the window reaches.
     alpha = "(c => c.getContext('2d').getImageData({} * c.width, 1, 1, 1).data[3])(document.querySelector('#wave'))"
     page.wait(alpha.format(0.5))
     marked = [page.value(alpha.format(at)) > 0 for at in (0.1, 0.9)]

@@ -212,18 +212,18 @@ def test_windows_say_where_a_track_fits_best(store):
     assert name in store.list_collections() and f"{name}_windows" not in store.list_collections()
 
     def best(query, *ids):
-        (stretches,) = store.best_stretches([(query, ids)], collection=name)
-        return {track: s.start_s for track, s in stretches.items()}
+        (spans,) = store.best_windows([(query, ids)], collection=name)
+        return {track: s.start_s for track, s in spans.items()}
 
     for i in range(4):
         for place in range(3):
             assert best(queries[3 * i + place], f"t{i}")[f"t{i}"] == 2.5 * place
     expected = {f"t{i}": 2.5 * int(np.argmax(queries[3 * i : 3 * i + 3] @ vectors[0])) for i in (0, 3)}
     assert best(vectors[0], "t0", "nobody", "t3") == expected
-    assert best(vectors[0]) == {} and store.best_stretches([], collection=name) == []
+    assert best(vectors[0]) == {} and store.best_windows([], collection=name) == []
     several = [(vectors[0], ["t3", "nobody"]), (queries[5], ["t1", "t3"])]
-    alone = [store.best_stretches([ask], collection=name)[0] for ask in several]
-    assert store.best_stretches(several, collection=name) == alone
+    alone = [store.best_windows([ask], collection=name)[0] for ask in several]
+    assert store.best_windows(several, collection=name) == alone
 
     # The best of many comes last: all of them are asked for, however many a track has.
     many = [window(0, place, vectors[0] if place == 29 else queries[place % 12]) for place in range(30)]
@@ -244,7 +244,7 @@ def test_many_may_find_that_nothing_is_in_memory(lite):
 
     def ask(i):
         hit = lite.search(vectors[[i]], 1, collection=name)[0][0].track.track_id
-        return hit, [*lite.best_stretches([(vectors[i], [f"t{i}"])], collection=name)[0]]
+        return hit, [*lite.best_windows([(vectors[i], [f"t{i}"])], collection=name)[0]]
 
     def unload():
         for of in (name, f"{name}_windows"):

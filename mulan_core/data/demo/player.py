@@ -16,7 +16,7 @@ from mulan_core.data.demo.soundfont import Region, SoundFont
 
 RENDER_RATE_HZ = 32_000
 """Rate at which notes are rendered, before one resampling of the whole mix."""
-_LONGEST_RELEASE_S = 1.2
+_MAX_RELEASE_S = 1.2
 _SHORTEST_RAMP_S = 0.002  # a shorter attack or release clicks
 _SILENCE_DB = 66.0
 
@@ -140,7 +140,7 @@ def _time_envelope(region: Region, note: Note, rate_hz: int) -> _Timing:
     decay_s = region.decay_s * 2 ** ((60 - note.key) * region.key_to_decay / 1200)
     decay_at_s = region.delay_s + attack_s + hold_s
     off_db = min(region.sustain_db, max(0.0, note.duration_s - decay_at_s) * 100 / decay_s)
-    tail_s = min(_LONGEST_RELEASE_S, release_s * max(0.0, _SILENCE_DB - off_db) / 100)
+    tail_s = min(_MAX_RELEASE_S, release_s * max(0.0, _SILENCE_DB - off_db) / 100)
     per_db = np.log(10) / 20
     return _Timing(
         attack=int(region.delay_s * rate_hz),
@@ -156,7 +156,7 @@ def _time_envelope(region: Region, note: Note, rate_hz: int) -> _Timing:
 
 
 def _apply_envelope(voice_T: np.ndarray, timing: _Timing) -> None:
-    """Shape a tone in place; only the stretches that change cost anything."""
+    """Shape a tone in place; only the segments that change cost anything."""
     held = min(timing.release, len(voice_T))
     level = 1.0
     if timing.decay < held and timing.sustain_log > 0:

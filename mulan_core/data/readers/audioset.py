@@ -1,4 +1,4 @@
-"""AudioSet: 10-second stretches of videos with labels out of an ontology.
+"""AudioSet: 10-second segments of videos with labels out of an ontology.
 
 The segment files have three comment lines, a blank after every comma, and the labels as one quoted list of ids.
 """
@@ -83,15 +83,15 @@ def video_track(
     whole_videos: bool,
     texts: dict[str, list[str]] | None = None,
 ) -> Track:
-    """A stretch of a video; its audio is named as the usual downloaders name it.
+    """A segment of a video; its audio is named as the usual downloaders name it.
 
-    Most of them cut the stretch out, so the file is taken whole; with ``whole_videos`` it is the video's.
+    Most of them cut the segment out, so the file is taken whole; with ``whole_videos`` it is the video's.
 
     Raises:
-        UserError: if the stretch ends before it starts.
+        UserError: if the segment ends before it starts.
     """
     if end_s <= start_s:
-        raise UserError(f"{where}: the stretch ends at {end_s:g} s, where it should start before, at {start_s:g} s")
+        raise UserError(f"{where}: the segment ends at {end_s:g} s, where it should start before, at {start_s:g} s")
     stems = (ytid, f"Y{ytid}", f"{ytid}_{round(start_s * 1000)}", f"[{ytid}]-[{round(start_s)}-{round(end_s)}]")
     return Track(
         track_id=recording_id("youtube", ytid),
@@ -175,7 +175,7 @@ DATASET = Dataset(
     name="audioset",
     title="AudioSet",
     tracks="2,084,320",
-    about="stretches of 10 s with labels; the evaluation part, 20,371 of them, is test",
+    about="segments of 10 s with labels; the evaluation part, 20,371 of them, is test",
     license="CC BY 4.0 (labels)",
     size="videos",
     home="https://research.google.com/audioset/",
@@ -193,6 +193,6 @@ DATASET = Dataset(
     options={
         "music_only": "keep segments with a label under Music; needs ontology.json",
         "expand_parents": "add the labels above each label; needs ontology.json",
-        "whole_videos": "the audio files are whole videos, not the 10-second stretches",
+        "whole_videos": "the audio files are whole videos, not the 10-second segments",
     },
 )

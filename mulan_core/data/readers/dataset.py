@@ -33,7 +33,7 @@ class Track:
     license: str | None = None
     """The track's own licence; None takes the data set's."""
     start_s: float | None = None
-    """The stretch of the audio file to use, seconds; None takes the whole file."""
+    """The segment of the audio file to use, seconds; None takes the whole file."""
     duration_s: float | None = None
 
 

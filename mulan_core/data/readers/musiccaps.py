@@ -1,4 +1,4 @@
-"""MusicCaps: 10-second stretches of AudioSet with a caption and a list of aspects by musicians.
+"""MusicCaps: 10-second segments of AudioSet with a caption and a list of aspects by musicians.
 
 Aspects are spelled as a Python list, label ids are joined by commas, captions hold newlines. Rows that are in
 AudioSet's evaluation part are the test split.
@@ -46,7 +46,7 @@ DATASET = Dataset(
     name="musiccaps",
     title="MusicCaps",
     tracks="5,521",
-    about="stretches of 10 s with a caption and aspects; the 2,858 in AudioSet's evaluation part are test",
+    about="segments of 10 s with a caption and aspects; the 2,858 in AudioSet's evaluation part are test",
     license="CC BY-SA 4.0 (captions)",
     size="videos",
     home="https://huggingface.co/datasets/google/MusicCaps",

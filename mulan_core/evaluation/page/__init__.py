@@ -46,7 +46,7 @@ def to_html(report: Mapping[str, Any], evidence: Evidence) -> str:
         sections.queries(report, evidence),
         sections.maps(evidence),
         sections.metrics(report),
-        sections.conduct(report),
+        sections.behaviour(report),
         sections.protocol(report),
     ]
     return document(f"{model} on {title}", head + "<main>" + "".join(body) + "</main>")

@@ -15,9 +15,9 @@ from mulan_core.evaluation.evidence import Evidence
 RECALLS = np.linspace(0, 1, 41)
 """Where precision is drawn."""
 BINS = 40
-MOST_POINTS = 700
+MAX_POINTS = 700
 """Tracks on a map, evenly drawn from all; more would hide each other and make the page heavy."""
-MOST_QUERIES = 200
+MAX_QUERIES = 200
 """Queries whose scores are counted for a histogram, evenly drawn from all."""
 
 Floats = NDArray[np.floating]
@@ -66,7 +66,7 @@ def class_histogram(scores_NC: Floats, positives_NC: NDArray[np.bool_], columns:
 
 def query_histogram(evidence: Evidence, query_set: str) -> Histogram | None:
     """Cosines of queries and tracks, for one set of queries."""
-    queries = evenly(evidence.queries_of(query_set), MOST_QUERIES)
+    queries = evenly(evidence.queries_of(query_set), MAX_QUERIES)
     scores_QN = evidence.query_scores(queries)
     positives_QN = np.zeros(scores_QN.shape, dtype=bool)
     for q, query in enumerate(queries):
@@ -77,7 +77,7 @@ def query_histogram(evidence: Evidence, query_set: str) -> Histogram | None:
 def pair_histogram(evidence: Evidence, pair_set: str) -> Histogram | None:
     """Cosines of anchors with their own and with the others' descriptions, for one set of triplets."""
     anchors_PD, descriptions_PD = evidence.pairs_of(pair_set)
-    chosen = evenly(np.arange(len(anchors_PD)), 5 * MOST_QUERIES)
+    chosen = evenly(np.arange(len(anchors_PD)), 5 * MAX_QUERIES)
     scores_PP = anchors_PD[chosen] @ descriptions_PD[chosen].T
     own_PP = np.eye(len(chosen), dtype=bool)
     return histogram(scores_PP[own_PP], scores_PP[~own_PP])

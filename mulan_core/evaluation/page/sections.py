@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mulan_core.evaluation.evidence import Evidence
-from mulan_core.evaluation.headings import conduct_lines, grouped_metrics
+from mulan_core.evaluation.metric_labels import behaviour_lines, grouped_metrics
 from mulan_core.evaluation.page import charts, numbers
-from mulan_core.evaluation.paper import Cell, Row, Table, paper_tables
+from mulan_core.evaluation.paper import Cell, PaperTable, Row, paper_tables
 from mulan_core.evaluation.tagging import split_label
 
 Report = Mapping[str, Any]
@@ -140,7 +140,7 @@ def maps(evidence: Evidence) -> str:
     if len(evidence.track_ids) < 3 or not evidence.classes:
         return ""
     points_N2, share = numbers.principal_plane(evidence.tracks_ND)
-    shown = numbers.evenly(np.arange(len(points_N2)), numbers.MOST_POINTS)
+    shown = numbers.evenly(np.arange(len(points_N2)), numbers.MAX_POINTS)
     labels = _labels_of_tracks(evidence)
     facets: dict[str, list[int]] = {}
     for c, label in enumerate(evidence.classes):
@@ -188,9 +188,9 @@ def metrics(report: Report) -> str:
     return section("All metrics", f'<div class="columns two">{"".join(blocks)}</div>' if blocks else "")
 
 
-def conduct(report: Report) -> str:
+def behaviour(report: Report) -> str:
     """How it behaves where nothing is to be found, what it costs, and how parts of the set fare."""
-    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in conduct_lines(report))
+    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in behaviour_lines(report))
     return section("Behaviour and cost", f'<div class="panel"><dl>{rows}</dl></div>' if rows else "")
 
 
@@ -221,7 +221,7 @@ def protocol(report: Report) -> str:
     return section("How it was measured", f'<div class="panel"><dl>{rows}</dl>{said}</div>')
 
 
-def _paper_table(table: Table) -> str:
+def _paper_table(table: PaperTable) -> str:
     head = "".join(f"<td>{escape(name)}</td>" for name in table.columns)
     body = "".join(_paper_row(row) for row in table.rows)
     return (

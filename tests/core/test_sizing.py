@@ -7,12 +7,12 @@ import torch
 import torch.distributed as dist
 from model_fixtures import SMALL_RESNET, TINY_TEXT, model_config, run_workers, tiny_model
 
-from mulan_core import planning
+from mulan_core import sizing
 from mulan_core.config import Config, TrainConfig, load_config
 from mulan_core.errors import UserError
 from mulan_core.gradcache import average_over_workers
 from mulan_core.losses import contrastive_loss
-from mulan_core.planning import ACCELERATORS, communicate, count, plan
+from mulan_core.sizing import ACCELERATORS, communicate, count, plan
 
 PAIRS, DIM, WEIGHTS = 32, 128, 5_000
 
@@ -76,7 +76,7 @@ def test_real_workers_send_what_the_simulation_says(world, tmp_path):
 
 
 def test_parameters_are_those_of_the_model(monkeypatch):
-    monkeypatch.setattr(planning, "BertConfig", lambda: TINY_TEXT)
+    monkeypatch.setattr(sizing, "BertConfig", lambda: TINY_TEXT)
     parameters, audio, text = count(Config(model=model_config(SMALL_RESNET)))
     assert parameters == sum(p.numel() for p in tiny_model().parameters() if p.requires_grad)
     longer, same = (count(Config(model=model_config(SMALL_RESNET, window_s=s)))[1] for s in (4.0, 2.0))
@@ -98,7 +98,7 @@ def test_the_papers_run_by_hand():
 def test_the_demos_shards_have_the_size_that_is_planned():
     """199,294,205 bytes on disk for its 720 clips of 12 s."""
     clips = 720 * 12 * 16_000 * 2
-    assert clips * planning.FLAC_SHARE == pytest.approx(199_294_205, rel=0.01)
+    assert clips * sizing.FLAC_SHARE == pytest.approx(199_294_205, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -11,32 +11,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from mulan_core.evaluation.tagging import split_label
-from serving.background import PHRASES, Topic
 from serving.calibration import Calibration, calibrate
 from serving.drift import QueryDrift
+from serving.off_topic import PHRASES, OffTopic
 from serving.store import TrackStore
 
-MOST_LABELS = 200
+MAX_LABELS = 200
 """The most frequent ones; encoding them is what a replica's start waits for."""
-MOST_TRACKS = 1_000
+MAX_TRACKS = 1_000
 DIRECTIONS, TRACKS_A_DIRECTION = 64, 50
 
 
 @dataclass(frozen=True)
-class Norms:
-    """The norms of a release; without labels it has none."""
+class QueryStatistics:
+    """The statistics of a release; without labels it has none."""
 
     calibration: Calibration
     drift: QueryDrift | None = None
-    topic: Topic | None = None
+    topic: OffTopic | None = None
 
 
-def learn_norms(
+def learn_query_statistics(
     labels: Sequence[str],
     encode_texts: Callable[[Sequence[str]], np.ndarray],
     store: TrackStore,
     collection: str,
-) -> Norms:
+) -> QueryStatistics:
     """Learn them.
 
     Args:
@@ -45,9 +45,9 @@ def learn_norms(
         store: where the collection is, in memory.
         collection: its name.
     """
-    labels = labels[:MOST_LABELS]
+    labels = labels[:MAX_LABELS]
     if not labels:
-        return Norms(Calibration())
+        return QueryStatistics(Calibration())
     vectors = encode_texts([*(split_label(label)[1] for label in labels), *PHRASES])
     words_LD = vectors[: len(labels)]
     # Tracks from all over the space: those nearest to random directions.
@@ -55,7 +55,7 @@ def learn_norms(
     random_QD /= np.linalg.norm(random_QD, axis=1, keepdims=True)
     near = store.search(random_QD, TRACKS_A_DIRECTION, collection=collection)
     ids = list(dict.fromkeys(hit.track.track_id for hits in zip(*near, strict=False) for hit in hits))
-    sample = store.get(ids[:MOST_TRACKS], collection=collection)
+    sample = store.get(ids[:MAX_TRACKS], collection=collection)
     tracks_ND = np.stack([vector_D for _, vector_D in sample.values()])
     calibration = calibrate(tracks_ND, [track.labels for track, _ in sample.values()], words_LD, labels)
-    return Norms(calibration, QueryDrift(words_LD), Topic(words_LD, vectors[len(labels) :]))
+    return QueryStatistics(calibration, QueryDrift(words_LD), OffTopic(words_LD, vectors[len(labels) :]))

@@ -59,7 +59,7 @@ PHRASES = (
 )
 
 
-class Topic:
+class OffTopic:
     """Whether a text is about music, by the company it keeps among the release's own text vectors.
 
     The best of many tracks scores well for anything, so a score alone does not tell: on the demo's model "piano" and

@@ -105,7 +105,7 @@ def add_probe(
         (audio["train"][1], positives["train"]),
         (audio["valid"][1], positives["valid"]) if "valid" in audio else nothing,
         test_ND,
-        strengths=config.probe_l2,
+        strengths=config.probe_c,
     )
     report["set"]["protocol"]["probe_strength"] = probe.strength
     if not probe.valid_auc:

@@ -40,7 +40,7 @@ def grouped_metrics(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
     return [(heading, grouped[start]) for start, heading in SECTIONS if grouped[start]]
 
 
-def conduct_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def behaviour_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Behaviour, cost and parts of the set as (what, sentence); those that were measured."""
     behaviour, cost, lines = report.get("behaviour") or {}, report.get("cost") or {}, []
     for clip in ("silence", "noise"):

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Findings = Iterator["Finding"]
+GateChecks = Iterator["GateCheck"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateCheck:
     """One check."""
 
     rule: str

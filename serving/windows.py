@@ -1,4 +1,4 @@
-"""Windows of tracks, in a collection beside that of the tracks: which stretch of a hit fits the query best.
+"""Windows of tracks, in a collection beside that of the tracks: which window of a hit fits the query best.
 
 Tracks are searched by their own vectors, so recall and filters are what they are without windows.
 
@@ -22,7 +22,7 @@ _FIRST_ASKED = 4
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Span:
     """A window of a track: its place in the track's file."""
 
     start_s: float
@@ -121,9 +121,9 @@ class Windows(Collections):
             for row in self._loaded(collection + WINDOWS, ask)
         ]
 
-    def best_stretches(
+    def best_windows(
         self, asked: Sequence[tuple[np.ndarray, Sequence[str]]], *, collection: str
-    ) -> list[dict[str, Stretch]]:
+    ) -> list[dict[str, Span]]:
         """The window of each track that is nearest to a query, for several queries and the tracks that each found.
 
         Args:
@@ -137,10 +137,10 @@ class Windows(Collections):
             of_track.setdefault(row["track_id"], []).append(i)
         vectors_WD = np.array([row["vector"] for row in rows], np.float32)
 
-        def best(query_D: np.ndarray, track_id: str) -> Stretch:
+        def best(query_D: np.ndarray, track_id: str) -> Span:
             windows = of_track[track_id]
             row = rows[windows[int(np.argmax(vectors_WD[windows] @ query_D))]]
-            return Stretch(float(row["start_s"]), float(row["end_s"]))
+            return Span(float(row["start_s"]), float(row["end_s"]))
 
         return [{id_: best(query_D, id_) for id_ in ids if id_ in of_track} for query_D, ids in asked]
 

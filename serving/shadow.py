@@ -23,7 +23,7 @@ _PATH = "/v1/search"
 logger = logging.getLogger("mulan.serving")
 
 
-class Canary:
+class Shadow:
     """ASGI middleware around the live API.
 
     Args:
@@ -48,7 +48,7 @@ class Canary:
             await self._app(scope, receive, send)
             return
         if self._task is not None and not self._task.done():
-            self._metrics.canary_searches.labels("skipped").inc()
+            self._metrics.shadow_searches.labels("skipped").inc()
             await self._app(scope, receive, send)
             return
         asked = bytearray()
@@ -89,13 +89,13 @@ class Canary:
                 raise ValueError(f"it answers {theirs.status}")
             overlap = overlap_at_k(live.ids(), theirs.ids())
         except Exception as error:
-            self._metrics.canary_searches.labels("failed").inc()
-            logger.warning("the canary failed on a search", extra={"fields": {"reason": str(error)[:200]}})
+            self._metrics.shadow_searches.labels("failed").inc()
+            logger.warning("the shadow failed on a search", extra={"fields": {"reason": str(error)[:200]}})
             return
-        self._metrics.canary_searches.labels("compared").inc()
-        self._metrics.canary_overlap.observe(overlap)
-        for name, answer in (("live", live), ("canary", theirs)):
-            self._metrics.canary_seconds.labels(name).observe(answer.seconds)
+        self._metrics.shadow_searches.labels("compared").inc()
+        self._metrics.shadow_overlap.observe(overlap)
+        for name, answer in (("live", live), ("shadow", theirs)):
+            self._metrics.shadow_seconds.labels(name).observe(answer.seconds)
 
 
 class _Answer:

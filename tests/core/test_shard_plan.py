@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mulan_core.config import PrepareConfig
-from mulan_core.data import plan as plan_module
+from mulan_core.data import shard_plan as plan_module
 from mulan_core.data import shards
-from mulan_core.data.plan import Shard, place_of, plan_shards, shard_counts
+from mulan_core.data.shard_plan import Shard, place_of, plan_shards, shard_counts
 from mulan_core.data.tracks import SPLITS, read_manifest
 from mulan_core.errors import UserError
 

@@ -1,4 +1,4 @@
-"""``mulan plan``: the command's figures are the plan's, and its mistakes are one sentence."""
+"""``mulan estimate``: the command's figures are the plan's, and its mistakes are one sentence."""
 
 import json
 

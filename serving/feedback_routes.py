@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import schemas
-from serving.answers import ERRORS
 from serving.bodies import is_json, json_body, parse_json
 from serving.errors import ApiError
+from serving.json_response import ERRORS
 from serving.query_log import QueryLog
 from serving.service import Service
 

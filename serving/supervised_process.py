@@ -24,7 +24,7 @@ logger = logging.getLogger("mulan.serving")
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-class Child:
+class SupervisedProcess:
     """A running server that ends when this process does.
 
     It is in a session of its own, so Ctrl-C in the terminal reaches us first, and the kernel ends it when

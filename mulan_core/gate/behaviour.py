@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mulan_core.config import GateConfig
-from mulan_core.gate.finding import Finding, Findings, is_number, look, problem
+from mulan_core.gate.check import GateCheck, GateChecks, is_number, look, problem
 
 AGAIN = "evaluate it again, with `mulan evaluate`"
 
 
-def check_behaviour(candidate: Any, rules: GateConfig) -> Findings:
+def check_behaviour(candidate: Any, rules: GateConfig) -> GateChecks:
     """Silence and noise stay out of the first hits; a negated label scores below the label."""
     if rules.max_intrusion is not None:
         for clip in ("silence", "noise"):
@@ -18,24 +18,24 @@ def check_behaviour(candidate: Any, rules: GateConfig) -> Findings:
             chance = look(candidate, "behaviour", clip, "chance")
             if lack := problem(share) or problem(chance):
                 said = f"how often {clip} is among the first hits is {lack}; {AGAIN}"
-                yield Finding("max_intrusion", False, said)
+                yield GateCheck("max_intrusion", False, said)
                 continue
             said = f"{clip} is among the first hits of {share:.4f} of the queries, chance {chance:.4f}"
             if share <= chance + rules.max_intrusion:
-                yield Finding("max_intrusion", True, f"{said}, allowed {rules.max_intrusion} beyond it")
+                yield GateCheck("max_intrusion", True, f"{said}, allowed {rules.max_intrusion} beyond it")
             else:
-                yield Finding("max_intrusion", False, f"{said}, more than {rules.max_intrusion} beyond it")
+                yield GateCheck("max_intrusion", False, f"{said}, more than {rules.max_intrusion} beyond it")
     if rules.min_negation is not None:
         below = look(candidate, "behaviour", "negation", "below")
         if lack := problem(below):
-            yield Finding("min_negation", False, f"how often a negated label scores below it is {lack}; {AGAIN}")
+            yield GateCheck("min_negation", False, f"how often a negated label scores below it is {lack}; {AGAIN}")
         else:
             said = f"a negated label scores below the label on {below:.4f} of the label's tracks"
             passed = below >= rules.min_negation
-            yield Finding("min_negation", passed, f"{said}, {'at least' if passed else 'below'} {rules.min_negation}")
+            yield GateCheck("min_negation", passed, f"{said}, {'at least' if passed else 'below'} {rules.min_negation}")
 
 
-def check_cost(candidate: Any, rules: GateConfig) -> Findings:
+def check_cost(candidate: Any, rules: GateConfig) -> GateChecks:
     """Budgets of latency and size."""
     machine = look(candidate, "cost", "machine") or "an unnamed machine"
     budgets: list[tuple[str, str, str, Any]] = [
@@ -47,10 +47,10 @@ def check_cost(candidate: Any, rules: GateConfig) -> Findings:
     for rule, key, unit, budget in budgets:
         value = look(candidate, "cost", key)
         if lack := problem(value):
-            yield Finding(rule, False, f"{key} of the candidate is {lack}; allowed {budget}; {AGAIN}")
+            yield GateCheck(rule, False, f"{key} of the candidate is {lack}; allowed {budget}; {AGAIN}")
             continue
         passed = is_number(budget) and value <= budget
         digits = 0 if isinstance(value, int) else 1
-        yield Finding(
+        yield GateCheck(
             rule, passed, f"{key} is {value:,.{digits}f}{unit}, {'at most' if passed else 'above'} {budget:,}"
         )

@@ -29,7 +29,7 @@ FLAC_BYTES_PER_SAMPLE = 1.3
 """What 16-bit music takes in FLAC, to plan the size of shards."""
 PART_ROWS = 16_384
 """Rows that are sorted in memory at once, about."""
-MOST_PARTS = 256
+MAX_PARTS = 256
 """Files open at once while the manifest is dealt to parts."""
 
 _NAME = re.compile(r"shard-(\d+)-of-(\d+)\.parquet")
@@ -93,7 +93,7 @@ def plan_shards(manifest: Path, folder: Path, config: PrepareConfig, *, texts: P
     """
     shutil.rmtree(folder, ignore_errors=True)
     parts = folder / "parts"
-    num_parts = _power_of_two(min(MOST_PARTS, max(1, pq.read_metadata(manifest).num_rows // PART_ROWS)))
+    num_parts = _power_of_two(min(MAX_PARTS, max(1, pq.read_metadata(manifest).num_rows // PART_ROWS)))
     with open_manifest(manifest) as opened:
         root, sizes = opened.root, _deal(opened.schema, opened.batches, parts / "tracks", num_parts)
     if texts is not None:

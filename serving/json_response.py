@@ -18,12 +18,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def timing_of(request: Request) -> Timing:
-    """The stages of this request; ``Guard`` has put them there."""
+    """The stages of this request; ``RequestGuard`` has put them there."""
     timing: Timing = request.state.timing
     return timing
 
 
-def answer(service: Service, request: Request, content: dict[str, Any], status: int = 200) -> Response:
+def json_response(service: Service, request: Request, content: dict[str, Any], status: int = 200) -> Response:
     """The answer with the release that gave it, the request's name and its stages."""
     timing_ms = timing_of(request).finish()
     service.metrics.count_stages(timing_ms)

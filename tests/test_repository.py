@@ -139,3 +139,42 @@ def test_the_lock_names_every_direct_dependency():
         name = re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-")
         is_locked = re.search(rf"^{re.escape(name)}==", lock, re.M) is not None
         assert is_locked != (name in UNLOCKED), f"constraints.txt and UNLOCKED disagree on {name}"
+
+
+RETIRED = {
+    "canary|canaries": "shadow release",
+    "probe_l2": "probe_c",
+    "[Ss]tretch(es)?": "window, or segment of a file",
+    "BestStretches|best_stretches": "BestWindows",
+    "WIDTHS": "EF_CANDIDATES",
+    "learn_norms": "learn_query_statistics",
+    "TextProgram": "OnnxTextEncoder",
+    "marks_of": "fingerprints",
+    "_?(MOST|LEAST|LONGEST)_[A-Z_]+": "MAX_ or MIN_",
+    "TOLD": "FAILURE_HOOKS",
+    "conduct|conducted": "behaviour",
+    "mulan plan": "mulan estimate",
+}
+"""Words that were given up, as patterns of whole words, and what is said instead."""
+SAYS_OLD_WORDS = ("CHANGELOG.md", "tests/test_repository.py", "tests/core/test_config.py", "mulan_core/config.py")
+
+
+def test_words_that_were_given_up_do_not_come_back():
+    """Decisions and findings are dated, and keep theirs; CSS and SVG have a "stretch" of their own."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    retired = {re.compile(rf"(?<!\w)(?:{word})(?!\w)"): instead for word, instead in RETIRED.items()}
+    for name in files:
+        path = ROOT / name
+        if path.suffix not in (".py", ".md", ".yaml", ".js") or name in SAYS_OLD_WORDS or not path.is_file():
+            continue
+        if name.startswith(("docs/decisions/", "findings/")) or name == "mulan_core/evaluation/page/charts.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        for word, instead in retired.items():
+            assert not (seen := word.search(text)), f"{name} says {seen[0]!r}; the word is {instead}"
+
+
+def test_the_glossary_is_short():
+    glossary = (ROOT / "CONTRIBUTING.md").read_text().split("## Glossary")[1].split("\n## ")[0]
+    words = re.findall(r"^\| ([\w ]+) \|", glossary, re.MULTILINE)[1:]
+    assert words == list(dict.fromkeys(words)) and len(words) <= 30

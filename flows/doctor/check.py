@@ -11,7 +11,7 @@ Level = Literal["ok", "warning", "failure"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorCheck:
     """One thing that was looked at."""
 
     check: str
@@ -26,16 +26,16 @@ class Finding:
         object.__setattr__(self, "todo", without_secrets(self.todo))
 
 
-def ok(check: str, said: str) -> Finding:
+def ok(check: str, said: str) -> DoctorCheck:
     """All is well."""
-    return Finding(check, "ok", said)
+    return DoctorCheck(check, "ok", said)
 
 
-def warning(check: str, said: str, todo: str) -> Finding:
+def warning(check: str, said: str, todo: str) -> DoctorCheck:
     """It works, but not as it should."""
-    return Finding(check, "warning", said, todo)
+    return DoctorCheck(check, "warning", said, todo)
 
 
-def failure(check: str, said: str, todo: str) -> Finding:
+def failure(check: str, said: str, todo: str) -> DoctorCheck:
     """Something that is configured or needed does not work."""
-    return Finding(check, "failure", said, todo)
+    return DoctorCheck(check, "failure", said, todo)

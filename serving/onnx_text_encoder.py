@@ -51,7 +51,7 @@ def export_text_program(model_path: str | Path, tower: str) -> Path | None:
     return program
 
 
-class TextProgram:
+class OnnxTextEncoder:
     """An open program; not for several threads at once.
 
     Args:

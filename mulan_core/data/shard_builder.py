@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.clips import OUTCOME, WORK, clip_key
-from mulan_core.data.plan import Shard
-from mulan_core.data.uris import marks_of
+from mulan_core.data.shard_plan import Shard
+from mulan_core.data.uris import fingerprints
 from mulan_core.text.filters import filter_texts, names_of
 
 CHANGES = "changes.json"
@@ -45,7 +45,7 @@ def work_folder(prepared: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Bench:
+class ShardBuilder:
     """Where one prepared folder is built, and from what.
 
     Args:
@@ -63,7 +63,7 @@ class Bench:
     schema: pa.Schema
 
     def find_work(self, shard: Shard) -> pa.Table:
-        """The clips of a shard that must be made: those whose file or stretch is not known to be as it was."""
+        """The clips of a shard that must be made: those whose file or segment is not known to be as it was."""
         rows = self._plan(shard)
         known = self._outcomes(shard)
         keys: dict[str, set[str]] = {}
@@ -229,7 +229,7 @@ def _marks(rows: list[dict[str, Any]], config: PrepareConfig) -> list[str | None
     """Marks as the workspace noted them in the manifest; else as they are now."""
     if rows and "file_mark" in rows[0]:
         return [row["file_mark"] for row in rows]
-    return marks_of([row["media_path"] for row in rows], allow_private=config.allow_private)
+    return fingerprints([row["media_path"] for row in rows], allow_private=config.allow_private)
 
 
 def _metadata_of(path: Path) -> pa.Table:
