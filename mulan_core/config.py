@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from mulan_core.errors import UserError
-from mulan_core.fields import Section, from_mapping, hints_of, to_mapping
+from mulan_core.fields import Section, from_mapping, hints_of, lay_over, to_mapping
 from mulan_core.ranges import NOT_EMPTY, Anything, FieldError, Length, OneOf, Pattern, Range, fit, kind_of
 from mulan_core.yaml_file import read_yaml
 
@@ -802,8 +802,12 @@ def _number_at(key: str) -> Any:
     return hint
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, *, over: Config | None = None) -> Config:
     """Read and check a YAML configuration.
+
+    Args:
+        path: the file.
+        over: numbers that hold where the file says nothing; None takes the defaults of the fields.
 
     Raises:
         UserError: if the file is missing, is not YAML, or holds an unknown key, a wrong type or a value out of its
@@ -811,6 +815,6 @@ def load_config(path: str | Path) -> Config:
     """
     values = read_yaml(path, "the configuration")
     try:
-        return from_mapping(Config, {} if values is None else values)
+        return lay_over(over or Config(), {} if values is None else values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

@@ -93,9 +93,32 @@ def from_mapping(kind: type[T], values: Any, where: str | None = None) -> T:
         raise (error if where is None else error.moved(error.key, within=where)) from None
 
 
+def lay_over(base: T, values: Any) -> T:
+    """A section with some of its values exchanged.
+
+    Sections are gone through key by key. A list or a table of names (``gate.floors``) is exchanged as a whole: else
+    nobody could take something out of it.
+
+    Args:
+        base: the section.
+        values: what differs, as YAML or JSON hold it.
+
+    Raises:
+        UserError: as ``from_mapping``.
+    """
+    return from_mapping(type(base), _laid_over(base, values))
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """The plain values of a config, fit for YAML or JSON; ``from_mapping`` is its inverse."""
     return typing.cast(dict[str, Any], _plain(config))
+
+
+def _laid_over(base: Any, values: Any) -> Any:
+    if not isinstance(base, Section) or not isinstance(values, Mapping):
+        return values
+    kept = {name: getattr(base, name) for name in hints_of(type(base))}
+    return kept | {key: _laid_over(kept.get(key), value) for key, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

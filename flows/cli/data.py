@@ -21,7 +21,7 @@ app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", n
 @app.command()
 def check(
     manifest: Annotated[str, typer.Argument(help="A table of tracks or a folder of audio, by path or URL.")],
-    params: Annotated[Path | None, typer.Option(help="Numbers. Default: configs/own.yaml.")] = None,
+    params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -31,11 +31,11 @@ def check(
     """
     from flows.cli.reporting import show_check
     from flows.runtime.progress import bar, quiet_libraries
-    from flows.runtime.project import PROJECT
-    from mulan_core.config import load_config
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import numbers_of, workspace_of
     from mulan_core.data.check import check_manifest
 
-    config = load_config(params or PROJECT / "configs" / "own.yaml").prepare
+    config = numbers_of(workspace_of(read_settings().home, manifest), params).prepare
     with quiet_libraries(), bar("check") as update:
         report = check_manifest(manifest, config, allow_outside=allow_outside or config.allow_outside, progress=update)
     if as_json:
@@ -81,7 +81,7 @@ def list_datasets(
 def list_sets(
     name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
     manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the working folder.")] = None,
-    params: Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")] = None,
+    params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the evaluation sets: what is measured on each, what it needs, and where it is prepared.

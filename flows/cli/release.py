@@ -15,7 +15,7 @@ from mulan_core.errors import UserError
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 
 Manifest = Annotated[str | None, typer.Option(help="The catalogue, as given to `mulan serve`. Default: the demo.")]
-Params = Annotated[str | None, typer.Option(help="The numbers, as given to `mulan serve`.")]
+Params = Annotated[str | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")]
 Version = Annotated[str, typer.Argument(help="champion, candidate, or a version.")]
 MAX_SHOWN = 5
 

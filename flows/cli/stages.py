@@ -26,10 +26,13 @@ AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
 Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
-Params = Annotated[Path | None, typer.Option(help="Numbers for your manifest. Default: configs/own.yaml.")]
+Params = Annotated[
+    Path | None,
+    typer.Option(help="YAML of what differs from your catalogue's numbers (at first configs/own.yaml), from now on."),
+]
 AllowOverlap = Annotated[
     bool,
-    typer.Option("--allow-overlap", help="Go on where train and valid or test have the same recording."),
+    typer.Option("--allow-overlap", help="Go on where train and valid or test share recordings, from now on."),
 ]
 
 MODULES = {"ablate": "study", "register": "gate"}

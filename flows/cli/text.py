@@ -131,7 +131,7 @@ def judge(
 @app.command()
 def report(
     manifest: Annotated[Path | None, typer.Option(help="The table that was prepared. Default: the demo.")] = None,
-    params: Annotated[Path | None, typer.Option(help="Numbers for that manifest.")] = None,
+    params: Annotated[Path | None, typer.Option(help="YAML of what differs from its numbers.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print tokens and texts per track before and after the filters, with reasons and samples (the paper's Table 2).

@@ -39,8 +39,8 @@ class Workspace:
     """One catalogue, its numbers and its data."""
 
     folder: Path
-    numbers: Path | None = None
-    """Read instead of the folder's ``params.yaml``, by a command that writes nothing."""
+    params: Path | None = None
+    """Differences from the folder's ``params.yaml``, for a command that writes nothing."""
 
     @property
     def is_made(self) -> bool:
@@ -49,8 +49,9 @@ class Workspace:
 
     @cached_property
     def config(self) -> Config:
-        """The numbers in ``params.yaml``."""
-        return load_config(self.numbers or self.folder / "params.yaml")
+        """The numbers in ``params.yaml``, with the differences."""
+        kept = load_config(self.folder / "params.yaml")
+        return load_config(self.params, over=kept) if self.params else kept
 
     @property
     def prepared(self) -> Path:
@@ -141,8 +142,9 @@ def open_workspace(
         manifest: a table of tracks or a folder of audio, or a URL of one; null takes the working folder as workspace
             (the demo's, in a checkout).
         playlists: a table of playlists, optional.
-        params: the numbers; null takes ``configs/own.yaml`` for an own manifest.
-        allow_overlap: set ``prepare.allow_overlap``, for an own manifest.
+        params: a file of what differs from the catalogue's numbers, from now on. Those are what its workspace keeps,
+            and ``configs/own.yaml`` before there is one.
+        allow_overlap: set ``prepare.allow_overlap``, for an own manifest; the workspace keeps that too.
         allow_outside: take local files outside the manifest's folder, now and whenever this workspace is opened.
         size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
         demo: outside a checkout make the demo's workspace; without this one that was made before is taken.
@@ -168,18 +170,36 @@ def open_workspace(
             replace(config, corpus=replace(config.corpus, size=size)),
             stages=read_yaml(workspace.folder / "dvc.yaml"),
         )
-    workspace = _workspace_of(home, manifest)
-    config = replace(load_config(params or PROJECT / "configs" / "own.yaml"), catalogue=".mulan/data/catalogue")
-    allow_outside = allow_outside or config.prepare.allow_outside or _allowed_before(workspace)
+    workspace = workspace_of(home, manifest)
+    config = numbers_of(workspace, params)
+    allow_outside = allow_outside or config.prepare.allow_outside
     allow_overlap = allow_overlap or config.prepare.allow_overlap
     prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
-    config = replace(config, prepare=prepare)
+    config = replace(config, catalogue=".mulan/data/catalogue", prepare=prepare)
     catalogue = workspace.folder / config.catalogue
     _write_catalogue(manifest, catalogue / MANIFEST, prepare)
     _write_playlists(playlists, catalogue)
     stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
+
+
+def numbers_of(workspace: Workspace, params: str | Path | None) -> Config:
+    """The numbers of an own catalogue: what its workspace keeps, else ``configs/own.yaml``, and the differences.
+
+    Args:
+        workspace: made or not.
+        params: the differences; None for none.
+
+    Raises:
+        UserError: naming the file that is wrong.
+    """
+    kept = workspace.folder / "params.yaml"
+    try:
+        config = load_config(kept if workspace.is_made else PROJECT / "configs" / "own.yaml")
+    except UserError as error:
+        raise UserError(f"{error}; correct it there, or delete {kept} to begin with configs/own.yaml again") from error
+    return load_config(params, over=config) if params else config
 
 
 def check_name(folder: Path) -> None:
@@ -202,23 +222,23 @@ def find_workspace(home: Path, *, manifest: str | Path | None = None, params: st
 
     Args:
         home, manifest: as of ``open_workspace``.
-        params: numbers to read instead of those that are kept there.
+        params: differences from the numbers that are kept there.
 
     Raises:
         UserError: if there is none.
     """
     if manifest is None and params:
         raise UserError("--params goes with --manifest; without it the working folder's are used")
-    workspace = _working_folder(home, demo=False) if manifest is None else _workspace_of(home, manifest)
+    workspace = _working_folder(home, demo=False) if manifest is None else workspace_of(home, manifest)
     if not workspace.is_made:
         raise UserError(
             f"nothing was prepared of {manifest} in {home}; run `mulan prepare --manifest {manifest}` first"
         )
-    return replace(workspace, numbers=Path(params) if params else None)
+    return replace(workspace, params=Path(params) if params else None)
 
 
-def _workspace_of(home: Path, manifest: str | Path) -> Workspace:
-    """The folder of an own catalogue, made or not: named by where its manifest lies, or lay before the home moved."""
+def workspace_of(home: Path, manifest: str | Path) -> Workspace:
+    """An own catalogue's workspace, made or not: named by where its manifest lies, or lay before the home moved."""
     name = Path(str(manifest).rstrip("/")).stem
     place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
     folders = [
@@ -264,13 +284,6 @@ def write_set_catalogues(workspace: Workspace) -> None:
             raise UserError(f"evaluate.sets.{name}: {error}") from error
 
 
-def _allowed_before(workspace: Workspace) -> bool:
-    try:
-        return workspace.config.prepare.allow_outside
-    except UserError:  # no workspace yet, or one of an older version
-        return False
-
-
 def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     """Write a workspace's files and make it a DVC project; what is there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -282,8 +295,8 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
         for name, one in config.evaluate.sets.items()
     }
     config = replace(config, evaluate=replace(config.evaluate, sets=sets))
-    (folder / "params.yaml").write_text(format_yaml(to_mapping(config)), encoding="utf-8")
-    (folder / "dvc.yaml").write_text(format_yaml(stages), encoding="utf-8")
+    _write_if_changed(folder / "params.yaml", format_yaml(to_mapping(config)))
+    _write_if_changed(folder / "dvc.yaml", format_yaml(stages))
     settings = folder / ".dvc" / "config"
     # What is missing was not reached: whoever made the workspace was interrupted here.
     if not settings.exists() or "no_scm" not in settings.read_text(encoding="utf-8"):
@@ -295,6 +308,11 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
         run_dvc(["config", "cache.type", "hardlink,copy"], folder)
         run_dvc(["remote", "add", "-d", "-q", "-f", "local", ".mulan/dvc/remote"], folder)
     return Workspace(folder)
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """The YAML files and their errors."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from mulan_core.config import Config, EvaluateConfig, from_mapping, load_config, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.fields import Section, hints_of
+from mulan_core.yaml_file import read_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,6 +20,24 @@ ROOT = Path(__file__).parents[2]
 def test_shipped_files_are_valid_and_survive_a_round_trip(name):
     config = load_config(ROOT / name)
     assert from_mapping(Config, to_mapping(config)) == config
+
+
+@pytest.mark.parametrize("name", ["resnet50", "ast", "short_chunk"])
+def test_the_papers_models_are_the_same_over_the_numbers_of_a_catalogue(name):
+    """`--params` lays a file over configs/own.yaml: nothing of that one may leak into a model of the paper."""
+    alone = load_config(ROOT / f"configs/{name}.yaml")
+    over = load_config(ROOT / f"configs/{name}.yaml", over=load_config(ROOT / "configs/own.yaml"))
+    told = read_yaml(ROOT / f"configs/{name}.yaml")
+    assert over.prepare == alone.prepare and over.model.frontend == alone.model.frontend
+    if name == "short_chunk":  # it has no text tower and meets no gate
+        assert set(told) == {"catalogue", "prepare", "model", "train"} and "text" not in told["model"]
+        assert replace(over.train, text_lr=alone.train.text_lr) == alone.train
+        return
+    assert over.train == alone.train and over.gate == alone.gate
+    assert over.model.text == alone.model.text and over.model.tau_min == alone.model.tau_min
+    unused = {"layer_type", "embedding_size", "hidden_sizes", "depths"} if name == "ast" else set()
+    audio = to_mapping(over.model.audio), to_mapping(alone.model.audio)
+    assert all(audio[0][key] == audio[1][key] for key in audio[0].keys() - unused)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import json
 import os
 
 import pytest
+import typer
 import yaml
 from flow_fixtures import ROOT
+from typer.testing import CliRunner
 
+from flows.cli.app import app
 from flows.cli.find_status import find_status
 from flows.doctor.machine import check_data
 from flows.pipeline.data import reproduce
@@ -175,6 +178,74 @@ def test_reading_a_workspace_writes_nothing(tmp_path, manifest):
     numbers.write_text("train: {steps: 7}\n")
     assert find_workspace(home, manifest=manifest, params=numbers).config.train.steps == 7
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()} == before
+
+
+def test_params_are_differences_from_what_the_workspace_keeps(tmp_path, manifest):
+    own = load_config(ROOT / "configs" / "own.yaml")
+    file = tmp_path / "p.yaml"
+
+    def opened(text=None):
+        if text is not None:
+            file.write_text(text)
+        return open_workspace(tmp_path / "home", manifest=manifest, params=None if text is None else file).config
+
+    first = opened("train: {steps: 7}\ngate: {floors: {a: 0.1}}\n")
+    assert (first.train.steps, first.gate.floors) == (7, {"a": 0.1}), "a table of names is exchanged as a whole"
+    assert first.train.batch_size == own.train.batch_size and first.model == own.model
+    assert opened() == first, "no file is no difference"
+    second = opened("train: {batch_size: 32}\nprepare: {allow_outside: true}\n")
+    assert (second.train.steps, second.train.batch_size, second.gate.floors) == (7, 32, {"a": 0.1})
+    assert opened("") == second and second.prepare.allow_outside
+    with pytest.raises(UserError, match=r"p\.yaml: unknown key 'train\.stepz'"):
+        opened("train: {stepz: 1}")
+    with pytest.raises(UserError, match=r"p\.yaml: train\.batch_size 33 does not divide by num_workers 2"):
+        opened("train: {batch_size: 33}")
+    assert opened() == second, "a wrong file changes nothing"
+    kept = find_workspace(tmp_path / "home", manifest=manifest).folder / "params.yaml"
+    kept.write_text(kept.read_text().replace("checkpoint_selection", "keep"))
+    with pytest.raises(UserError, match=r"'train\.keep'; it is called checkpoint_selection now; .* or delete .*own"):
+        opened()
+    kept.unlink()
+    assert opened().train.steps == own.train.steps
+
+
+WORKING = {
+    *("run", "prepare", "train", "evaluate", "index", "ablate", "tune", "serve", "data pull"),
+    *("release promote", "release rollback", "release shadow", "release prune"),
+}
+"""Commands that take a manifest and work on its workspace; all others only read."""
+
+
+def test_commands_that_read_write_no_file_of_a_workspace(tmp_path, manifest, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("MULAN_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text("train: {steps: 7}\n")
+    open_workspace(home, manifest=manifest)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()}
+    tried = []
+    for path, command in commands_of(typer.main.get_command(app)):
+        options = {option.name for option in command.params}
+        if "manifest" not in options or path in WORKING:
+            continue
+        needed = [option.name for option in command.params if option.required]
+        words = [*path.split(), *(str(manifest) if name == "manifest" else "champion" for name in needed)]
+        words += [] if "manifest" in needed else ["--manifest", str(manifest)]
+        words += ["--params", "p.yaml"] if "params" in options else []
+        CliRunner().invoke(app, words)
+        tried.append(path)
+        after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in home.rglob("*") if path.is_file()}
+        assert {path: after.get(path) for path in before} == before, words
+    assert {"data check", "data sets", "data diff", "lineage", "release diff", "text report"} <= set(tried)
+
+
+def commands_of(command, path=""):
+    """Every command below one, with its words."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands_of(inner, f"{path} {name}".strip())
+    if not hasattr(command, "commands"):
+        yield path, command
 
 
 def test_nothing_prepared_says_what_to_do(tmp_path, manifest):
