@@ -160,7 +160,7 @@ def catalogue(folder: Path, uris: list[str], text: str = "calm piano") -> Path:
 
 def whole_runs(folder: Path, num_tracks: int) -> None:
     """A full run beside soundfile and soxr in CPU time; then runs with nothing and with 1 % changed."""
-    from flows.pipeline.prepare_step import prepare
+    from flows.pipeline.prepare import build_shards
 
     songs = [folder / "180" / f"song.{KINDS[i % 4]}" for i in range(num_tracks)]
     started = time.process_time()
@@ -168,20 +168,20 @@ def whole_runs(folder: Path, num_tracks: int) -> None:
         with_soxr(song)
     alone_s = (time.process_time() - started) / 8
     source = catalogue(folder / "whole", [str(song) for song in songs])
-    prepare(catalogue(folder / "warm", [str(song) for song in songs[:8]]), folder / "warm-out", CONFIG)
+    build_shards(catalogue(folder / "warm", [str(song) for song in songs[:8]]), folder / "warm-out", CONFIG)
     out = folder / "out"
     with cpu_time() as used:
-        full_s = timed(lambda: prepare(source, out, CONFIG))
+        full_s = timed(lambda: build_shards(source, out, CONFIG))
     print(
         f"prepare as a whole, {num_tracks} songs of 180 s: {used[0] / num_tracks * 1000:.0f} ms of CPU a file over all "
         f"processes of Ray, {alone_s * used[0] ** -1 * num_tracks:.2f} times as fast as soundfile + soxr on one core"
     )
-    nothing_s = timed(lambda: prepare(source, out, CONFIG))
+    nothing_s = timed(lambda: build_shards(source, out, CONFIG))
     changed = max(1, num_tracks // 100)
     other = folder / "180" / "other.flac"
     other.write_bytes((folder / "180" / "song.flac").read_bytes() + b"\0")
     catalogue(source, [str(other)] * changed + [str(song) for song in songs[changed:]])
-    some_s = timed(lambda: prepare(source, out, CONFIG))
+    some_s = timed(lambda: build_shards(source, out, CONFIG))
     print(
         f"  full {full_s:.1f} s, nothing changed {nothing_s:.1f} s, {changed} of {num_tracks} changed {some_s:.1f} s: "
         f"{(some_s - nothing_s) / full_s:.1%} of the full run and the start-up"
@@ -190,14 +190,14 @@ def whole_runs(folder: Path, num_tracks: int) -> None:
 
 def memory(folder: Path, num_rows: int) -> None:
     """Peak memory of a full run."""
-    from flows.pipeline.prepare_step import prepare
+    from flows.pipeline.prepare import build_shards
 
     config = PrepareConfig(clip_s=1.0, min_s=0.5, shard_mb=8)
     short = folder / "short.wav"
     soundfile.write(short, 0.1 * np.random.default_rng(0).standard_normal(16_000), 16_000)
     source = catalogue(folder / f"rows-{num_rows}", [str(short)] * num_rows, "word " * 200)
     with peak_memory() as peak:
-        prepare(source, folder / f"rows-{num_rows}-out", config)
+        build_shards(source, folder / f"rows-{num_rows}-out", config)
     print(f"  {num_rows:7,} rows: {peak['driver']:5.0f} {peak['workers']:6.0f} of {peak['count']:.0f} workers")
 
 

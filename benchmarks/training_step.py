@@ -150,13 +150,13 @@ def _compare_loop(config: Config, prepared: Path, threads: int) -> None:
     import mlflow
     import ray
 
-    import flows.pipeline.train_step
+    import flows.pipeline.train
     from flows.runtime.settings import read_settings
 
     read_settings()
     train_config = replace(config.train, num_workers=1, steps=LOOP_STEPS, checkpoint_every=LOOP_STEPS, log_every=BLOCK)
     config = replace(config, train=train_config)
-    real_worker = flows.pipeline.train_step.train_worker
+    real_worker = flows.pipeline.train.train_worker
     with tempfile.TemporaryDirectory() as folder:
         timings = Path(folder) / "timings.json"
 
@@ -167,10 +167,10 @@ def _compare_loop(config: Config, prepared: Path, threads: int) -> None:
             real_worker(settings)
             timings.write_text(json.dumps([beside.loop, beside.waited, beside.bare]))
 
-        flows.pipeline.train_step.train_worker = worker
+        flows.pipeline.train.train_worker = worker
         ray.init(address="local", num_cpus=4, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         uri = f"sqlite:///{folder}/mlflow.db"
-        trained = flows.pipeline.train_step.train(
+        trained = flows.pipeline.train.fit_model(
             config, prepared, data_hash="benchmark", mlflow_uri=uri, home=Path(folder), checkpoints=f"{folder}/ray"
         )
         points = len(mlflow.MlflowClient(uri).get_metric_history(trained.run_id, "loss"))

@@ -7,7 +7,7 @@
 #         ends nothing, nor does the second: the handler asks the finished controller to abort. Only the third one
 #         ends the program, by SystemExit(0), as if all had gone well.
 # With:   ray 2.60.0 (Ray Train V2, its default), Python 3.11 (30 November 2026)
-# Ours:   flows/pipeline/train_step.py trains without that handler; flows/runtime/ending.py ends commands below all handlers.
+# Ours:   flows/pipeline/train.py trains without that handler; flows/runtime/ending.py ends commands below all handlers.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

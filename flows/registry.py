@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from flows.pipeline.reports import read_evidence, read_report
-from flows.pipeline.train_step import Trained
+from flows.pipeline.train import Trained
 from flows.runtime.project import PACKAGES
 from flows.runtime.tracking import MODEL_NAME, NoRegistryError, reading, tracking
 from mulan_core.config import GateConfig, to_mapping

@@ -62,7 +62,7 @@ def stage_text() -> None:
 @app.command("prepare")
 def stage_prepare() -> None:
     """Prepare the catalogue that params.yaml names."""
-    from flows.pipeline.prepare_step import prepare as step
+    from flows.pipeline.prepare import build_shards as step
     from flows.runtime import progress
     from flows.runtime.stack import ray_for_stage
     from flows.runtime.workspace import Workspace
@@ -81,7 +81,7 @@ def stage_set(name: str) -> None:
     """Prepare an evaluation set that params.yaml names."""
     from dataclasses import replace
 
-    from flows.pipeline.prepare_step import prepare as step
+    from flows.pipeline.prepare import build_shards as step
     from flows.runtime import progress
     from flows.runtime.stack import ray_for_stage
     from flows.runtime.workspace import SET_CATALOGUES, Workspace

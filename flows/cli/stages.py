@@ -35,7 +35,7 @@ AllowOverlap = Annotated[
     typer.Option("--allow-overlap", help="Go on where train and valid or test share recordings, from now on."),
 ]
 
-MODULES = {"ablate": "study", "register": "gate"}
+MODULES = {"register": "gate"}
 """Where a flow is that does not give its module the name."""
 
 

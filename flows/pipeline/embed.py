@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,11 +21,40 @@ from mulan_core.data.shards import MANIFEST, decode_flac, sample_rate_hz
 from mulan_core.data.tracks import SPLITS
 from mulan_core.evaluation.encoders import TABLES, open_encoder, weights_hash
 
+if TYPE_CHECKING:  # Ray's actors import this file, and neither of these
+    from flows.pipeline.sets import PlacedSet
+    from flows.runtime.session import Session
+
 SECONDS_A_PART = 15.0
 """Of finished vectors, at most so many seconds' are lost when a job is killed."""
 
 Vectors = dict[str, tuple[list[str], np.ndarray]]
 """Split -> (track ids, unit vectors float32 (N, D))."""
+
+
+def track_vectors(
+    session: Session,
+    model: str | Path,
+    progress: Callable[[int], None] | None = None,
+    *,
+    pooling: str | None = None,
+    placed: PlacedSet | None = None,
+    windows: bool = False,
+) -> Vectors:
+    """Track vectors of a session's prepared data, or of an evaluation set, under a model; see ``embed_prepared``."""
+    config = session.workspace.config.index
+    session.check_gpus("index.use_gpu", config.num_actors * config.use_gpu)
+    return embed_prepared(
+        model,
+        placed.path if placed else session.workspace.prepared,
+        cache=session.embeddings,
+        batch_size=config.batch_size,
+        num_actors=config.num_actors,
+        use_gpu=config.use_gpu,
+        pooling=pooling,
+        windows=windows,
+        progress=progress,
+    )
 
 
 def embed_prepared(

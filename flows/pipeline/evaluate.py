@@ -1,21 +1,42 @@
-"""The flow ``evaluate``: the workspace's trained run on its test split, or any model on any evaluation sets."""
+"""The stage ``evaluate``: the workspace's trained run on its test split, or any model on any evaluation sets.
+
+Whole reports go to MLflow, and to files, as JSON, Markdown, HTML and evidence.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.exceptions import MlflowException
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.pipeline.evaluate_step import compare_with_champion, evaluate_model, is_logged
+from flows.pipeline.embed import Vectors, track_vectors
 from flows.pipeline.overlap import check_unseen
+from flows.pipeline.reports import artifacts_of, read_report
 from flows.pipeline.sets import PlacedSet, find_sets, read_sets
 from flows.pipeline.subjects import Subject, find_subject
+from flows.pipeline.train import trained_run
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
-from mulan_core.evaluation.report import to_markdown, write_evaluation
+from flows.runtime.tracking import MODEL_NAME, tracking
+from mulan_core.config import EvaluateConfig, to_mapping
+from mulan_core.data import shards
+from mulan_core.evaluation import suite
+from mulan_core.evaluation.behaviour import measure_behaviour
+from mulan_core.evaluation.cost import measure_cost
+from mulan_core.evaluation.encoders import weights_hash
+from mulan_core.evaluation.evidence import FILE as EVIDENCE
+from mulan_core.evaluation.evidence import Evidence
+from mulan_core.evaluation.report import to_markdown, write_evaluation, write_report
 
 
 @flow(
@@ -50,37 +71,26 @@ def evaluate(
         ``out``: the folder of the files; ``notes``: what concerns no set alone.
     """
     with open_session(manifest, playlists, params) as session, session.stage("evaluate"):
-        workspace = session.workspace
+        workspace, uri = session.workspace, session.settings.mlflow_uri
         found = find_sets(sets or (), workspace, home=session.settings.home, suites=suites)
         subject = _subject(session, model, pooling)
         placed = read_sets(found, workspace)
         notes = {one.name: check_unseen(subject, one, workspace, allow=allow_overlap) for one in placed}
-        folder = Path(out) if out else None
-        if folder is None and subject.run_id is None:
-            folder = session.settings.home / "evaluations" / f"{Path(subject.path).stem}-{subject.encoder.weights_hash}"
+        folder = Path(out) if out else _folder(session, subject)
         reports: dict[str, Any] = {}
         for one in placed:
-            vectors = {}
-            if subject.has_audio and one.content.tracks:
-                # What the index will want is kept now, while each clip is heard.
-                windows = workspace.config.index.windows and one.is_own and subject.run_id is not None
-                with bar(f"embed {one.name}") as update:
-                    vectors = session.vectors(
-                        subject.path, update, pooling=subject.pooling, placed=one, windows=windows
-                    )
             reports[one.name] = evaluate_model(
                 subject,
                 one,
-                vectors,
+                _vectors(session, subject, one),
                 workspace.config.evaluate,
-                mlflow_uri=session.settings.mlflow_uri,
+                mlflow_uri=uri,
                 suites=suites,
                 notes=notes[one.name],
                 out=folder,
             )
             description = f"{subject.name} on {one.definition.title}, beside chance"
-            create_markdown_artifact(to_markdown(reports[one.name]), key=_key(one), description=description)
-        uri = session.settings.mlflow_uri
+            create_markdown_artifact(to_markdown(reports[one.name]), key=_artifact_key(one), description=description)
         said = [compare_with_champion(subject, report, mlflow_uri=uri) for report in reports.values()]
         result = {
             "model": next(iter(reports.values()))["set"]["model"] | subject.names,
@@ -99,7 +109,7 @@ def _subject(session: Session, model: str | None, pooling: str | None) -> Subjec
     if model is not None:
         uri, cache = session.settings.mlflow_uri, session.settings.home / "models"
         return find_subject(model, mlflow_uri=uri, cache=cache, pooling=pooling, batch_size=batch_size)
-    trained = session.trained()
+    trained = trained_run(session)
     return Subject(
         name="the trained run",
         path=str(trained.model),
@@ -110,7 +120,161 @@ def _subject(session: Session, model: str | None, pooling: str | None) -> Subjec
     )
 
 
-def _key(placed: PlacedSet) -> str:
+def _folder(session: Session, subject: Subject) -> Path | None:
+    if subject.run_id is not None:
+        return None
+    return session.settings.home / "evaluations" / f"{Path(subject.path).stem}-{subject.encoder.weights_hash}"
+
+
+def _vectors(session: Session, subject: Subject, placed: PlacedSet) -> Vectors:
+    if not (subject.has_audio and placed.content.tracks):
+        return {}
+    # What the index will want is kept now, while each clip is heard.
+    windows = session.workspace.config.index.windows and placed.is_own and subject.run_id is not None
+    with bar(f"embed {placed.name}") as update:
+        return track_vectors(session, subject.path, update, pooling=subject.pooling, placed=placed, windows=windows)
+
+
+def _artifact_key(placed: PlacedSet) -> str:
     """Prefect's artifact keys hold lower-case letters, digits and dashes."""
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in placed.name.lower())
     return "evaluation" if placed.is_own else f"evaluation-{kept}"
+
+
+def evaluate_model(
+    subject: Subject,
+    placed: PlacedSet,
+    vectors: Vectors,
+    config: EvaluateConfig,
+    *,
+    mlflow_uri: str,
+    suites: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure a model on one set, log the whole report on its run, once, and write it to a folder.
+
+    Args:
+        subject: the model.
+        placed: the set.
+        vectors: of the set's tracks under the model; empty for a set of texts alone or a model without audio.
+        config: the numbers.
+        mlflow_uri: where a registered model's report is logged.
+        suites: what to measure; None measures all that the set is for. A report of some alone is never logged.
+        notes: what else the report should say.
+        out: folder for the files, one below it for each set; None writes none.
+
+    Returns:
+        The report (mulan_core.evaluation.suite); the logged one where model, data and numbers are the same.
+
+    Raises:
+        UserError: if nothing can be measured, or what was given does not fit together.
+    """
+    chosen = _chosen(placed, suites)
+    is_whole = chosen == list(placed.definition.suites)
+    logged = subject.run_id if is_logged(subject, placed, suites) else None
+    key = _key(subject, placed, config, notes)
+    if logged and out is None and (known := _known(logged, placed, key, mlflow_uri)):
+        return known
+    encoder = subject.encoder
+    report, evidence = suite.evaluate(
+        placed.content,
+        vectors,
+        embed_texts=encoder.embed_texts if encoder.has_text else None,
+        unknown_texts=encoder.unknown_texts,
+        class_prompts=encoder.class_prompts,
+        suites=chosen,
+        config=config,
+        set_info=_set_info(subject, placed),
+    )
+    report["notes"] = [*notes, *report["notes"]]
+    report["behaviour"] = measure_behaviour(encoder, evidence)
+    report["cost"] = measure_cost(encoder)
+    if logged:
+        prefix = "" if placed.is_own else f"{placed.name}/"
+        with tracking(mlflow_uri), mlflow.start_run(run_id=logged), tempfile.TemporaryDirectory() as folder:
+            _write(report, evidence, Path(folder))
+            mlflow.log_artifacts(folder, artifacts_of(placed.name))
+            numbers = report["metrics"] | _behaviour(report)
+            mlflow.log_metrics({prefix + name: value for name, value in numbers.items()})
+            mlflow.set_tag(_key_tag(placed), key)
+    if out is not None:
+        _write(report, evidence, out / (placed.name if is_whole else f"{placed.name}-{'-'.join(chosen)}"))
+    return report
+
+
+def is_logged(subject: Subject, placed: PlacedSet, suites: Sequence[str] | None) -> bool:
+    """Whether a report goes to MLflow: that of a model that has a run, with all the suites that the set is for."""
+    return subject.run_id is not None and _chosen(placed, suites) == list(placed.definition.suites)
+
+
+def _chosen(placed: PlacedSet, suites: Sequence[str] | None) -> list[str]:
+    return [name for name in placed.definition.suites if suites is None or name in suites]
+
+
+def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_uri: str) -> str | None:
+    """What to say where the champion was measured on another version of a report's set; None where all is well."""
+    name = report["set"]["name"]
+    with tracking(mlflow_uri) as client:
+        try:
+            champion = client.get_model_version_by_alias(MODEL_NAME, "champion")
+            theirs = read_report(str(champion.run_id), mlflow_uri=mlflow_uri, name=name)["set"]["hash"]
+        except MlflowException:
+            return None  # no champion, or not measured on this set
+    if str(champion.run_id) == subject.run_id or theirs == report["set"]["hash"]:
+        return None
+    return (
+        f"the champion was measured on another version of {name} ({theirs[:12]}, this one is "
+        f"{report['set']['hash'][:12]}): `mulan evaluate champion --on {name}` measures it on this one"
+    )
+
+
+def _key_tag(placed: PlacedSet) -> str:
+    return "mulan.evaluation_key" + ("" if placed.is_own else f".{placed.name}")
+
+
+def _key(subject: Subject, placed: PlacedSet, config: EvaluateConfig, notes: Sequence[str]) -> str:
+    parts = {
+        "format": suite.FORMAT,
+        "weights": weights_hash(subject.path, pooling=subject.pooling),
+        "set": placed.name,
+        "data": placed.data_hash,
+        "evaluate": to_mapping(replace(config, sets={})),
+        "notes": list(notes),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _known(run_id: str, placed: PlacedSet, key: str, mlflow_uri: str) -> dict[str, Any] | None:
+    with tracking(mlflow_uri) as client:
+        if client.get_run(run_id).data.tags.get(_key_tag(placed)) != key:
+            return None
+    return read_report(run_id, mlflow_uri=mlflow_uri, name=placed.name)
+
+
+def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
+    definition = placed.definition
+    info = {"name": definition.name, "title": definition.title, "split": definition.split}
+    if {"tagging", "probe"} & set(definition.suites):
+        info["class_list"] = definition.class_list
+    if not definition.is_text_only:
+        info["audio_hash"] = shards.hash_split(placed.path, "test")
+    return info | {"data_hash": placed.data_hash, "model": subject.describe()}
+
+
+def _behaviour(report: dict[str, Any]) -> dict[str, float]:
+    """Behaviour and cost as flat numbers, ``behaviour/silence/share`` and the like."""
+    told = ("share", "below", "roc_auc")
+    behaviour = {
+        f"behaviour/{name}/{key}": of_name[key]
+        for name, of_name in report["behaviour"].items()
+        for key in told
+        if key in of_name
+    }
+    cost = {f"cost/{key}": value for key, value in report["cost"].items() if isinstance(value, (int, float))}
+    return behaviour | cost
+
+
+def _write(report: dict[str, Any], evidence: Evidence, folder: Path) -> None:
+    write_report(report, evidence, folder)
+    evidence.save(folder / EVIDENCE)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import registry
 from flows.pipeline.reports import read_report
-from flows.pipeline.train_step import Trained
+from flows.pipeline.train import Trained, trained_run
 from flows.runtime.library_log import into_log
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.project import code_version
@@ -29,7 +29,7 @@ from serving.release import preprocessing_hash
 def register(manifest: str | None = None, playlists: str | None = None, params: str | None = None) -> dict[str, Any]:
     """Judge and register the workspace's evaluated run; see ``prepare`` for the arguments."""
     with open_session(manifest, playlists, params) as session, session.stage("register"):
-        trained, uri = session.trained(), session.settings.mlflow_uri
+        trained, uri = trained_run(session), session.settings.mlflow_uri
         report = read_report(trained.run_id, mlflow_uri=uri)
         decision = registry.judge(report, trained.run_id, session.workspace.config.gate, mlflow_uri=uri)
         made_by = {"MLflow run": trained.run_id, "data": session.workspace.data_hash, "code": code_version()}

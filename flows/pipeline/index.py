@@ -1,25 +1,41 @@
-"""The flow ``index``: a collection for the candidate, built beside the live one, then the switch of both aliases."""
+"""The stage ``index``: a collection for the candidate, built and proved beside the live one; then the switch."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import registry
-from flows.pipeline.index_step import build_index, count_changes, find_media_root, track_rows
+from flows.pipeline.embed import Vectors, open_windows, track_vectors, window_key
 from flows.pipeline.releases_step import go_live, version_for_data
-from flows.pipeline.windows import window_rows
+from flows.pipeline.train import trained_run
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
-from mulan_core.evaluation.encoders import weights_hash
+from mulan_core.audio.decode import AudioError, find_clip_start_s
+from mulan_core.audio.windows import place_windows
+from mulan_core.config import IndexConfig, PrepareConfig
+from mulan_core.data import shards
+from mulan_core.evaluation.encoders import open_encoder, weights_hash
+from mulan_core.evaluation.tagging import split_label
+from mulan_core.processor import MuLanProcessor
+from serving.recall import PROBE_QUERIES
 from serving.release import fetch_version, preprocessing_hash
-from serving.store import BuildResult
+from serving.store import BuildResult, TrackStore, collection_name
+from serving.tracks import ADDED
+
+ROWS_PER_INSERT = 500
 
 
 @flow(
@@ -50,13 +66,13 @@ def index(
     with open_session(manifest, playlists, params) as session, session.stage("index"):
         uri, workspace = session.settings.mlflow_uri, session.workspace
         if model is None:
-            trained = session.trained()
+            trained = trained_run(session)
             version, folder = registry.version_of(trained, mlflow_uri=uri), trained.model
         else:
             version = version_for_data(model, workspace.data_hash, mlflow_uri=uri)
             folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
         with bar("embed") as update:
-            vectors = session.vectors(folder, progress=update, windows=workspace.config.index.windows)
+            vectors = track_vectors(session, folder, progress=update, windows=workspace.config.index.windows)
         rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder), here=session.places.here)
         changes = count_changes(session.store, session.store.live_collection(), rows)
         built = build_collection(session, rows, version, folder)
@@ -107,3 +123,153 @@ def build_windows(session: Session, collection: str, model: Path) -> int:
         here=session.places.here,
     )
     return session.store.build_windows(collection, rows)
+
+
+def build_index(
+    store: TrackStore,
+    rows: list[dict[str, Any]],
+    config: IndexConfig,
+    *,
+    version: str,
+    data_hash: str,
+    preprocessing_hash: str,
+    model: Path | None = None,
+) -> tuple[str, BuildResult | None]:
+    """Build the collection of a model version; one that stands is left as it is.
+
+    Args:
+        store: where.
+        rows: every usable track; see ``track_rows``.
+        config: kind of index and least recall.
+        version, data_hash, preprocessing_hash: the release's other parts, kept with the collection.
+        model: folder of the saved model, to see how well texts find tracks in an index that is not exact.
+
+    Returns:
+        The collection's name and what the build measured, or None where the collection stood already.
+
+    Raises:
+        UserError: if Milvus is away, or recall@10 is under the floor; the live collection is untouched.
+    """
+    name = collection_name(version, data_hash)
+    properties = {"model_version": version, "data_hash": data_hash, "preprocessing_hash": preprocessing_hash}
+    # Only a proved build has properties: one that was killed is built anew.
+    if store.has(name) and store.describe(name).properties == properties:
+        return name, None
+    is_graph = store.index_type(len(rows), config.hnsw_from) == "HNSW"
+    probes_QD = embed_probes(rows, model) if model and is_graph else None
+    result = store.build(
+        name,
+        (rows[first : first + ROWS_PER_INSERT] for first in range(0, len(rows), ROWS_PER_INSERT)),
+        dim=len(rows[0]["vector"]) if rows else 1,
+        properties=properties,
+        hnsw_from=config.hnsw_from,
+        recall_floor=config.recall_floor,
+        probes_QD=probes_QD,
+    )
+    return name, result
+
+
+def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
+    """Texts that somebody may type, as unit vectors (Q, D): the most frequent labels' words, then titles."""
+    labels = Counter(label for row in rows for label in row["labels"])
+    texts = [split_label(label)[1] for label, _ in labels.most_common(PROBE_QUERIES)]
+    texts += [row["title"] for row in rows[: PROBE_QUERIES - len(texts)]]
+    return open_encoder(model).embed_texts(texts)
+
+
+def track_rows(prepared: Path, vectors: Vectors, *, weights: str, here: Callable[[str], str]) -> list[dict[str, Any]]:
+    """The rows of a collection: a track's vector, what is shown of it, and a hash of all that.
+
+    Args:
+        prepared: the prepared folder.
+        vectors: of its tracks.
+        weights: identity of the model that made them.
+        here: says where a file of the home is now; see ``Places``.
+    """
+    by_id = {track_id: v for ids, vs in vectors.values() for track_id, v in zip(ids, vs, strict=True)}
+    rows = []
+    for row in pq.read_table(prepared / shards.MANIFEST).to_pylist():
+        if row["track_id"] not in by_id:
+            continue
+        shown = {
+            "title": row["title"] or row["track_id"],
+            "artist": row.get("artist") or "",
+            "dataset": row["dataset"],
+            "labels": row["labels"],
+            "media_path": here(row["media_path"]),
+        }
+        made_of = json.dumps([weights, row["clip_key"], shown], sort_keys=True)
+        content_hash = hashlib.sha256(made_of.encode()).hexdigest()[:32]
+        key = {"track_id": row["track_id"], "vector": by_id[row["track_id"]], "content_hash": content_hash}
+        rows.append(key | shown)
+    return rows
+
+
+def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """What differs from the collection that is live: new, changed, removed and unchanged tracks.
+
+    Tracks that were added over the API are none of these; see ``releases.go_live``.
+    """
+    before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
+    counts = Counter(
+        "new"
+        if (known := before.get(row["track_id"])) is None
+        else "unchanged"
+        if known == row["content_hash"]
+        else "changed"
+        for row in rows
+    )
+    indexed = {track_id for track_id, content_hash in before.items() if content_hash != ADDED}
+    counts["removed"] = len(indexed - {row["track_id"] for row in rows})
+    return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}
+
+
+def find_media_root(prepared: Path, here: Callable[[str], str]) -> str:
+    """The deepest folder that holds every local file of the catalogue; empty where none is local."""
+    paths = pq.read_table(prepared / shards.MANIFEST, columns=["media_path"])["media_path"].to_pylist()
+    local = [str(Path(here(path)).parent) for path in paths if "://" not in path]
+    return os.path.commonpath(local) if local else ""
+
+
+def window_rows(
+    prepared: Path, model: str | Path, *, cache: Path, config: PrepareConfig, here: Callable[[str], str] = str
+) -> Iterator[list[dict[str, Any]]]:
+    """The windows of all tracks, in batches of rows with track_id, place, start_s, end_s and vector.
+
+    A clip is cut from the middle of its file, so where it begins is read from the file's header. Files that are not on
+    this machine do not play and have no rows; nor have those whose header states no length.
+
+    Args:
+        prepared: the prepared folder, embedded with ``embed_prepared(windows=True)``.
+        model: folder of the saved model.
+        cache: as it was given to ``embed_prepared``.
+        config: how clips were cut.
+        here: says where a file of the home is now; see ``Places``.
+    """
+    heard, window_s = open_windows(model, cache), MuLanProcessor.from_pretrained(model).window_s
+    rows: list[dict[str, Any]] = []
+    columns = ["track_id", "clip_key", "media_path", "start_s", "duration_s", "num_samples"]
+    for track in pq.read_table(prepared / shards.MANIFEST, columns=columns).to_pylist():
+        keys: list[str] = []
+        while (key := window_key(track["clip_key"], len(keys))) in heard:
+            keys.append(key)
+        first_s = _clip_start_s(track | {"media_path": here(track["media_path"])}, config)
+        if first_s is None:
+            continue
+        places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)
+        for place, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
+            row = {"track_id": track["track_id"], "place": place, "vector": vector}
+            rows.append(row | {"start_s": first_s + start_s, "end_s": first_s + end_s})
+        if len(rows) >= ROWS_PER_INSERT:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def _clip_start_s(track: dict[str, Any], config: PrepareConfig) -> float | None:
+    segment = {"start_s": track["start_s"], "duration_s": track["duration_s"]}
+    try:
+        return find_clip_start_s(track["media_path"], clip_s=config.clip_s, **segment)
+    except AudioError:
+        return None

@@ -1,18 +1,51 @@
-"""The flow ``train``: one training run on Ray Train, live in MLflow."""
+"""The stage ``train``: one training run on Ray Train, live in MLflow.
+
+A run is named by what goes into it (data, model, training numbers). Started again after a kill it
+goes on from its last checkpoint, in the same MLflow run; started again after its end it returns at
+once what it made.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import mlflow
+import ray.train
+import ray.train.torch
+from mlflow.entities import Run
 from prefect import flow, runtime
 
-from flows.pipeline import train_step as steps
+from flows.pipeline.checkpoint_recovery import salvage
+from flows.pipeline.train_worker import VALID_LOSS, train_worker
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, polled
 from flows.runtime.project import code_version
-from flows.runtime.session import open_session
-from flows.runtime.tracking import lineage_tags, tracking
+from flows.runtime.session import Session, open_session
+from flows.runtime.storage import Storage, address_of, fetch_model, open_storage
+from flows.runtime.tracking import EXPERIMENT, find_run, lineage_tags, log_config, tracking
+from mulan_core.config import Config, TrainConfig, to_mapping
+from mulan_core.data.shards import shard_paths
+from mulan_core.errors import UserError
 from mulan_core.text.statistics import TABLE
+
+OPERATION = {"min_workers", "max_failures"}
+"""Numbers of a run that change how it survives, and nothing of what comes out."""
+
+TaskName = Literal["contrastive", "tagging"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run."""
+
+    run_id: str
+    model: Path
+    steps: int
 
 
 @flow(name="train", description="Contrastive training on Ray Train; goes on from its last checkpoint.", **FAILURE_HOOKS)
@@ -20,7 +53,7 @@ def train(
     manifest: str | None = None,
     playlists: str | None = None,
     params: str | None = None,
-    task: steps.TaskName = "contrastive",
+    task: TaskName = "contrastive",
 ) -> dict[str, Any]:
     """Train on the prepared data of a workspace; see ``prepare`` for the first arguments.
 
@@ -33,11 +66,11 @@ def train(
         least = config.train.min_workers or config.train.num_workers
         session.check_gpus("train.use_gpu", least * config.train.use_gpu)
         data_hash = session.workspace.data_hash
-        key = steps.run_key(config, data_hash, task)
+        key = run_key(config, data_hash, task)
         with bar("train", total=config.train.steps) as update:
 
             def poll() -> None:
-                point = steps.latest_point(uri, key)
+                point = latest_point(uri, key)
                 if point:
                     step, metrics = point
                     speed = f"{metrics['clips_per_s']:.0f} clips/s"
@@ -45,7 +78,7 @@ def train(
                     update(step, note=f"loss {metrics['loss']:.2f}{tau}  {speed}")
 
             with polled(poll):
-                trained = steps.train(
+                trained = fit_model(
                     config,
                     session.workspace.prepared,
                     data_hash=data_hash,
@@ -61,3 +94,158 @@ def train(
             with tracking(uri) as client:
                 client.log_text(trained.run_id, table.read_text(encoding="utf-8"), "texts.md")
         return {"run_id": trained.run_id, "model": str(trained.model), "steps": trained.steps}
+
+
+def run_key(config: Config, data_hash: str, task: TaskName = "contrastive") -> str:
+    """Name a training run by everything that decides its outcome."""
+    numbers = {name: value for name, value in to_mapping(config.train).items() if name not in OPERATION}
+    parts = {"task": task, "model": to_mapping(config.model), "train": numbers, "data": data_hash}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def fit_model(
+    config: Config,
+    prepared: Path,
+    *,
+    data_hash: str,
+    mlflow_uri: str,
+    home: Path,
+    checkpoints: str,
+    task: TaskName = "contrastive",
+    name: str = "train",
+    tags: dict[str, str] | None = None,
+) -> Trained:
+    """Train a model, or go on with a run that was cut off, or return one that is done.
+
+    Args:
+        config: the numbers.
+        prepared: the prepared folder; every worker must see it.
+        data_hash: DVC's hash of that folder.
+        mlflow_uri: where metrics go.
+        home: folder of local state; a model whose checkpoint lies on a server is copied there.
+        checkpoints: folder or URL (s3://bucket/path, ...) where checkpoints are kept; every worker must reach it.
+        task: ``contrastive``, or ``tagging``: the audio tower alone as a classifier of the tracks' labels.
+        name: first part of the run's name in MLflow.
+        tags: more tags for the MLflow run (git commit, flow run).
+
+    Raises:
+        UserError: what the workers said, if training failed; if checkpoints cannot be written, or those of a run that
+            was cut off cannot be read.
+    """
+    shard_paths(prepared, "train")  # workers that find nothing would be started three times
+    key = run_key(config, data_hash, task)
+    with tracking(mlflow_uri):
+        known = find_run({"mulan.train_key": key, "mulan.kind": name})
+        if known and (model := finished(known, home)):
+            return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
+        storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
+        salvaged = salvage(f"{checkpoints}/{name}-{key}")
+        keep = config.train.checkpoint_selection if task == "contrastive" else "last"  # a classifier is not validated
+        which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
+        with mlflow.start_run(**which) as run:
+            run_id = run.info.run_id
+            mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})
+            log_config(config, run)
+            worker_settings = {
+                "task": task,
+                "config": to_mapping(config),
+                "prepared": str(prepared),
+                "mlflow_uri": mlflow_uri,
+                "run_id": run_id,
+                "salvaged": salvaged,
+            }
+            trainer = _trainer(worker_settings, config.train, f"{name}-{key}", storage, keep=keep)
+            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, _fit(trainer, keep=keep).path))
+        model = finished(mlflow.get_run(run_id), home)
+    if model is None:
+        raise UserError(f"training ended, but its last checkpoint is not in {checkpoints} any more")
+    return Trained(run_id=run_id, model=model, steps=config.train.steps)
+
+
+def _trainer(
+    settings: dict[str, Any], config: TrainConfig, name: str, storage: Storage, *, keep: str
+) -> ray.train.torch.TorchTrainer:
+    least, most = config.min_workers, config.num_workers
+    num_workers: Any = (least, most) if least else most
+    return _Trainer(
+        train_worker,
+        train_loop_config=settings,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": 1 + config.num_loader_workers} | ({"GPU": 1} if config.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            **storage.run_options(),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=2,
+                checkpoint_score_attribute=VALID_LOSS if keep == "best" else None,
+                checkpoint_score_order="min",
+            ),
+        ),
+    )
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Without Ray's own handler of Ctrl-C: it stays when training is over, and swallows every later one."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
+def _fit(trainer: ray.train.torch.TorchTrainer, *, keep: str) -> ray.train.Checkpoint:
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise UserError(f"training failed: {_cause(error)}") from error
+    if result.checkpoint is None:
+        raise UserError("training ended without a checkpoint; see Ray's messages above")
+    if keep == "best":
+        kept: list[tuple[ray.train.Checkpoint, dict[str, Any]]] = result.best_checkpoints or []
+        return min(kept, key=lambda one: one[1][VALID_LOSS])[0]
+    return result.checkpoint
+
+
+def _cause(error: BaseException) -> str:
+    failures = getattr(error, "worker_failures", None) or {}
+    first: BaseException = next(iter(failures.values()), error)
+    while getattr(first, "cause", None) or first.__cause__:
+        first = getattr(first, "cause", None) or first.__cause__  # type: ignore[assignment]
+    return str(first).strip().splitlines()[-1] if str(first).strip() else type(first).__name__
+
+
+def finished(run: Run, home: Path) -> Path | None:
+    """The model of a run that came to its end, on this machine; None where it was cut off or its files are gone."""
+    checkpoint = run.data.tags.get("mulan.checkpoint")
+    return fetch_model(checkpoint, home / "models" / run.info.run_id) if checkpoint else None
+
+
+def trained_run(session: Session) -> Trained:
+    """The finished training run of the session's numbers and data.
+
+    Raises:
+        UserError: if there is none.
+    """
+    config, uri = session.workspace.config, session.settings.mlflow_uri
+    with tracking(uri):
+        run = find_run({"mulan.train_key": run_key(config, session.workspace.data_hash), "mulan.kind": "train"})
+    model = finished(run, session.settings.home) if run else None
+    if run is None or model is None:
+        raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
+    return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
+
+
+def latest_point(mlflow_uri: str, key: str) -> tuple[int, dict[str, float]] | None:
+    """Read the newest step and metrics of a run that is training; None before its first point."""
+    with suppress(mlflow.exceptions.MlflowException):
+        client = mlflow.MlflowClient(mlflow_uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return None
+        runs = client.search_runs([experiment.experiment_id], f"tags.`mulan.train_key` = '{key}'", max_results=1)
+        if runs and "loss" in runs[0].data.metrics:
+            history = client.get_metric_history(runs[0].info.run_id, "loss")
+            return max(point.step for point in history), runs[0].data.metrics
+    return None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.runtime import ending
 from flows.runtime.damage import damage_behind
@@ -31,9 +32,6 @@ from serving.places import Places
 from serving.ports import check_port_free, url_of
 
 if TYPE_CHECKING:
-    from flows.pipeline.embed import Vectors
-    from flows.pipeline.sets import PlacedSet
-    from flows.pipeline.train_step import Trained
     from serving.store import TrackStore
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -78,12 +76,17 @@ class Session:
         finally:
             self.stages[name] = time.perf_counter() - started
 
-    @property
+    @cached_property
     def store(self) -> TrackStore:
-        """The vector store."""
+        """The vector store; one client, which connects when it is first asked and hangs up with the session."""
         from serving.store import TrackStore
 
         return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+
+    def close(self) -> None:
+        """Hang up on the store, where it was used."""
+        if store := vars(self).pop("store", None):
+            store.close()
 
     @property
     def places(self) -> Places:
@@ -118,53 +121,10 @@ class Session:
                     "cluster that has them (RAY_ADDRESS)"
                 )
 
-    def trained(self) -> Trained:
-        """The finished training run of the workspace's numbers and data.
-
-        Raises:
-            UserError: if there is none.
-        """
-        from flows.pipeline.train_step import Trained, finished, run_key
-        from flows.runtime.tracking import find_run, tracking
-
-        config, uri = self.workspace.config, self.settings.mlflow_uri
-        with tracking(uri):
-            run = find_run({"mulan.train_key": run_key(config, self.workspace.data_hash), "mulan.kind": "train"})
-        model = finished(run, self.settings.home) if run else None
-        if run is None or model is None:
-            raise UserError("no finished training run for these numbers and this data; run `mulan train` first")
-        return Trained(run_id=run.info.run_id, model=model, steps=config.train.steps)
-
     @property
     def embeddings(self) -> Path:
         """Folder of the vectors that models have made of clips."""
         return self.settings.home / "embeddings"
-
-    def vectors(
-        self,
-        model: str | Path,
-        progress: Any = None,
-        *,
-        pooling: str | None = None,
-        placed: PlacedSet | None = None,
-        windows: bool = False,
-    ) -> Vectors:
-        """Track vectors of the prepared data, or of an evaluation set, under a model; computed once."""
-        from flows.pipeline.embed import embed_prepared
-
-        config = self.workspace.config
-        self.check_gpus("index.use_gpu", config.index.num_actors * config.index.use_gpu)
-        return embed_prepared(
-            model,
-            placed.path if placed else self.workspace.prepared,
-            cache=self.embeddings,
-            batch_size=config.index.batch_size,
-            num_actors=config.index.num_actors,
-            use_gpu=config.index.use_gpu,
-            pooling=pooling,
-            windows=windows,
-            progress=progress,
-        )
 
 
 @contextmanager
@@ -254,6 +214,7 @@ def open_session(
             yield session
         finally:
             _current.reset(token)
+            session.close()
 
 
 def _own_database(settings: Settings) -> Path | None:
@@ -268,4 +229,5 @@ def _check_servers(settings: Settings) -> None:
 
     check_tracking(settings.mlflow_uri)
     if settings.milvus_uri:
-        TrackStore(settings.milvus_uri, token=settings.milvus_token).ping()
+        with closing(TrackStore(settings.milvus_uri, token=settings.milvus_token)) as store:
+            store.ping()

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 from flow_fixtures import CATALOGUE, left_of, mulan, result_of, write_catalogue
 from prepared_fixtures import TINY_MODEL, write_prepared
 
-from flows.pipeline.index_step import build_index
-from flows.pipeline.train_step import train
+from flows.pipeline.index import build_index
+from flows.pipeline.train import fit_model
 from flows.runtime.stack import ray_for_stage
 from mulan_core.config import Config, IndexConfig, from_mapping
 from mulan_core.errors import UserError
@@ -129,14 +129,14 @@ def test_training_on_a_full_disk_says_so_and_goes_on_once_there_is_room(small_di
     )
     place = {"data_hash": "d", "home": tmp_path, "mlflow_uri": f"sqlite:///{tmp_path}/mlflow.db"}
     with ray_for_stage():
-        once = train(config, prepared, checkpoints=str(tmp_path / "roomy"), **place)
+        once = fit_model(config, prepared, checkpoints=str(tmp_path / "roomy"), **place)
         size = sum(path.stat().st_size for path in once.model.parent.rglob("*") if path.is_file())
         disk = small_disk(int(1.5 * size))
         longer = replace(config, train=replace(config.train, steps=4, checkpoint_every=1))
         with pytest.raises(UserError, match=r"^training failed: [^\n]*No space left on device"):
-            train(longer, prepared, checkpoints=str(disk), **place)
+            fit_model(longer, prepared, checkpoints=str(disk), **place)
         small_disk(8 * size, how="remount,size")
-        trained = train(longer, prepared, checkpoints=str(disk), **place)
+        trained = fit_model(longer, prepared, checkpoints=str(disk), **place)
     history = mlflow.MlflowClient(place["mlflow_uri"]).get_metric_history(trained.run_id, "loss")
     assert [point.step for point in history] == [1, 2, 3, 4]
 

@@ -28,7 +28,7 @@ DRIVER = f"""
 import json, sys
 from pathlib import Path
 import ray
-from flows.pipeline.train_step import train
+from flows.pipeline.train import fit_model
 from mulan_core.config import Config, from_mapping
 
 address, prepared, home, numbers = sys.argv[1:]
@@ -41,7 +41,7 @@ config = from_mapping(Config, {{
     }},
 }})
 ray.init(address=address, log_to_driver=False)
-trained = train(config, Path(prepared), data_hash="d", mlflow_uri=f"sqlite:///{{home}}/mlflow.db",
+trained = fit_model(config, Path(prepared), data_hash="d", mlflow_uri=f"sqlite:///{{home}}/mlflow.db",
                 home=Path(home), checkpoints=f"{{home}}/ray_results")
 print(json.dumps({{"run_id": trained.run_id, "model": str(trained.model)}}))
 """

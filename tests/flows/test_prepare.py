@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from flow_fixtures import ROOT
 
-from flows.pipeline.prepare_step import prepare
+from flows.pipeline.prepare import build_shards
 from flows.runtime.stack import ray_for_stage
 from flows.runtime.workspace import open_workspace
 from mulan_core.config import PrepareConfig
@@ -79,7 +79,7 @@ def inodes(folder):
 
 def test_any_history_ends_in_what_a_run_from_scratch_makes(catalogue, tmp_path):
     out = tmp_path / "prepared"
-    first = prepare(catalogue, out, CONFIG)
+    first = build_shards(catalogue, out, CONFIG)
     assert first["changes"] == {"new": 90, "changed": 0, "removed": 0, "unchanged": 0}
     assert first["texts"]["lf"] == {"before": 90, "after": 0, "dropped": {"too_short": 90}}
     assert len(inodes(out)) == 4
@@ -87,7 +87,7 @@ def test_any_history_ends_in_what_a_run_from_scratch_makes(catalogue, tmp_path):
 
     before = content(out)
     linked = inodes(out)
-    assert prepare(catalogue, out, CONFIG)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 90}
+    assert build_shards(catalogue, out, CONFIG)["changes"] == {"new": 0, "changed": 0, "removed": 0, "unchanged": 90}
     assert content(out) == before
     assert inodes(out) == linked, "unchanged shards are linked, not written"
 
@@ -98,25 +98,25 @@ def test_any_history_ends_in_what_a_run_from_scratch_makes(catalogue, tmp_path):
     rows[3]["texts"][0]["text"] = "wild drums"
     make_audio(catalogue / "new.wav", seed=2000)
     write_manifest(catalogue, [{**rows[0], "track_id": "new", "uri": "new.wav"}, *rows])
-    second = prepare(catalogue, out, CONFIG)
+    second = build_shards(catalogue, out, CONFIG)
     assert second["changes"] == {"new": 1, "changed": 3, "removed": 3, "unchanged": 84}
     assert second["quarantined"] == {"undecodable": 1}
     scratch = tmp_path / "scratch"
-    prepare(catalogue, scratch, CONFIG)
+    build_shards(catalogue, scratch, CONFIG)
     assert content(out) == content(scratch)
 
     # Fewer shards, then more again: clips move between files, and none is decoded.
     coarse = PrepareConfig(clip_s=1.5, min_s=0.5, max_s=60.0, shard_mb=8)
-    assert prepare(catalogue, out, coarse)["changes"]["unchanged"] == 88
+    assert build_shards(catalogue, out, coarse)["changes"]["unchanged"] == 88
     assert len(inodes(out)) == 1
-    assert prepare(catalogue, out, CONFIG)["changes"]["unchanged"] == 88
+    assert build_shards(catalogue, out, CONFIG)["changes"]["unchanged"] == 88
     assert content(out) == content(scratch)
 
     # Other numbers: every clip anew.
     shorter = PrepareConfig(clip_s=1.0, min_s=0.5, max_s=60.0, shard_mb=1)
-    assert prepare(catalogue, out, shorter)["changes"]["changed"] == 88
+    assert build_shards(catalogue, out, shorter)["changes"]["changed"] == 88
     again = tmp_path / "again"
-    prepare(catalogue, again, shorter)
+    build_shards(catalogue, again, shorter)
     assert content(out) == content(again)
 
 
@@ -125,7 +125,7 @@ def test_a_changed_text_decodes_nothing(catalogue, tmp_path):
     rows = [row | {"file_mark": "1:1"} for row in rows_of(catalogue)[:12]]
     write_manifest(catalogue, rows)
     out = tmp_path / "prepared"
-    prepare(catalogue, out, CONFIG)
+    build_shards(catalogue, out, CONFIG)
     for path in catalogue.glob("[0-9]*"):
         path.unlink()
     judged = [
@@ -135,23 +135,23 @@ def test_a_changed_text_decodes_nothing(catalogue, tmp_path):
     texts = tmp_path / "texts.parquet"
     schema = pa.schema([("track_id", pa.string()), ("texts", pa.list_(shards.PREPARED_TEXT))])
     pq.write_table(pa.Table.from_pylist(judged, schema=schema), texts)
-    counts = prepare(catalogue, out, CONFIG, texts=texts)
+    counts = build_shards(catalogue, out, CONFIG, texts=texts)
     assert counts["changes"] == {"new": 0, "changed": 12, "removed": 0, "unchanged": 0}
     assert counts["usable"] == 12
     assert counts["texts"] == {"lf": {"before": 12, "after": 0, "dropped": {"judge": 12}}}
     pq.write_table(pa.Table.from_pylist(judged[1:], schema=schema), texts)
     with pytest.raises(UserError, match="has no row for the track 't11'"):
-        prepare(catalogue, out, CONFIG, texts=texts)
+        build_shards(catalogue, out, CONFIG, texts=texts)
 
 
 def test_a_lost_work_folder_costs_reading_alone(catalogue, tmp_path):
     out = tmp_path / "prepared"
-    prepare(catalogue, out, CONFIG)
+    build_shards(catalogue, out, CONFIG)
     before, linked = content(out), inodes(out)
     import shutil
 
     shutil.rmtree(work_folder(out))
-    assert prepare(catalogue, out, CONFIG)["changes"]["unchanged"] == 90
+    assert build_shards(catalogue, out, CONFIG)["changes"]["unchanged"] == 90
     assert (content(out), inodes(out)) == (before, linked)
 
 
@@ -180,7 +180,7 @@ def test_half_of_the_files_broken_and_nothing_lost(tmp_path):
     names = {reason: next(iter(tmp_path.glob(f"{reason}.*")), Path("missing.wav")).name for reason in bad}
     rows += [{"uri": name, "text": "x"} for name in names.values()]
     write_manifest(tmp_path, rows)
-    counts = prepare(tmp_path, tmp_path / "out", CONFIG)
+    counts = build_shards(tmp_path, tmp_path / "out", CONFIG)
     assert (counts["tracks"], counts["usable"]) == (14, 7)
     assert counts["quarantined"] == dict.fromkeys(sorted(bad), 1)
     table = pq.read_table(tmp_path / "out" / shards.QUARANTINE).to_pylist()
@@ -190,7 +190,7 @@ def test_half_of_the_files_broken_and_nothing_lost(tmp_path):
     for path in tmp_path.glob("good*"):
         path.unlink()
     with pytest.raises(UserError, match=r"not one track of .* is usable \(8 missing"):
-        prepare(tmp_path, tmp_path / "out", CONFIG)
+        build_shards(tmp_path, tmp_path / "out", CONFIG)
     assert json.loads((tmp_path / "out" / "counts.json").read_text())["usable"] == 7, "the last good folder stays"
 
 
@@ -201,11 +201,11 @@ def test_a_killed_run_goes_on_with_the_clips_it_has(catalogue, tmp_path):
         from flows.runtime.settings import read_settings
         read_settings()
         from flows.runtime.stack import ray_for_stage
-        from flows.pipeline.prepare_step import prepare
+        from flows.pipeline.prepare import build_shards
         from mulan_core.config import PrepareConfig
 
         with ray_for_stage():
-            prepare(Path({str(catalogue)!r}), Path({str(out)!r}), PrepareConfig(**{vars(CONFIG)!r}),
+            build_shards(Path({str(catalogue)!r}), Path({str(out)!r}), PrepareConfig(**{vars(CONFIG)!r}),
                     progress=lambda done, _: print(done, flush=True))
     """
     running = subprocess.Popen(
@@ -219,10 +219,10 @@ def test_a_killed_run_goes_on_with_the_clips_it_has(catalogue, tmp_path):
     time.sleep(2)  # its Ray notices
     assert not out.exists()
     seen = []
-    counts = prepare(catalogue, out, CONFIG, progress=lambda done, _: seen.append(done))
+    counts = build_shards(catalogue, out, CONFIG, progress=lambda done, _: seen.append(done))
     assert seen[0] > 0, "finished clips must not be done again"
     assert counts["changes"]["new"] == 90
-    prepare(catalogue, tmp_path / "scratch", CONFIG)
+    build_shards(catalogue, tmp_path / "scratch", CONFIG)
     assert content(out) == content(tmp_path / "scratch")
     assert {path.name for path in work_folder(out).iterdir()} == {"ledger", "changes.json"}
 
@@ -236,7 +236,7 @@ def test_table_and_audio_on_s3(bucket, tmp_path):
     rows = rows_of(catalogue)
     assert [row["uri"] for row in rows] == [f"s3://music/audio/{name}.flac" for name in ("a", "a", "no")]
     assert rows[0]["file_mark"] and rows[2]["file_mark"] is None
-    counts = prepare(catalogue, tmp_path / "out", CONFIG)
+    counts = build_shards(catalogue, tmp_path / "out", CONFIG)
     assert (counts["usable"], counts["quarantined"]) == (2, {"missing": 1})
 
     assert [row["uri"] for row in read_manifest("s3://music/audio").to_pylist()] == ["a.flac"]
@@ -245,7 +245,7 @@ def test_table_and_audio_on_s3(bucket, tmp_path):
     bucket.put(str(tmp_path / "a.flac"), "music/audio/a.flac")
     bucket.invalidate_cache()
     open_workspace(tmp_path / "home", manifest="s3://music/tracks.csv")
-    changes = prepare(catalogue, tmp_path / "out", CONFIG)["changes"]
+    changes = build_shards(catalogue, tmp_path / "out", CONFIG)["changes"]
     assert changes == {"new": 0, "changed": 2, "removed": 0, "unchanged": 1}
 
 
@@ -277,10 +277,10 @@ def test_a_name_that_leads_inside_goes_to_quarantine_and_the_job_goes_on(tmp_pat
         threading.Thread(target=server.serve_forever, daemon=True).start()
         uris = [*(f"{i}.wav" for i in range(4)), f"http://{socket.gethostname()}:{server.server_port}/4.wav"]
         write_manifest(folder, [{"track_id": f"t{i}", "uri": uri} for i, uri in enumerate(uris)])
-        closed = prepare(folder, tmp_path / "out", CONFIG)
+        closed = build_shards(folder, tmp_path / "out", CONFIG)
         assert (closed["usable"], closed["quarantined"], asked) == (4, {"refused": 1}, [])
         (row,) = pq.read_table(tmp_path / "out" / shards.QUARANTINE).to_pylist()
         assert f"{socket.gethostname()} is at {at}, a" in row["detail"] and "prepare.allow_private" in row["detail"]
-        allowed = prepare(folder, tmp_path / "out", replace(CONFIG, allow_private=True))
+        allowed = build_shards(folder, tmp_path / "out", replace(CONFIG, allow_private=True))
         server.shutdown()
     assert (allowed["usable"], allowed["quarantined"]) == (5, {}) and "/4.wav" in asked

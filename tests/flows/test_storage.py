@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.pipeline.checkpoint_recovery import LIST_FILE, read_state, salvage
-from flows.pipeline.train_step import train
+from flows.pipeline.train import fit_model
 from flows.runtime.stack import ray_for_stage
 from flows.runtime.storage import address_of, fetch_model, files_of, open_storage
 from mulan_core.config import Config, from_mapping
@@ -72,7 +72,7 @@ def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
     prepared, home = write_prepared(tmp_path / "prepared"), tmp_path / "home"
     place = {"home": home, "checkpoints": "s3://music/runs", "mlflow_uri": f"sqlite:///{home}/mlflow.db"}
     with ray_for_stage():
-        trained = train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place)
+        trained = fit_model(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place)
     assert trained.model == home / "models" / trained.run_id
     assert MuLanModel.from_pretrained(trained.model).num_parameters() > 0
     client = mlflow.MlflowClient(place["mlflow_uri"])
@@ -83,7 +83,7 @@ def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
     state = torch.load(bucket.open(f"{checkpoint}/state.pt"), weights_only=True)
     assert len(losses) == 4 and state["step"] == 1 + losses.index(min(losses)), losses
     shutil.rmtree(trained.model)  # as on another machine: fetched again, not trained again
-    assert train(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place) == trained
+    assert fit_model(from_mapping(Config, NUMBERS), prepared, data_hash="d", **place) == trained
     assert (trained.model / "model.safetensors").exists()
 
 

@@ -13,11 +13,10 @@ from prepared_fixtures import rows_of, write_prepared
 from rich.console import Console
 
 from flows.cli import reporting
-from flows.pipeline import ablate_step as ablate
-from flows.pipeline import tune_step as tune
+from flows.pipeline import ablate, tune
 from flows.pipeline.page import as_html
-from flows.pipeline.train_step import run_key
-from flows.pipeline.trial import check_metric
+from flows.pipeline.train import run_key
+from flows.pipeline.trials import check_metric
 from flows.runtime.workspace import Workspace
 from mulan_core.config import PAPER_ROWS, AblateRow, Config, from_mapping, to_mapping
 from mulan_core.errors import UserError
