@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column
 
+from flows.pipeline.words import added_words, recall_words
 from flows.runtime.terminal import Table, console, end_quietly, errors
 
 if TYPE_CHECKING:
@@ -109,27 +110,6 @@ def show_index(built: dict[str, Any]) -> None:
             "with a higher index.hnsw_from the index is exact instead"
         )
     show_added(built["added"])
-
-
-def recall_words(built: dict[str, Any]) -> str:
-    """Recall of an index as measured by its build, without and with filters."""
-    filtered = built.get("filtered_recall", {})
-    values = ", ".join(f"{value:.3f} of {percent} %" for percent, value in filtered.items())
-    return f"{built['recall_at_10']:.3f}" + (f"; under filters that leave a share: {values}" if values else "")
-
-
-def added_words(added: dict[str, Any] | None) -> list[str]:
-    """What became of tracks that were added over the API, in sentences; see ``releases.go_live``."""
-    words = []
-    if added and added["carried"]:
-        words.append(f"{added['carried']:,} tracks that were added over the API went along")
-    if added and added["left"]:
-        such = ", ".join(added["left"][:MAX_ROWS]) + (" ..." if len(added["left"]) > MAX_ROWS else "")
-        words.append(
-            f"{len(added['left']):,} tracks that were added over the API stayed behind, since this model is another "
-            f"and their audio was not kept; add them again, or to the manifest: {such}"
-        )
-    return words
 
 
 def show_added(added: dict[str, Any] | None) -> None:

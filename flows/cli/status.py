@@ -17,7 +17,7 @@ def status(as_json: AsJson = False) -> None:
 
     Example: mulan status
     """
-    from flows.cli.find_status import find_status
+    from flows.doctor.status import find_status
 
     found = find_status(read_settings())
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.cli.reporting import added_words, recall_words
+from flows.pipeline.words import added_words, recall_words
 from flows.runtime.session import Session
 from flows.runtime.tracking import MODEL_NAME, tracking
 

@@ -11,8 +11,8 @@ import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows.cli.find_status import find_status
 from flows.doctor.addresses import check_mlflow
+from flows.doctor.status import find_status
 from flows.pipeline.versions import model_version
 from flows.registry import champion_version, list_versions
 from flows.runtime.database import check_database, database_path, database_uri

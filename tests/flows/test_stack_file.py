@@ -11,8 +11,8 @@ import time
 import pytest
 from flow_fixtures import ROOT, mulan
 
-from flows.cli.find_status import find_status
 from flows.doctor.machine import check_port
+from flows.doctor.status import find_status
 from flows.runtime.settings import endpoint_url, read_settings
 from flows.runtime.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from flow_fixtures import ROOT, environment, mulan, result_of
 
-from flows.cli.find_status import _differences
+from flows.doctor.status import _differences
 
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",

@@ -10,8 +10,8 @@ from flow_fixtures import ROOT
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from flows.cli.find_status import find_status
 from flows.doctor.machine import check_data
+from flows.doctor.status import find_status
 from flows.pipeline.data import reproduce
 from flows.runtime.settings import read_settings
 from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
