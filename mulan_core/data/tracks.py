@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +23,19 @@ from mulan_core.config import SOURCES
 from mulan_core.data.folder import read_folder
 from mulan_core.data.names import clean_name, labels_of, why_misnamed
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
+from mulan_core.data.tags import MAX_TAG_WORDS
 from mulan_core.data.uris import is_folder, root_of, why_refused
 from mulan_core.errors import UserError, without_secrets
 from mulan_core.ranges import Range, of_commas
+from mulan_core.text.filters import DEFAULTS
+from mulan_core.text.music_score import words_of
 
 T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
+
+LIST_MARKS = re.compile(r"[,;|\n、，；]")
+"""What stands between the tags of a list that somebody typed."""
 
 TEXT = pa.struct([("source", pa.string()), ("text", pa.string())])
 
@@ -90,7 +97,7 @@ def open_manifest(
     """Open and check a manifest without holding its rows.
 
     Missing optional values are filled: ``track_id`` from the uri, ``split`` from a hash of the track id (80/10/10),
-    ``dataset`` from the file's name, a plain ``text`` column as source ``sf``. What grows with the number of rows is
+    ``dataset`` from the file's name, the column ``text`` by ``typed_texts``. What grows with the number of rows is
     eight bytes of each id, to find those that come twice.
 
     Args:
@@ -306,7 +313,7 @@ def _check_row(cells: _Cells, dataset: str, split: str | None) -> dict[str, Any]
         track_id = hashlib.sha256(uri.encode()).hexdigest()[:16]
     texts = cells.take(_texts, "texts") or []
     if plain := cells.take(_text, "text"):
-        texts.append({"source": "sf", "text": plain})
+        texts += typed_texts(plain)
     cells.take(_name, "artist")  # carried along as it is, and shown
     return {
         "track_id": track_id,
@@ -321,6 +328,25 @@ def _check_row(cells: _Cells, dataset: str, split: str | None) -> dict[str, Any]
         "license": cells.take(_text, "license"),
         "sha256": cells.take(_text, "sha256"),
     }
+
+
+def typed_texts(value: str) -> list[dict[str, str]]:
+    """What the column ``text`` holds, by source, so that nothing is dropped for its length alone.
+
+    As many words as SF may have are SF, as they stand. More of them are a list, whose parts are SF each, where no part
+    has more than three words; else they are a sentence, which is LF.
+
+    >>> typed_texts("calm piano, rainy evening")
+    [{'source': 'sf', 'text': 'calm piano, rainy evening'}]
+    >>> [text["source"] for text in typed_texts("A slow waltz for the piano, recorded on a rainy evening.")]
+    ['lf']
+    """
+    if len(words_of(value)) <= DEFAULTS.max_sf_words:
+        return [{"source": "sf", "text": value}]
+    parts = [part.strip() for part in LIST_MARKS.split(value) if part.strip()]
+    if all(len(part.split()) <= MAX_TAG_WORDS for part in parts):
+        return [{"source": "sf", "text": part} for part in parts]
+    return [{"source": "lf", "text": value}]
 
 
 def _check_playlist(cells: _Cells) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import tracemalloc
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import SCHEMA, open_manifest, read_manifest, read_playlists
 from mulan_core.data.uris import locate, root_of
 from mulan_core.errors import UserError
+from mulan_core.text.filters import filter_texts
 
 ROW = {"track_id": "a", "uri": "a.wav", "split": "train", "texts": [{"source": "lf", "text": "A calm song."}]}
 
@@ -35,6 +37,33 @@ def test_two_columns_are_enough_in_csv(tmp_path):
     assert {row["dataset"] for row in rows} == {"mine"}
     assert rows[0]["track_id"] != rows[1]["track_id"]
     assert read_manifest(path).to_pylist() == rows, "ids and splits must not change from run to run"
+
+
+TAGS = "piano, calm, rainy evening, slow waltz, lo-fi, tape hiss, female vocals, 90s, live"
+
+
+@pytest.mark.parametrize(
+    ("typed", "sources"),
+    [
+        ("calm piano", ["sf"]),
+        ("calm piano, rainy evening", ["sf"]),
+        ("A song about a dog that is lame", ["sf"]),
+        ("Recorded in one take with two acoustic guitars and a warm upright bass", ["lf"]),
+        ("Made with love: warm lo-fi piano, a soft kick drum and rain at the window", ["lf"]),
+        ("A slow waltz for piano. It was played by two hands, live, in a church.", ["lf"]),
+        (TAGS, ["sf"] * 9),
+        (TAGS.replace(", ", " | "), ["sf"] * 9),
+        (TAGS.replace(", ", "; "), ["sf"] * 9),
+        (f"{TAGS}, a voice that sings of the sea", ["lf"]),
+    ],
+)
+def test_nothing_that_is_typed_into_text_is_lost_for_its_length(tmp_path, typed, sources):
+    rows = [{"uri": "a.wav", "text": typed}]
+    path = write_jsonl(tmp_path / "m.jsonl", rows)
+    (texts,) = read_manifest(path)["texts"].to_pylist()
+    assert [text["source"] for text in texts] == sources
+    assert "".join(text["text"] for text in texts) == (typed if len(sources) == 1 else re.sub(r" ?[,;|] ", "", typed))
+    assert {text["drop"] for text in filter_texts(texts)} == {None}
 
 
 def test_formats_agree(tmp_path):
