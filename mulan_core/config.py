@@ -530,8 +530,9 @@ class GateConfig(Section, at="gate"):
     """Metric of ``compare`` -> its own margin, in its own unit (``median_rank``: ranks)."""
     paired: bool = True
     """Judge the unfavourable end of the difference's paired 95 % interval by the margin, not the difference itself."""
-    min_items: Items = 20
-    """A test set smaller than this decides nothing."""
+    min_items: Items | None = None
+    """A test set smaller than this decides nothing. Null follows the catalogue: half of its test tracks, at least 5 and
+    at most 20."""
     slice_margin: Annotated[float, Range(ge=0, le=1_000_000)] | None = None
     """No slice may be more than this below the champion; null judges none."""
     slices: Annotated[tuple[Annotated[str, OneOf(*SLICE_KINDS)], ...], Length(unique=True)] = (
@@ -544,7 +545,8 @@ class GateConfig(Section, at="gate"):
     min_slice_items: Items = 20
     """A slice of fewer items is told, not judged."""
     max_intrusion: Share | None = None
-    """Silence and noise may be among the first hits of at most this share of queries beyond chance; null allows all."""
+    """Silence and noise may be among the first hits of at most this share of queries beyond chance; null allows all.
+    With fewer than 50 test tracks it is told, not judged."""
     min_negation: Share | None = None
     """Least share of a label's tracks that score lower with the negated label than with the label; null allows all."""
     max_encode_ms: Annotated[

@@ -6,7 +6,7 @@ import shlex
 import time
 from typing import NoReturn
 
-from flows.cli.reporting import show_evaluation, show_hits, show_stages
+from flows.cli.reporting import show_evaluation, show_gate, show_hits, show_stages
 from flows.runtime import ending
 from flows.runtime.session import Session, open_session
 from flows.runtime.terminal import console, words
@@ -28,9 +28,7 @@ def run_demo(*, leave: bool, size: int | None, port: int | None) -> None:
         result = end_to_end()
         show_evaluation(result["evaluate"])
         gate = result["register"]
-        console.print(f"gate: version {gate['version']} {'passed' if gate['passed'] else 'refused'}")
-        for reason in gate["reasons"]:
-            console.print(f"  {reason}")
+        show_gate(gate)
         if not gate["passed"]:
             raise UserError("the gate refused the demo's model, so there is nothing new to serve (reasons above)")
         client = MulanClient(result["serve"]["url"], key=session.settings.key)

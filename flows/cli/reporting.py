@@ -138,6 +138,13 @@ def show_evaluation(report: dict[str, Any]) -> None:
         console.print(f"note: {note}")
 
 
+def show_gate(gate: dict[str, Any]) -> None:
+    """Print the gate's verdict with its reasons and notes; it stands last, as it decides what happens."""
+    console.print(f"gate: version {gate['version']} {'passed' if gate['passed'] else 'is refused'}")
+    for reason in (*gate["reasons"], *gate["notes"]):
+        console.print(f"  {reason}")
+
+
 def show_evaluations(result: dict[str, Any]) -> None:
     """Print what was measured of one model on several sets, and where the reports are."""
     model = result["model"]

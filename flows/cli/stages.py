@@ -98,7 +98,7 @@ def run(
 
     Example: mulan run --manifest tracks.csv
     """
-    from flows.cli.reporting import show_added, show_evaluation, show_stages
+    from flows.cli.reporting import show_added, show_evaluation, show_gate, show_stages
 
     session = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "serves": serve}
     options = {"serve": serve, "min_new_tracks": min_new}
@@ -106,13 +106,15 @@ def run(
     report = result.pop("evaluate", None)
     if as_json:
         print_json(result | ({"metrics": report["metrics"]} if report else {}))
-    elif report:
-        show_evaluation(report)
-        show_stages(result["stages"], result["seconds"])
     else:
-        console.print(f"not trained: {result['skipped']}")
-    if not as_json:
+        if report:
+            show_evaluation(report)
+            show_stages(result["stages"], result["seconds"])
+        else:
+            console.print(f"not trained: {result['skipped']}")
         show_added((result.get("serve") or result.get("index") or {}).get("added"))
+        if report:
+            show_gate(result["register"])
     if report:
         _exit_by_gate(result["register"])
 
@@ -210,7 +212,7 @@ def evaluate(
 
     Example: mulan evaluate champion --on audioset-gen25,ontology-triplets --suite tagging,triplets
     """
-    from flows.cli.reporting import show_evaluation, show_evaluations
+    from flows.cli.reporting import show_evaluation, show_evaluations, show_gate
     from flows.pipeline.sets import find_sets
     from flows.runtime.session import open_session
     from flows.runtime.workspace import open_workspace
@@ -247,12 +249,7 @@ def evaluate(
         print_json({"metrics": report["metrics"], "gate": gate})
     else:
         show_evaluation(report)
-        console.print(
-            f"version {gate['version']}: {'passed' if gate['passed'] else 'refused by'} the gate",
-            *gate["reasons"],
-            *gate["notes"],
-            sep="\n  ",
-        )
+        show_gate(gate)
     _exit_by_gate(gate)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 from mulan_core.config import GateConfig
 from mulan_core.gate.check import GateCheck, GateChecks, is_number, look, problem
 
+MIN_TRACKS = 50
+"""Among fewer test tracks a clip is in the first ten for nothing: by chance for one query in five and more."""
 AGAIN = "evaluate it again, with `mulan evaluate`"
 
 
 def check_behaviour(candidate: Any, rules: GateConfig) -> GateChecks:
     """Silence and noise stay out of the first hits; a negated label scores below the label."""
+    tracks = look(candidate, "set", "counts", "test_tracks")
     if rules.max_intrusion is not None:
         for clip in ("silence", "noise"):
             share = look(candidate, "behaviour", clip, "share")
@@ -21,7 +24,10 @@ def check_behaviour(candidate: Any, rules: GateConfig) -> GateChecks:
                 yield GateCheck("max_intrusion", False, said)
                 continue
             said = f"{clip} is among the first hits of {share:.4f} of the queries, chance {chance:.4f}"
-            if share <= chance + rules.max_intrusion:
+            if is_number(tracks) and tracks < MIN_TRACKS:
+                said += f"; not judged, {tracks} test tracks are fewer than {MIN_TRACKS}"
+                yield GateCheck("max_intrusion", None, said)
+            elif share <= chance + rules.max_intrusion:
                 yield GateCheck("max_intrusion", True, f"{said}, allowed {rules.max_intrusion} beyond it")
             else:
                 yield GateCheck("max_intrusion", False, f"{said}, more than {rules.max_intrusion} beyond it")

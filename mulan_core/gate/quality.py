@@ -18,10 +18,24 @@ ITEMS: tuple[tuple[str, str], ...] = (
     ("", "test_tracks"),
 )
 """Start of a metric's name -> the count in the report's set that says on how many items it was measured."""
-
-
+MIN_ITEMS, MAX_ITEMS = 5, 20
+"""Ends of the range in which ``min_items`` follows the catalogue."""
 SAME = 1e-3
 """How far a comparison's values may be from the reports': evidence has single precision."""
+
+
+def least_items(rules: GateConfig, test_tracks: Any) -> int:
+    """On how many items a metric must be measured: ``min_items``, or what follows from the number of test tracks.
+
+    With 20 a mean moves by a twentieth for one odd item. A small catalogue has no 20: there half of the test tracks
+    will do, so that a few of them may lack a text of their own, but under 5 any number is an accident.
+
+    >>> [least_items(GateConfig(), tracks) for tracks in (0, 8, 12, 30, 40, 1000)]
+    [5, 5, 6, 15, 20, 20]
+    """
+    if rules.min_items is not None:
+        return max(1, rules.min_items)
+    return min(MAX_ITEMS, max(MIN_ITEMS, int(test_tracks) // 2)) if is_number(test_tracks) else MAX_ITEMS
 
 
 def check_rules(champion: Any, rules: GateConfig) -> GateChecks:
@@ -51,7 +65,7 @@ def check_set(candidate: Any, champion: Any) -> GateChecks:
 
 def check_items(candidate: Any, champion: Any, rules: GateConfig) -> GateChecks:
     """Each metric that a rule names was measured on enough."""
-    least = max(1, rules.min_items)
+    least = least_items(rules, look(candidate, "set", "counts", "test_tracks"))
     for name in dict.fromkeys((*rules.floors, *(rules.compare if champion is not None else ()))):
         key = next(key for start, key in ITEMS if name.startswith(start))
         count = look(candidate, "set", "counts", key)

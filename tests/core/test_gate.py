@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
 from mulan_core.gate import Decision, decide_promotion
-from mulan_core.gate.quality import ITEMS
+from mulan_core.gate.quality import ITEMS, least_items
 
 GENRE, TITLE, TRIPLETS = "tagging/genre/roc_auc", "retrieval/title/map", "triplets/playlist/accuracy"
 HELD_OUT = "tagging/held_out/genre/roc_auc"
@@ -151,6 +152,18 @@ def test_a_metric_measured_on_too_little_is_refused(metric: str, count: str, val
     small["set"]["counts"][count] = value
     refused(decide_promotion(small, None, rules), "min_items", metric)
     refused(decide_promotion(without(small, "set", "counts", count), None, rules), "min_items", metric)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "least"), [(0, 5), (8, 5), (11, 5), (12, 6), (30, 15), (39, 19), (41, 20), (10**6, 20), (None, 20)]
+)
+def test_how_many_items_are_enough_follows_the_catalogue(tracks: int | None, least: int) -> None:
+    small, rules = report(), GateConfig(floors={TITLE: 0.1})
+    small["set"]["counts"] |= {"test_tracks": tracks, "title_queries": least}
+    assert least_items(rules, tracks) == least
+    assert decide_promotion(small, None, rules).promote
+    small["set"]["counts"]["title_queries"] = least - 1
+    refused(decide_promotion(small, None, rules), "min_items", f"fewer than {least}")
 
 
 def test_no_items_are_too_few_whatever_the_rule_says() -> None:
@@ -361,6 +374,17 @@ def test_behaviour_and_budgets(field: str, allowed: float, too_far: float, rule:
     for value in BAD:
         refused(decide_promotion(behaving(**{field: value}), None, BEHAVIOUR), rule)
     assert decide_promotion(behaving(**{field: too_far}), None, GateConfig(floors={GENRE: 0.5})).promote
+
+
+def test_what_is_in_the_first_ten_of_a_few_tracks_is_told_and_not_judged() -> None:
+    far = behaving(silence=1.0, noise=1.0)
+    for tracks, passes in ((49, True), (50, False), (None, False), (math.nan, False)):
+        far["set"]["counts"]["test_tracks"] = tracks
+        decision = decide_promotion(far, None, replace(BEHAVIOUR, floors={TITLE: 0.1}))
+        assert decision.promote is passes, decision
+        told = [note for note in decision.notes if "not judged, 49 test tracks are fewer than 50" in note]
+        assert len(told) == 2 * passes
+    assert not decide_promotion(without(far, "behaviour", "noise"), None, BEHAVIOUR).promote
 
 
 def test_behaviour_and_cost_that_nobody_measured_refuse() -> None:
