@@ -1,268 +1,311 @@
-"""The MLflow registry: versions of the model ``mulan``, the aliases ``candidate`` and ``champion``.
+"""MLflow's model registry: versions of one registered model, its aliases ``candidate`` and ``champion``, its files.
 
-A version carries what it was made of as tags (data hash, git commit, flow run, weights) and the gate's
-decision with its reasons. Only ``promote`` moves ``champion``, and only for a version the gate passed.
+A version stands for a release. It carries what it was made of as tags (data hash, git commit, flow run, weights), the
+gate's decision with its reasons, and what was built for it. Only ``promote`` moves ``champion``, and only to a version
+that the gate passed.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import asdict
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
-from typing import Any
+from pathlib import Path
 
-import mlflow
+import yaml
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from flows.pipeline.reports import read_evidence, read_report
-from flows.pipeline.train import Trained
-from flows.runtime.project import PACKAGES
-from flows.runtime.tracking import MODEL_NAME, NoRegistryError, reading, tracking
-from mulan_core.config import GateConfig, to_mapping
+from flows.runtime.settings import Settings
+from flows.runtime.tracking import NoRegistryError, reading, tracking
 from mulan_core.errors import UserError
-from mulan_core.evaluation.compare import compare
-from mulan_core.evaluation.encoders import weights_hash
-from mulan_core.gate import Decision, decide_promotion
+from serving.release import Release
 
-GATE_FILE = "gate.json"
-"""The gate's decision among the artifacts of a run, with its rules and the differences that it judged."""
-MAX_TAG = 4_500
-"""MLflow refuses tags that are much longer."""
+MODEL_NAME = "mulan"
+"""The registered model of every catalogue so far."""
 CHAMPIONS = "mulan.champions"
 """Tag of the registered model: its champions in order, the last one being the present one."""
 MAX_CHAMPIONS = 100
+OF_THE_INDEX = ("mulan.collection", "mulan.media_root", "mulan.index")
+"""Tags that say what was built for a version, rather than what it is."""
 
 
-def champion_version(*, mlflow_uri: str) -> str | None:
-    """The version that ``champion`` names, or None while there is none."""
-    try:
-        with reading(mlflow_uri) as client:
-            return str(client.get_model_version_by_alias(MODEL_NAME, "champion").version)
-    except (MlflowException, NoRegistryError):
-        return None
+class UnknownVersionError(UserError):
+    """No version has that alias or number."""
 
 
-def judge(report: dict[str, Any], run_id: str, rules: GateConfig, *, mlflow_uri: str) -> Decision:
-    """Hold a candidate's report against the rules and the champion; record the decision on its run, as tags and file.
+@dataclass(frozen=True)
+class Version:
+    """A version of the registered model."""
 
-    The champion's report and evidence are those that its own run holds.
-    """
-    champion, comparison = None, None
-    with tracking(mlflow_uri) as client:
+    number: str
+    run_id: str
+    """Of the training run that made its weights."""
+    source: str
+    """Address of its files, as MLflow has it."""
+    created_at: str
+    """When it was registered, ISO 8601."""
+    aliases: tuple[str, ...]
+    """In alphabetical order."""
+    tags: dict[str, str]
+    """By their full names, ``mulan.data_hash`` and the like."""
+
+    @classmethod
+    def of(cls, found: ModelVersion, aliases: Iterable[str]) -> Version:
+        """What MLflow says of a version; its searches leave out the aliases."""
+        return cls(
+            number=str(found.version),
+            run_id=str(found.run_id),
+            source=str(found.source),
+            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+            aliases=tuple(sorted(aliases)),
+            tags=dict(found.tags),
+        )
+
+    def tag(self, name: str) -> str | None:
+        """The tag ``mulan.<name>``; None where there is none."""
+        return self.tags.get(f"mulan.{name}")
+
+    @property
+    def trained_on(self) -> str | None:
+        """The data hash of its training; its own ``data_hash`` is another where it was indexed with later data."""
+        return self.tag("trained_on") or self.tag("data_hash")
+
+    def summary(self) -> dict[str, str]:
+        """What ``mulan release list`` shows."""
+        return {
+            "version": self.number,
+            "aliases": ", ".join(self.aliases),
+            "gate": self.tag("gate") or "",
+            "collection": self.tag("collection") or "",
+            "data_hash": (self.tag("data_hash") or "")[:8],
+            "git_commit": (self.tag("git_commit") or "")[:8],
+            "created": self.created_at,
+        }
+
+
+@dataclass(frozen=True)
+class Registry:
+    """One registered model in one MLflow."""
+
+    uri: str
+    """Of the tracking server or database."""
+    cache: Path
+    """Folder on this machine for the models that were fetched."""
+    name: str = MODEL_NAME
+    """Of the registered model."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Registry:
+        """The registry that the settings name."""
+        return cls(settings.mlflow_uri, settings.home / "models")
+
+    # Looking up
+
+    def find(self, name: str) -> Version:
+        """A version by alias or number.
+
+        Raises:
+            UserError: if there is none.
+        """
         try:
-            version = client.get_model_version_by_alias(MODEL_NAME, "champion")
-        except MlflowException:
-            version = None
-        if version is not None:
-            champion = _report_of_champion(str(version.run_id), mlflow_uri=mlflow_uri)
-            comparison = _compared(champion, str(version.run_id), report, run_id, rules, mlflow_uri=mlflow_uri)
-        decision = decide_promotion(report, champion, rules, comparison)
-        tags = gate_tags(decision)
-        for name, value in tags.items():
-            client.set_tag(run_id, name, value)
-        record = {
-            **asdict(decision),
-            "rules": to_mapping(rules),
-            "set": report["set"]["hash"],
-            "champion": None if version is None else {"version": str(version.version), "run_id": version.run_id},
-            "differences": comparison and comparison["metrics"],
-        }
-        client.log_dict(run_id, record, GATE_FILE)
-    return decision
+            with reading(self.uri) as client:
+                if name.isdecimal():
+                    found = client.get_model_version(self.name, name)
+                else:
+                    found = client.get_model_version_by_alias(self.name, name)
+        except MlflowException as error:
+            raise UnknownVersionError(
+                f"{name!r} is no alias or version of the model `{self.name}`; see `mulan release list`, and `mulan "
+                "run` or `mulan demo` makes the first"
+            ) from error
+        return Version.of(found, found.aliases)
 
+    def get(self, name: str) -> Version | None:
+        """A version by alias or number; None where there is none, or no registry yet."""
+        try:
+            return self.find(name)
+        except (UnknownVersionError, NoRegistryError):
+            return None
 
-def gate_tags(decision: Decision) -> dict[str, str]:
-    """The gate's word and its reasons, for a run and for a version."""
-    word = "passed" if decision.promote else "refused"
-    reasons = "\n".join(decision.reasons)
-    if len(reasons) > MAX_TAG:
-        reasons = f"{reasons[:MAX_TAG]} ... (all in {GATE_FILE} of the run)"
-    return {"mulan.gate": word, "mulan.gate_reasons": reasons}
+    def versions(self) -> list[Version]:
+        """All versions, newest first."""
+        try:
+            with reading(self.uri) as client:
+                aliases = client.get_registered_model(self.name).aliases
+                found = client.search_model_versions(f"name = '{self.name}'")
+        except (MlflowException, NoRegistryError):
+            return []
+        newest_first = sorted(found, key=lambda one: int(one.version), reverse=True)
+        return [
+            Version.of(one, [alias for alias, number in aliases.items() if int(number) == int(one.version)])
+            for one in newest_first
+        ]
 
+    def of_run(self, run_id: str) -> list[Version]:
+        """The versions of a training run and its own data, newest first."""
+        return [version for version in self.versions() if version.run_id == run_id and not version.tag("trained_on")]
 
-def _report_of_champion(run_id: str, *, mlflow_uri: str) -> dict[str, Any]:
-    """An empty one where it is lost: the gate refuses, and says how to get it."""
-    try:
-        return read_report(run_id, mlflow_uri=mlflow_uri)
-    except (MlflowException, OSError):
-        return {}
+    def trained(self, run_id: str) -> Version:
+        """The newest of these.
 
-
-def _compared(
-    champion: dict[str, Any],
-    champion_run: str,
-    report: dict[str, Any],
-    run_id: str,
-    rules: GateConfig,
-    *,
-    mlflow_uri: str,
-) -> dict[str, Any] | None:
-    """The differences on the metrics that the gate compares; None where there are none, for which the gate refuses."""
-    if not champion or not rules.paired or not rules.compare:
-        return None
-    measured = []
-    try:
-        for one, run in ((champion, champion_run), (report, run_id)):
-            asked = {name: value for name, value in one["metrics"].items() if name in rules.compare}
-            measured.append((one | {"metrics": asked}, read_evidence(run, mlflow_uri=mlflow_uri)))
-        return compare(measured[0], measured[1], names=("champion", "candidate")).as_mapping()
-    except UserError as error:
-        warnings.warn(f"the gate has no comparison: {error}", stacklevel=2)
-        return None
-
-
-def register(trained: Trained, decision: Decision, *, card: str, tags: dict[str, str], mlflow_uri: str) -> str:
-    """Log the model to its run and register it as ``candidate``; the same weights are registered once.
-
-    Args:
-        trained: the finished run.
-        decision: the gate's.
-        card: the model's card; the registry shows it as the version's description.
-        tags: lineage (data hash, git commit, flow run, preprocessing hash).
-        mlflow_uri: the registry.
-
-    Returns:
-        The version.
-    """
-    weights = weights_hash(trained.model)
-    with tracking(mlflow_uri) as client:
-        known = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-        own = [v for v in known if v.tags.get("mulan.weights") == weights and "mulan.trained_on" not in v.tags]
-        version = own[0].version if own else None
-        if version is None:
-            with mlflow.start_run(run_id=trained.run_id):
-                info = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(PACKAGES / "serving" / "pyfunc.py"),
-                    artifacts={"model": trained.model.as_uri()},
-                    code_paths=[str(PACKAGES / "mulan_core")],
-                    pip_requirements=requirements(),
-                    registered_model_name=MODEL_NAME,
-                )
-            version = info.registered_model_version
-        version = str(version)
-        for name, value in {**tags, "mulan.weights": weights, **gate_tags(decision)}.items():
-            client.set_model_version_tag(MODEL_NAME, version, name, value)
-        client.update_model_version(MODEL_NAME, version, description=card)
-        client.log_text(trained.run_id, card, "model_card.md")
-        client.set_registered_model_alias(MODEL_NAME, "candidate", version)
-    return version
-
-
-def requirements() -> list[str]:
-    """What a registered model needs, in the versions that it was made with: others may load it otherwise."""
-    names = ("torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml")
-    # A build's own mark, as in 2.13.0+cpu, is not in the index that others install from.
-    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]
-
-
-def version_of(trained: Trained, *, mlflow_uri: str) -> str:
-    """The registered version of a finished run and its own data.
-
-    Raises:
-        UserError: if the run was never registered.
-    """
-    with tracking(mlflow_uri) as client:
-        found = client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{trained.run_id}'")
-    own = [int(version.version) for version in found if "mulan.trained_on" not in version.tags]
-    if not own:
+        Raises:
+            UserError: if the run was never registered.
+        """
+        if own := self.of_run(run_id):
+            return own[0]
         raise UserError("the trained model is not registered; run `mulan evaluate` first")
-    return str(max(own))
 
+    def champions(self) -> list[str]:
+        """Versions that were champion and not rolled back, in that order; the last one is champion now."""
+        now = self.get("champion")
+        if now is None:
+            return []
+        with reading(self.uri) as client:
+            kept = str(client.get_registered_model(self.name).tags.get(CHAMPIONS, "")).split()
+        # Whoever moved the alias by hand, in the MLflow UI, promoted too.
+        return kept if kept[-1:] == [now.number] else [*kept, now.number]
 
-def find_version(client: mlflow.MlflowClient, name: str) -> ModelVersion:
-    """A version of the registered model by alias or number.
+    # Releases and their files
 
-    Raises:
-        UserError: if there is none.
-    """
-    try:
-        if name.isdecimal():
-            return client.get_model_version(MODEL_NAME, name)
-        return client.get_model_version_by_alias(MODEL_NAME, name)
-    except MlflowException as error:
-        raise UserError(
-            f"{name!r} is no alias or version of the model `{MODEL_NAME}`; see `mulan release list`"
-        ) from error
+    def release(self, name: str = "champion") -> Release:
+        """The release of an alias or version, with its model on this machine.
 
+        Raises:
+            UserError: if there is no such version, it has no collection, or its model cannot be fetched.
+        """
+        version = self.find(name)
+        parts = {part: version.tag(part) or "" for part in ("collection", "data_hash", "preprocessing_hash")}
+        if missing := [part for part, value in parts.items() if not value]:
+            raise UserError(
+                f"version {version.number} of {self.name} has no {missing[0]}; run `mulan index` for it first"
+            )
+        return Release(
+            model_version=version.number,
+            model_path=str(self.fetch(version)),
+            created_at=version.created_at,
+            **parts,
+        )
 
-def tag_version(version: str, tags: dict[str, str], *, mlflow_uri: str) -> None:
-    """Add tags to a version, such as the collection that was built for it."""
-    with tracking(mlflow_uri) as client:
-        for name, value in tags.items():
-            client.set_model_version_tag(MODEL_NAME, version, name, value)
+    def fetch(self, version: Version) -> Path:
+        """Bring a version's saved model to this machine once; a download that was cut off is begun again.
 
+        Returns:
+            Its folder.
 
-def media_root(version: str, *, mlflow_uri: str) -> str | None:
-    """The folder under which a version's tracks may be played; None where they are not local files."""
-    with reading(mlflow_uri) as client:
-        return client.get_model_version(MODEL_NAME, version).tags.get("mulan.media_root") or None
+        Raises:
+            UserError: if it cannot be fetched.
+        """
+        folder = self.cache / f"{version.number}-{version.run_id[:12]}"
+        if not folder.exists():
+            self._download(version, folder)
+        try:
+            # Read by ourselves: MLflow takes a folder for an address, in which ?, # and % mean something else.
+            card = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+            model = folder / card["flavors"]["python_function"]["artifacts"]["model"]["path"]
+            if not (model / "config.json").is_file():
+                raise FileNotFoundError(model)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(
+                f"the copy of version {version.number} of {self.name} in {folder} is damaged; delete that folder and "
+                "run this again, which fetches it anew"
+            ) from error
+        return model.resolve()
 
+    def _download(self, version: Version, folder: Path) -> None:
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            download_artifacts(
+                artifact_uri=f"models:/{self.name}/{version.number}",
+                dst_path=str(partial),
+                tracking_uri=self.uri,
+                registry_uri=self.uri,
+            )
+            if not (
+                partial / "MLmodel"
+            ).is_file():  # of a folder that is gone MLflow fetches nothing, and says so to nobody
+                raise FileNotFoundError(f"there is no model at {version.source}")
+        except (MlflowException, OSError) as error:
+            first_line = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot fetch version {version.number} of {self.name} from {self.uri}: {first_line}; put its files "
+                "back from a copy, or serve another version"
+            ) from error
+        partial.rename(folder)
 
-def check_gate(version: str, *, mlflow_uri: str) -> None:
-    """Refuse a version that the gate has not passed. There is no way round the gate.
+    # Changing
 
-    Raises:
-        UserError: if it has not.
-    """
-    with reading(mlflow_uri) as client:
-        if find_version(client, version).tags.get("mulan.gate") != "passed":
-            raise UserError(f"version {version} of {MODEL_NAME} was not passed by the gate; it stays candidate")
+    def nominate(self, number: str, tags: dict[str, str], *, card: str) -> None:
+        """Make a version the candidate.
 
+        Args:
+            number: the version's.
+            tags: what it was made of, and the gate's word.
+            card: the model's card, which the registry shows as the version's description.
+        """
+        self.tag(number, tags)
+        with tracking(self.uri) as client:
+            client.update_model_version(self.name, number, description=card)
+            client.set_registered_model_alias(self.name, "candidate", number)
 
-def promote(version: str, *, mlflow_uri: str) -> None:
-    """Make a version the champion, and remember the champion before it.
+    def tag(self, number: str, tags: dict[str, str]) -> None:
+        """Add tags to a version, such as the collection that was built for it."""
+        with tracking(self.uri) as client:
+            for name, value in tags.items():
+                client.set_model_version_tag(self.name, number, name, value)
 
-    Raises:
-        UserError: if the gate has not passed it.
-    """
-    check_gate(version, mlflow_uri=mlflow_uri)
-    champions = list_champions(mlflow_uri=mlflow_uri)
-    if champions[-1:] != [version]:
-        _set_champion([*champions, version], mlflow_uri=mlflow_uri)
+    def version_for_data(self, name: str, data_hash: str) -> Version:
+        """The version of a model for other data than it was trained on; registered if there is none yet.
 
+        The same weights over new data are a new version. The gate's word is about the weights, and is carried along.
 
-def demote(*, mlflow_uri: str) -> None:
-    """Make the champion before this one the champion again; ``list_champions`` says which one that is."""
-    _set_champion(list_champions(mlflow_uri=mlflow_uri)[:-1], mlflow_uri=mlflow_uri)
+        Args:
+            name: an alias or version.
+            data_hash: DVC's hash of the prepared data.
 
+        Raises:
+            UserError: if no version has that name, or it was registered by hand.
+        """
+        version = self.find(name)
+        if version.trained_on is None:
+            raise UserError(f"version {version.number} of {self.name} does not say what data it was trained on")
+        for known in (version, *reversed(self.versions())):
+            if known.tag("weights") == version.tag("weights") and known.tag("data_hash") == data_hash:
+                return known
+        tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
+        tags |= {"mulan.trained_on": version.trained_on, "mulan.data_hash": data_hash}
+        with tracking(self.uri) as client:
+            return Version.of(client.create_model_version(self.name, version.source, version.run_id, tags=tags), ())
 
-def list_champions(*, mlflow_uri: str) -> list[str]:
-    """Versions that were champion and not rolled back, in that order; the last one is champion now."""
-    now = champion_version(mlflow_uri=mlflow_uri)
-    if now is None:
-        return []
-    with reading(mlflow_uri) as client:
-        kept = client.get_registered_model(MODEL_NAME).tags.get(CHAMPIONS, "").split()
-    # Whoever moved the alias by hand, in the MLflow UI, promoted too.
-    return kept if kept[-1:] == [now] else [*kept, now]
+    def check_gate(self, name: str) -> None:
+        """Refuse a version that the gate has not passed. There is no way round the gate.
 
+        Raises:
+            UserError: if it has not.
+        """
+        if self.find(name).tag("gate") != "passed":
+            raise UserError(f"version {name} of {self.name} was not passed by the gate; it stays candidate")
 
-def _set_champion(champions: list[str], *, mlflow_uri: str) -> None:
-    with tracking(mlflow_uri) as client:
-        client.set_registered_model_alias(MODEL_NAME, "champion", champions[-1])
-        client.set_registered_model_tag(MODEL_NAME, CHAMPIONS, " ".join(champions[-MAX_CHAMPIONS:]))
+    def promote(self, number: str) -> None:
+        """Make a version the champion, and remember the champion before it.
 
+        Raises:
+            UserError: if the gate has not passed it.
+        """
+        self.check_gate(number)
+        champions = self.champions()
+        if champions[-1:] != [number]:
+            self._set_champion([*champions, number])
 
-def list_versions(*, mlflow_uri: str) -> list[dict[str, Any]]:
-    """All versions, newest first, with what ``mulan release list`` shows."""
-    try:
-        with reading(mlflow_uri) as client:
-            aliases = client.get_registered_model(MODEL_NAME).aliases
-            versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
-    except (MlflowException, NoRegistryError):
-        return []
-    return [
-        {
-            "version": str(version.version),
-            "aliases": ", ".join(sorted(a for a, v in aliases.items() if str(v) == str(version.version))),
-            "gate": version.tags.get("mulan.gate", ""),
-            "collection": version.tags.get("mulan.collection", ""),
-            "data_hash": version.tags.get("mulan.data_hash", "")[:8],
-            "git_commit": version.tags.get("mulan.git_commit", "")[:8],
-            "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
-        }
-        for version in sorted(versions, key=lambda v: int(v.version), reverse=True)
-    ]
+    def demote(self) -> None:
+        """Make the champion before this one the champion again; ``champions`` says which one that is."""
+        self._set_champion(self.champions()[:-1])
+
+    def _set_champion(self, champions: list[str]) -> None:
+        with tracking(self.uri) as client:
+            client.set_registered_model_alias(self.name, "champion", champions[-1])
+            client.set_registered_model_tag(self.name, CHAMPIONS, " ".join(champions[-MAX_CHAMPIONS:]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
 
-from mulan_core.config import ServeConfig, from_mapping
+from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
 from serving.access_log import log_to
 from serving.app import create_api
@@ -28,7 +27,7 @@ from serving.onnx_text_encoder import export_text_program
 from serving.places import Places
 from serving.ports import check_port_free, url_of
 from serving.query_log import QueryLog
-from serving.release import Release, check_release, resolve_release
+from serving.release import Release, check_release
 from serving.service import Service
 from serving.shadow import Shadow
 from serving.shared_answers import SharedAnswers, forget
@@ -228,38 +227,6 @@ def _replicas(config: ServeConfig) -> dict[str, Any]:
         wrong = error.errors()[0]
         place = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
         raise UserError(f"serve.autoscaling: {place}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
-
-
-def app_from_environment(args: dict[str, Any]) -> serve.Application:
-    """The application of the champion release, for a Serve configuration file such as a RayService's.
-
-    Args:
-        args: fields of ``ServeConfig`` that differ from their defaults. The address is the file's own, not ours, so
-            others are taken to reach it: there must be keys, or ``allow_open``.
-
-    Reads MLFLOW_TRACKING_URI, MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN, MULAN_KEYS_FILE and MULAN_HOME (models are cached
-    there).
-
-    Raises:
-        UserError: if an address is missing, there are no keys, or no champion can be served.
-    """
-    config = from_mapping(ServeConfig, {"host": "0.0.0.0"} | args)  # noqa: S104 - said of Serve's proxy, not bound here
-    try:
-        mlflow_uri, milvus_uri = os.environ["MLFLOW_TRACKING_URI"], os.environ["MULAN_MILVUS_URI"]
-    except KeyError as error:
-        raise UserError(f"set {error.args[0]} to serve the champion release") from error
-    home = Path(os.environ.get("MULAN_HOME") or ".mulan")
-    keys_file = os.environ.get("MULAN_KEYS_FILE") or home / "keys.json"
-    check_exposed(config.host, KeyFile(keys_file), allow_open=config.allow_open)
-    release = resolve_release(mlflow_uri=mlflow_uri, cache=home / "models")
-    return build_app(
-        release.to_dict(),
-        config,
-        milvus_uri=milvus_uri,
-        milvus_token=os.environ.get("MULAN_MILVUS_TOKEN") or None,
-        keys_file=keys_file,
-        log_folder=home / "queries",
-    )
 
 
 def deploy(

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mulan_core.errors import UserError
 from serving.store import TrackStore
-
-MODEL_NAME = "mulan"
-"""The registered model in MLflow."""
 
 _PREPROCESSING_FILES = ("processor_config.json", "tokenizer.json", "vocab.txt")
 
@@ -26,7 +19,7 @@ class Release:
     """What is served."""
 
     model_version: str
-    """Version of the registered model ``mulan``."""
+    """Version of the registered model in MLflow."""
     preprocessing_hash: str
     """Identity of everything between the user's audio or text and the towers; see ``preprocessing_hash``."""
     collection: str
@@ -103,94 +96,3 @@ def check_release(release: Release, store: TrackStore, model: str | Path | None 
             f"release {release.model_version} with collection {release.collection} does not fit together: "
             f"{'; '.join(wrong)}; build the index anew with `mulan index`"
         )
-
-
-def resolve_release(alias: str = "champion", *, mlflow_uri: str, cache: str | Path) -> Release:
-    """Find a release in the MLflow registry and bring its model to this machine.
-
-    Args:
-        alias: ``champion``, ``candidate`` or a version's number.
-        mlflow_uri: tracking server or database.
-        cache: folder for models; a model that is there already is not fetched again.
-
-    Raises:
-        UserError: if there is no such version, it has no collection, or its model cannot be fetched.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    client = MlflowClient(tracking_uri=mlflow_uri)
-    try:
-        if alias.isdigit():
-            version = client.get_model_version(MODEL_NAME, alias)
-        else:
-            version = client.get_model_version_by_alias(MODEL_NAME, alias)
-    except MlflowException as error:
-        raise UserError(
-            f"the registry at {mlflow_uri} has no {alias} of {MODEL_NAME}; run `mulan run` or `mulan demo` first"
-        ) from error
-    tags = {name: version.tags.get(f"mulan.{name}") for name in ("collection", "data_hash", "preprocessing_hash")}
-    missing = [name for name, value in tags.items() if not value]
-    if missing:
-        raise UserError(
-            f"version {version.version} of {MODEL_NAME} has no {missing[0]}; run `mulan index` for it first"
-        )
-    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    return Release(
-        model_version=str(version.version),
-        preprocessing_hash=str(tags["preprocessing_hash"]),
-        collection=str(tags["collection"]),
-        data_hash=str(tags["data_hash"]),
-        model_path=str(fetch_model(str(version.version), str(version.run_id), mlflow_uri, Path(cache))),
-        created_at=created.isoformat(timespec="seconds"),
-    )
-
-
-def fetch_version(version: str, *, mlflow_uri: str, cache: str | Path) -> Path:
-    """Bring a version's saved model to this machine; see ``fetch_model``."""
-    from mlflow import MlflowClient
-
-    run_id = MlflowClient(tracking_uri=mlflow_uri).get_model_version(MODEL_NAME, version).run_id
-    return fetch_model(version, str(run_id), mlflow_uri, Path(cache))
-
-
-def fetch_model(version: str, run_id: str, mlflow_uri: str, cache: Path) -> Path:
-    """Download a version's saved model once; a download that was cut off is begun again.
-
-    Raises:
-        UserError: if it cannot be fetched.
-    """
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
-    folder = cache / f"{version}-{run_id[:12]}"
-    if not folder.exists():
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            download_artifacts(
-                artifact_uri=f"models:/{MODEL_NAME}/{version}",
-                dst_path=str(partial),
-                tracking_uri=mlflow_uri,
-                registry_uri=mlflow_uri,
-            )
-        except (MlflowException, OSError) as error:
-            first_line = str(error).splitlines()[0]
-            raise UserError(
-                f"cannot fetch version {version} of {MODEL_NAME} from {mlflow_uri}: {first_line}; put its files back "
-                "from a copy, or serve another version"
-            ) from error
-        partial.rename(folder)
-    try:
-        # Read by ourselves: MLflow takes a folder for an address, in which ?, # and % mean something else.
-        card = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        model = folder / card["flavors"]["python_function"]["artifacts"]["model"]["path"]
-        if not (model / "config.json").is_file():
-            raise FileNotFoundError(model)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"the copy of version {version} of {MODEL_NAME} in {folder} is damaged; delete that folder and run this "
-            "again, which fetches it anew"
-        ) from error
-    return model.resolve()

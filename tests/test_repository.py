@@ -93,6 +93,14 @@ def test_flows_that_are_named_by_text_are_there():
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"there is no {module}"
 
 
+def test_the_model_registry_is_asked_in_one_file():
+    """Each catalogue is to have a registered model of its own, so who looks up a version says whose."""
+    asks = re.compile(
+        r"\b(get_model_version|get_registered_model|search_model_versions|registered_model_alias)|models:/"
+    )
+    assert [str(path.relative_to(ROOT)) for path in MODULES if asks.search(path.read_text())] == ["flows/registry.py"]
+
+
 def test_the_model_needs_torch_transformers_and_numpy_alone():
     """On a bare GPU box the model, the loss and the loop must import and run."""
     program = """

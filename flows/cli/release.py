@@ -26,10 +26,10 @@ def list_releases(as_json: AsJson = False) -> None:
 
     Example: mulan release list
     """
-    from flows.registry import list_versions
+    from flows.registry import Registry
     from flows.runtime.settings import read_settings
 
-    versions = list_versions(mlflow_uri=read_settings().mlflow_uri)
+    versions = [version.summary() for version in Registry.of(read_settings()).versions()]
     if as_json:
         print_json(versions)
         return
@@ -62,9 +62,10 @@ def show(
     if version is None:
         print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
         return
-    from flows.pipeline.releases_step import show_release
+    from flows.pipeline.lineage import show_release
+    from flows.registry import Registry
 
-    found = show_release(version, mlflow_uri=read_settings().mlflow_uri)
+    found = show_release(version, Registry.of(read_settings()))
     if as_json:
         print_json(found)
         return
@@ -94,13 +95,14 @@ def diff(
 
     Example: mulan release diff champion candidate
     """
-    from flows.pipeline.releases_step import compare_releases
+    from flows.pipeline.lineage import compare_releases
+    from flows.registry import Registry
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import find_workspace
 
     settings = read_settings()
     workspace = find_workspace(settings.home, manifest=manifest, params=params)
-    found = compare_releases(a, b, workspace, mlflow_uri=settings.mlflow_uri)
+    found = compare_releases(a, b, workspace, Registry.of(settings))
     if as_json:
         print_json(found)
         return

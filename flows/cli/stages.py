@@ -35,7 +35,7 @@ AllowOverlap = Annotated[
     typer.Option("--allow-overlap", help="Go on where train and valid or test share recordings, from now on."),
 ]
 
-MODULES = {"register": "gate"}
+MODULES = {"register": "gate", "serve": "release"}
 """Where a flow is that does not give its module the name."""
 
 
@@ -296,9 +296,7 @@ def serve(
 
     arguments = arguments_of(manifest, None, params)
     with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
-        from flows.registry import champion_version
-
-        if champion_version(mlflow_uri=session.settings.mlflow_uri) is None:
+        if session.registry.get("champion") is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
         else:
             served = run_flow("serve", arguments)
@@ -308,11 +306,12 @@ def serve(
 
 def _check_model(model: str, pooling: str | None) -> None:
     from flows.pipeline.subjects import find_subject
+    from flows.registry import Registry
     from flows.runtime.tracking import check_tracking
 
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
-    find_subject(model, mlflow_uri=settings.mlflow_uri, cache=settings.home / "models", pooling=pooling)
+    find_subject(model, Registry.of(settings), pooling=pooling)
 
 
 def _exit_by_gate(gate: dict[str, Any]) -> None:

@@ -75,9 +75,10 @@ def compare(
     Example: mulan compare champion candidate --out comparison
     """
     from flows.pipeline.compare import compare_named
+    from flows.registry import Registry
     from mulan_core.evaluation.compare_report import write_comparison
 
-    found = compare_named(a, b, on=on, mlflow_uri=read_settings().mlflow_uri)
+    found = compare_named(a, b, Registry.of(read_settings()), on=on)
     if out is not None:
         write_comparison(found, out)
     if as_json:

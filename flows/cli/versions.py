@@ -26,13 +26,14 @@ def diff(
     Example: mulan data diff champion
     """
     from flows.pipeline.versions import read_version, resolve_data
+    from flows.registry import Registry
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import find_workspace
     from mulan_core.data.changes import compare_versions
 
     settings = read_settings()
     workspace = find_workspace(settings.home, manifest=manifest)
-    before = resolve_data(revision, workspace, mlflow_uri=settings.mlflow_uri)
+    before = resolve_data(revision, workspace, Registry.of(settings))
     changes = compare_versions(read_version(workspace, before), read_version(workspace, workspace.data_hash))
     changes = {"before": before, "after": workspace.data_hash, **changes}
     if as_json:
@@ -77,15 +78,15 @@ def lineage(
     Example: mulan lineage champion
     """
     from flows.pipeline.lineage import of_release, of_track
+    from flows.registry import Registry
     from flows.runtime.moved import read_places
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import find_workspace
 
     settings = read_settings()
     workspace = find_workspace(settings.home, manifest=manifest)
-    found = of_release(what, workspace, mlflow_uri=settings.mlflow_uri)
-    places = read_places(settings.home)
-    found = found or of_track(what, workspace, mlflow_uri=settings.mlflow_uri, places=places)
+    registry, places = Registry.of(settings), read_places(settings.home)
+    found = of_release(what, workspace, registry) or of_track(what, workspace, registry, places=places)
     if as_json:
         print_json(found)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from mlflow.entities import Run
 
-from flows.registry import list_versions
+from flows.registry import Registry
 from flows.runtime.settings import Settings, endpoint_url
 from flows.runtime.stack_file import running_stack
 from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
@@ -28,10 +28,9 @@ def find_status(settings: Settings) -> dict[str, Any]:
         ``endpoint``: url, version and tracks, or null; and ``differences``, sentences about what does not agree.
     """
     runs = _latest_runs(settings)
-    versions = list_versions(mlflow_uri=settings.mlflow_uri)
+    versions = Registry.of(settings).versions()
     champion, candidate = (
-        next((one for one in versions if alias in one["aliases"].split(", ")), None)
-        for alias in ("champion", "candidate")
+        next((one.summary() for one in versions if alias in one.aliases), None) for alias in ("champion", "candidate")
     )
     endpoint, stack = _endpoint(settings), running_stack(settings)
     return {

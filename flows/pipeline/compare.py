@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from flows.pipeline.reports import read_evidence, read_report
-from flows.pipeline.versions import model_version
+from flows.registry import Registry
 from mulan_core.errors import UserError
 from mulan_core.evaluation.compare import compare
 from mulan_core.evaluation.comparison import Comparison
@@ -28,14 +28,14 @@ class Measured:
     evidence: Evidence
 
 
-def compare_named(a: str, b: str, *, on: str | None, mlflow_uri: str) -> Comparison:
+def compare_named(a: str, b: str, registry: Registry, *, on: str | None) -> Comparison:
     """Compare two models by what was measured of them on one set.
 
     Args:
         a: the model that stands: an alias or version of the registered model, or a folder with reports.
         b: the one that is held against it.
         on: the set; None takes that of a folder, where it holds one, else the workspace's own.
-        mlflow_uri: the registry.
+        registry: of that model.
 
     Raises:
         UserError: if something is not there, or the two were not measured on the same set.
@@ -44,34 +44,11 @@ def compare_named(a: str, b: str, *, on: str | None, mlflow_uri: str) -> Compari
     if on is None and folders:
         on = str(next(iter(folders.values()))[0]["set"]["name"])
     found = [
-        _read_folder(name, *folders[name])
-        if name in folders
-        else read_version(name, on=on or OWN.name, mlflow_uri=mlflow_uri)
+        _read_folder(name, *folders[name]) if name in folders else _read_registered(name, registry, on=on or OWN.name)
         for name in (a, b)
     ]
     first, second = found
     return compare((first.report, first.evidence), (second.report, second.evidence), names=(first.name, second.name))
-
-
-def read_version(name: str, *, on: str = OWN.name, mlflow_uri: str) -> Measured:
-    """Report and evidence of a registered model.
-
-    Raises:
-        UserError: if there is no such version, or it was never measured on the set.
-    """
-    version = model_version(name, mlflow_uri=mlflow_uri)
-    if version is None:
-        raise UserError(
-            f"{name!r} is no alias or version of the registered model (`mulan release list`), and no folder of reports"
-        )
-    shown = f"version {name}" if name == version["version"] else f"{name} (version {version['version']})"
-    try:
-        report = read_report(version["run_id"], mlflow_uri=mlflow_uri, name=on)
-        return Measured(shown, report, read_evidence(version["run_id"], mlflow_uri=mlflow_uri, name=on))
-    except (MlflowException, OSError, UserError) as error:
-        raise UserError(
-            f"{name} was not measured on {on}, or left no evidence; `mulan evaluate {name} --on {on}` measures it"
-        ) from error
 
 
 def _report_in(folder: Path, on: str | None) -> tuple[dict[str, Any], Path]:
@@ -102,3 +79,19 @@ def _read_folder(name: str, report: dict[str, Any], folder: Path) -> Measured:
     if not (folder / FILE).is_file():
         raise UserError(f"{folder} has a report but no {FILE}; `mulan evaluate MODEL --out FOLDER` writes both")
     return Measured(Path(name).name or name, report, Evidence.load(folder / FILE))
+
+
+def _read_registered(name: str, registry: Registry, *, on: str) -> Measured:
+    version = registry.get(name)
+    if version is None:
+        raise UserError(
+            f"{name!r} is no alias or version of the registered model (`mulan release list`), and no folder of reports"
+        )
+    shown = f"version {name}" if name == version.number else f"{name} (version {version.number})"
+    try:
+        report = read_report(version.run_id, mlflow_uri=registry.uri, name=on)
+        return Measured(shown, report, read_evidence(version.run_id, mlflow_uri=registry.uri, name=on))
+    except (MlflowException, OSError, UserError) as error:
+        raise UserError(
+            f"{name} was not measured on {on}, or left no evidence; `mulan evaluate {name} --on {on}` measures it"
+        ) from error

@@ -12,11 +12,10 @@ from flows.pipeline.evaluate import evaluate
 from flows.pipeline.gate import register
 from flows.pipeline.index import index
 from flows.pipeline.prepare import prepare
+from flows.pipeline.release import serve as serve_release
 from flows.pipeline.run_page import run_page
-from flows.pipeline.serve import serve as serve_release
 from flows.pipeline.train import train
 from flows.pipeline.versions import count_new_tracks
-from flows.registry import champion_version
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import open_session
@@ -54,12 +53,12 @@ def end_to_end(
         arguments: dict[str, Any] = {"manifest": manifest, "playlists": playlists, "params": params}
         result: dict[str, Any] = {"prepare": prepare(**arguments)}
         model = None
-        if champion := champion_version(mlflow_uri=session.settings.mlflow_uri) if min_new_tracks else None:
-            new = count_new_tracks(session.workspace, mlflow_uri=session.settings.mlflow_uri)
+        if champion := session.registry.get("champion") if min_new_tracks else None:
+            new = count_new_tracks(session.workspace, session.registry)
             if new < min_new_tracks:
-                model = champion
+                model = champion.number
                 result["skipped"] = (
-                    f"{new:,} tracks are new since champion {champion} was trained, fewer than {min_new_tracks:,}"
+                    f"{new:,} tracks are new since champion {model} was trained, fewer than {min_new_tracks:,}"
                 )
         if model is None:
             result["train"] = train(**arguments)

@@ -24,10 +24,11 @@ from flows.pipeline.reports import artifacts_of, read_report
 from flows.pipeline.sets import PlacedSet, find_sets, read_sets
 from flows.pipeline.subjects import Subject, find_subject
 from flows.pipeline.train import trained_run
+from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
-from flows.runtime.tracking import MODEL_NAME, tracking
+from flows.runtime.tracking import tracking
 from mulan_core.config import EvaluateConfig, to_mapping
 from mulan_core.data import shards
 from mulan_core.evaluation import suite
@@ -91,7 +92,7 @@ def evaluate(
             )
             description = f"{subject.name} on {one.definition.title}, beside chance"
             create_markdown_artifact(to_markdown(reports[one.name]), key=_artifact_key(one), description=description)
-        said = [compare_with_champion(subject, report, mlflow_uri=uri) for report in reports.values()]
+        said = [compare_with_champion(subject, report, session.registry) for report in reports.values()]
         result = {
             "model": next(iter(reports.values()))["set"]["model"] | subject.names,
             "sets": reports,
@@ -107,8 +108,7 @@ def evaluate(
 def _subject(session: Session, model: str | None, pooling: str | None) -> Subject:
     batch_size = session.workspace.config.evaluate.batch_size
     if model is not None:
-        uri, cache = session.settings.mlflow_uri, session.settings.home / "models"
-        return find_subject(model, mlflow_uri=uri, cache=cache, pooling=pooling, batch_size=batch_size)
+        return find_subject(model, session.registry, pooling=pooling, batch_size=batch_size)
     trained = trained_run(session)
     return Subject(
         name="the trained run",
@@ -212,16 +212,17 @@ def _chosen(placed: PlacedSet, suites: Sequence[str] | None) -> list[str]:
     return [name for name in placed.definition.suites if suites is None or name in suites]
 
 
-def compare_with_champion(subject: Subject, report: dict[str, Any], *, mlflow_uri: str) -> str | None:
+def compare_with_champion(subject: Subject, report: dict[str, Any], registry: Registry) -> str | None:
     """What to say where the champion was measured on another version of a report's set; None where all is well."""
     name = report["set"]["name"]
-    with tracking(mlflow_uri) as client:
-        try:
-            champion = client.get_model_version_by_alias(MODEL_NAME, "champion")
-            theirs = read_report(str(champion.run_id), mlflow_uri=mlflow_uri, name=name)["set"]["hash"]
-        except MlflowException:
-            return None  # no champion, or not measured on this set
-    if str(champion.run_id) == subject.run_id or theirs == report["set"]["hash"]:
+    champion = registry.get("champion")
+    if champion is None:
+        return None
+    try:
+        theirs = read_report(champion.run_id, mlflow_uri=registry.uri, name=name)["set"]["hash"]
+    except MlflowException:
+        return None  # not measured on this set
+    if champion.run_id == subject.run_id or theirs == report["set"]["hash"]:
         return None
     return (
         f"the champion was measured on another version of {name} ({theirs[:12]}, this one is "

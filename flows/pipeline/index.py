@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import registry
 from flows.pipeline.embed import Vectors, open_windows, track_vectors, window_key
-from flows.pipeline.releases_step import go_live, version_for_data
+from flows.pipeline.release import go_live
 from flows.pipeline.train import trained_run
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
@@ -31,7 +30,7 @@ from mulan_core.evaluation.encoders import open_encoder, weights_hash
 from mulan_core.evaluation.tagging import split_label
 from mulan_core.processor import MuLanProcessor
 from serving.recall import PROBE_QUERIES
-from serving.release import fetch_version, preprocessing_hash
+from serving.release import preprocessing_hash
 from serving.store import BuildResult, TrackStore, collection_name
 from serving.tracks import ADDED
 
@@ -64,13 +63,13 @@ def index(
         live; and what became of those that were ``added`` over the API, see ``go_live``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
-        uri, workspace = session.settings.mlflow_uri, session.workspace
+        registry, workspace = session.registry, session.workspace
         if model is None:
             trained = trained_run(session)
-            version, folder = registry.version_of(trained, mlflow_uri=uri), trained.model
+            version, folder = registry.trained(trained.run_id).number, trained.model
         else:
-            version = version_for_data(model, workspace.data_hash, mlflow_uri=uri)
-            folder = fetch_version(version, mlflow_uri=uri, cache=session.settings.home / "models")
+            registered = registry.version_for_data(model, workspace.data_hash)
+            version, folder = registered.number, registry.fetch(registered)
         with bar("embed") as update:
             vectors = track_vectors(session, folder, progress=update, windows=workspace.config.index.windows)
         rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder), here=session.places.here)
@@ -86,11 +85,11 @@ def index(
         if built["built"]:
             measured = {field.name: built[field.name] for field in fields(BuildResult)}
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
-        registry.tag_version(version, tags, mlflow_uri=uri)
+        registry.tag(version, tags)
         added = None
         if promote:
-            registry.promote(version, mlflow_uri=uri)
-            added = go_live(session.store, built["collection"], mlflow_uri=uri)
+            registry.promote(version)
+            added = go_live(session.store, built["collection"], registry)
         return built | {"version": version, "promoted": promote, "changes": changes, "added": added}
 
 
@@ -208,7 +207,7 @@ def track_rows(prepared: Path, vectors: Vectors, *, weights: str, here: Callable
 def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]]) -> dict[str, int]:
     """What differs from the collection that is live: new, changed, removed and unchanged tracks.
 
-    Tracks that were added over the API are none of these; see ``releases.go_live``.
+    Tracks that were added over the API are none of these; see ``go_live``.
     """
     before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
     counts = Counter(

@@ -1,40 +1,111 @@
-"""Where a release comes from, and where a track went: MLflow's tags joined with DVC's versions of the data."""
+"""What is known of releases and tracks: shown, compared, and followed through MLflow's tags and DVC's versions."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
+from mlflow.exceptions import MlflowException
 
-from flows.pipeline.versions import model_version, read_version
-from flows.registry import list_versions
+from flows.pipeline.reports import read_report
+from flows.pipeline.versions import read_version
+from flows.registry import Registry
 from flows.runtime.tracking import reading
 from flows.runtime.workspace import Workspace
+from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError
 from serving.places import Places
 
+PARTS = ("weights", "preprocessing_hash", "data_hash", "trained_on", "collection", "git_commit")
+"""What two releases may differ in."""
 
-def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str, Any] | None:
+
+def show_release(name: str, registry: Registry) -> dict[str, Any]:
+    """Everything that the registry knows of a release.
+
+    Returns:
+        ``version``, ``aliases``, ``created``, ``gate`` and its ``reasons``, the ``PARTS``, ``run_id``, ``index`` (what
+        the build measured; null before it) and ``metrics`` of the evaluation.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    version = registry.find(name)
+    return {
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "was_champion": version.number in registry.champions(),
+        "created": version.created_at,
+        "gate": version.tag("gate") or "not judged",
+        "reasons": (version.tag("gate_reasons") or "").splitlines(),
+        **{part: version.tag(part) for part in PARTS},
+        "trained_on": version.trained_on,
+        "run_id": version.run_id,
+        "index": json.loads(version.tag("index") or "null"),
+        "metrics": _metrics(version.run_id, mlflow_uri=registry.uri),
+    }
+
+
+def compare_releases(a: str, b: str, workspace: Workspace, registry: Registry) -> dict[str, Any]:
+    """What differs between two releases.
+
+    Returns:
+        ``a``, ``b``: their versions. ``parts``: part -> its two values, for those that differ. ``tracks``: counts and
+        ids of those added, removed and changed from a to b, or ``unknown`` with the reason. ``metrics``: name -> its
+        two values.
+
+    Raises:
+        UserError: if there is none of a name.
+    """
+    one, other = (show_release(name, registry) for name in (a, b))
+    names = [*one["metrics"], *(name for name in other["metrics"] if name not in one["metrics"])]
+    return {
+        "a": one["version"],
+        "b": other["version"],
+        "parts": {part: [one[part], other[part]] for part in PARTS if one[part] != other[part]},
+        "tracks": _compare_tracks(one["data_hash"], other["data_hash"], workspace),
+        "metrics": {name: [one["metrics"].get(name), other["metrics"].get(name)] for name in names},
+    }
+
+
+def _compare_tracks(a: str | None, b: str | None, workspace: Workspace) -> dict[str, Any]:
+    if a == b:
+        return {"added": [], "removed": [], "changed": []}
+    try:
+        changes = compare_versions(read_version(workspace, str(a)), read_version(workspace, str(b)))
+    except UserError as error:
+        return {"unknown": str(error)}
+    return {"added": changes["added"], "removed": changes["removed"], "changed": sorted(changes["changed"])}
+
+
+def _metrics(run_id: str, *, mlflow_uri: str) -> dict[str, float]:
+    try:
+        return dict(read_report(run_id, mlflow_uri=mlflow_uri)["metrics"])
+    except (MlflowException, OSError):  # registered by hand, without an evaluation
+        return {}
+
+
+def of_release(name: str, workspace: Workspace, registry: Registry) -> dict[str, Any] | None:
     """A release's model version, run, code and data; None if no version or alias has this name."""
-    version = model_version(name, mlflow_uri=mlflow_uri)
+    version = registry.get(name)
     if version is None:
         return None
-    tags = version["tags"]
-    with reading(mlflow_uri) as client:
-        run = client.get_run(version["run_id"])
+    with reading(registry.uri) as client:
+        run = client.get_run(version.run_id)
     found: dict[str, Any] = {
-        "version": version["version"],
-        "gate": tags.get("mulan.gate", "not judged"),
-        "collection": tags.get("mulan.collection", "no index yet"),
-        "weights": tags.get("mulan.weights"),
-        "preprocessing": tags.get("mulan.preprocessing_hash"),
+        "version": version.number,
+        "gate": version.tag("gate") or "not judged",
+        "collection": version.tag("collection") or "no index yet",
+        "weights": version.tag("weights"),
+        "preprocessing": version.tag("preprocessing_hash"),
         "training run": f"{run.info.run_name} ({run.info.run_id})",
-        "git commit": tags.get("mulan.git_commit"),
-        "flow run": tags.get("mulan.flow_run_id"),
+        "git commit": version.tag("git_commit"),
+        "flow run": version.tag("flow_run_id"),
         "data": run.data.tags["mulan.data_hash"],
     }
-    if "mulan.trained_on" in tags:  # the same weights over a later catalogue
-        found["indexed data"] = tags["mulan.data_hash"]
+    if version.tag("trained_on"):  # the same weights over a later catalogue
+        found["indexed data"] = version.tag("data_hash")
     try:
         tracks = read_version(workspace, found["data"])
     except UserError as error:
@@ -45,7 +116,7 @@ def of_release(name: str, workspace: Workspace, *, mlflow_uri: str) -> dict[str,
     return found
 
 
-def of_track(track_id: str, workspace: Workspace, *, mlflow_uri: str, places: Places) -> dict[str, Any]:
+def of_track(track_id: str, workspace: Workspace, registry: Registry, *, places: Places) -> dict[str, Any]:
     """A track's file, texts with the filters' verdicts, and the versions trained on or indexed with it.
 
     Raises:
@@ -58,15 +129,15 @@ def of_track(track_id: str, workspace: Workspace, *, mlflow_uri: str, places: Pl
             f"{track_id!r} is no release (`mulan release list`) and no track of the prepared data in {workspace.folder}"
         )
     releases = []
-    for version in list_versions(mlflow_uri=mlflow_uri):
-        full = model_version(version["version"], mlflow_uri=mlflow_uri)
-        data = full["tags"].get("mulan.data_hash", "") if full else ""
+    for version in registry.versions():
+        data = version.tag("data_hash") or ""
         try:
             held = data == data_hash or _row(read_version(workspace, data), track_id) is not None
         except UserError:
             continue  # that version's data is not at hand, or is another catalogue's
         if held:
-            releases.append(f"version {version['version']} {version['aliases']}".strip() + f", data {data[:8]}")
+            aliases = ", ".join(version.aliases)
+            releases.append(f"version {version.number} {aliases}".strip() + f", data {data[:8]}")
     return {
         "track": track_id,
         "file": places.here(row["media_path"]),

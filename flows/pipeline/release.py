@@ -1,4 +1,4 @@
-"""The flows that change what is served: ``promote``, ``rollback``, ``shadow`` and ``prune``.
+"""The flows that change what is served: ``serve``, ``promote``, ``rollback``, ``shadow`` and ``prune``.
 
 The order of a promotion: everything is checked, the endpoint is switched, then the registry and Milvus follow. What
 fails before that leaves all three as they were.
@@ -6,21 +6,55 @@ fails before that leaves all three as they were.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
-from flows import registry
-from flows.pipeline.releases_step import collections_to_drop, go_live
-from flows.pipeline.serve import deploy_release, find_release, make_champion
+from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
+from flows.runtime.stack_file import note_endpoint
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
-from serving.deployment import is_deployed
+from serving.client import MulanClient
+from serving.deployment import build_app, deploy, is_deployed
 from serving.release import Release, check_release
+from serving.store import TrackStore
+
+
+@flow(
+    name="serve",
+    description="Deploy the champion: model, preprocessing and index as one release.",
+    timeout_seconds=1800,
+    **FAILURE_HOOKS,
+)
+def serve(
+    manifest: str | None = None,
+    playlists: str | None = None,
+    params: str | None = None,
+    version: str | None = None,
+) -> dict[str, Any]:
+    """Deploy the champion release; see ``prepare`` for the first arguments.
+
+    Args:
+        version: deploy this one instead, an alias or version, and make it champion once it answers. Where it does not
+            come up, champion and endpoint stay what they were.
+
+    Returns:
+        ``url``, the ``release`` that answers there and, with a ``version``, what became of tracks that were ``added``
+        over the API; see ``go_live``.
+    """
+    with open_session(manifest, playlists, params) as session, session.stage("serve"):
+        release = session.registry.release(version or "champion")
+        url = deploy_release(session, release)
+        # Ready means that it has encoded a text and found a track; asking that needs no API key.
+        served = MulanClient(url).ready()["release"]
+        added = make_champion(session, release) if version else None
+        return {"url": url, "release": served, "added": added}
 
 
 @flow(
@@ -41,9 +75,8 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
         were ``added`` over the API; see ``go_live``.
     """
     with open_session(manifest, None, params) as session, session.stage("promote"):
-        uri = session.settings.mlflow_uri
-        registry.check_gate(version, mlflow_uri=uri)
-        release = find_release(session, version)
+        session.registry.check_gate(version)
+        release = session.registry.release(version)
         url = _switch(session, release)
         return {"release": release.to_dict(), "url": url, "added": make_champion(session, release)}
 
@@ -61,14 +94,14 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
         UserError: if there was none, or its collection is gone.
     """
     with open_session(manifest, None, params) as session, session.stage("rollback"):
-        uri = session.settings.mlflow_uri
-        champions = registry.list_champions(mlflow_uri=uri)
+        registry = session.registry
+        champions = registry.champions()
         if len(champions) < 2:
             raise UserError("there is no champion before this one to go back to; see `mulan release list`")
-        release = find_release(session, champions[-2])
+        release = registry.release(champions[-2])
         url = _switch(session, release)
-        registry.demote(mlflow_uri=uri)
-        added = go_live(session.store, release.collection, mlflow_uri=uri)
+        registry.demote()
+        added = go_live(session.store, release.collection, registry)
         return {"release": release.to_dict(), "url": url, "added": added}
 
 
@@ -98,8 +131,8 @@ def shadow(
     with open_session(manifest, None, params) as session, session.stage("shadow"):
         if not is_deployed():
             raise UserError("no endpoint runs here that could ask a candidate too; start one with `mulan serve`")
-        release = find_release(session, "champion")
-        candidate = find_release(session, version) if version else None
+        release = session.registry.release()
+        candidate = session.registry.release(version) if version else None
         url = deploy_release(session, release, candidate, share)
         return {"url": url, "release": release.to_dict(), "shadow": candidate.to_dict() if candidate else None}
 
@@ -122,7 +155,7 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
     """
     keep = fit(CountOrNone, keep, "keep")
     with open_session(manifest, None, params) as session, session.stage("prune"):
-        old, kept = collections_to_drop(keep, mlflow_uri=session.settings.mlflow_uri)
+        old, kept = collections_to_drop(keep, session.registry)
         dropped = [name for name in old if session.store.has(name)]
         for name in dropped:
             session.store.drop(name)
@@ -137,3 +170,84 @@ def _switch(session: Session, release: Release) -> str | None:
         )
     check_release(release, session.store)
     return deploy_release(session, release) if is_deployed() else None
+
+
+@task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
+def deploy_release(session: Session, release: Release, shadow: Release | None = None, shadow_share: float = 0.0) -> str:
+    """Check and deploy; Serve replaces the old release only when the new one answers. Returns the endpoint's URL."""
+    config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
+    session.check_gpus("serve.num_gpus", config.num_gpus)
+    app = build_app(
+        release.to_dict(),
+        config,
+        milvus_uri=session.stack.milvus_uri,
+        milvus_token=session.settings.milvus_token,
+        # Empty where no track is a local file: then none plays.
+        media_root=session.registry.find(release.model_version).tag("media_root") or None,
+        keys_file=session.settings.keys_file,
+        log_folder=session.settings.query_log,
+        shadow=shadow.to_dict() if shadow else None,
+        shadow_share=shadow_share,
+        places=session.places,
+    )
+    url = deploy(app, host=session.host, port=session.port)
+    note_endpoint(session.settings, url)
+    return url
+
+
+def make_champion(session: Session, release: Release) -> dict[str, Any]:
+    """Have the registry and Milvus name a release that is served already, or that nobody serves.
+
+    Returns:
+        What ``go_live`` says of the tracks that were added over the API.
+    """
+    session.registry.promote(release.model_version)
+    return go_live(session.store, release.collection, session.registry)
+
+
+def go_live(store: TrackStore, collection: str, registry: Registry) -> dict[str, Any]:
+    """Name a collection live; tracks that were added over the API to the one before go along.
+
+    A vector means something to its own model alone, and the audio of these tracks was not kept, so a release of other
+    weights does without them. The collection before keeps them all.
+
+    Returns:
+        ``carried``, how many tracks went along, and ``left``, the ids of those that could not.
+
+    Raises:
+        UserError: if Milvus is away, or has no such collection; the alias stays where it was.
+    """
+    before = store.live_collection()
+    added = store.added(before, unknown_to=collection) if before and before != collection else []
+    carries = bool(added) and _weights(store, before, registry) == _weights(store, collection, registry) is not None
+    if carries:
+        store.copy_added(added, str(before), collection)
+    store.switch_alias(collection)
+    return {"carried": len(added), "left": []} if carries else {"carried": 0, "left": added}
+
+
+def _weights(store: TrackStore, collection: str | None, registry: Registry) -> str | None:
+    version = registry.get(store.describe(str(collection)).properties.get("model_version", ""))
+    return version.tag("weights") if version else None  # it was deleted since
+
+
+def collections_to_drop(keep: int, registry: Registry) -> tuple[list[str], list[str]]:
+    """Which collections nobody needs, and which are kept.
+
+    Kept are those of the champion, of ``keep`` champions before it, of every version that an alias names, and of
+    versions newer than the champion, which may be promoted yet.
+
+    Raises:
+        UserError: if there is no champion, so nothing is old.
+    """
+    champions = registry.champions()
+    if not champions:
+        raise UserError("there is no champion yet, so no release is old; see `mulan release list`")
+    needed = set(champions[-1 - keep :])
+    old: list[str] = []
+    kept: list[str] = []
+    for version in registry.versions():
+        if collection := version.tag("collection"):
+            is_needed = version.number in needed or version.aliases or int(version.number) > int(champions[-1])
+            (kept if is_needed else old).append(collection)
+    return [name for name in old if name not in kept], kept

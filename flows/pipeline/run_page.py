@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.pipeline.words import added_words, recall_words
 from flows.runtime.session import Session
-from flows.runtime.tracking import MODEL_NAME, tracking
+from flows.runtime.tracking import tracking
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48
@@ -48,7 +48,7 @@ def _links(result: dict[str, Any], session: Session) -> list[str]:
                 experiment = client.get_run(run_id).info.experiment_id
             run = f"{uri}/#/experiments/{experiment}/runs/{run_id}"
             lines.append(f"- MLflow: [run]({run}), [report]({run}/artifacts/evaluation/report.html)")
-            version = f"{uri}/#/models/{MODEL_NAME}/versions/{result['register']['version']}"
+            version = f"{uri}/#/models/{session.registry.name}/versions/{result['register']['version']}"
             lines.append(f"- Release: [version {result['register']['version']}]({version})")
         else:
             lines.append(f"- MLflow run `{run_id}`: `mulan ui` shows it")

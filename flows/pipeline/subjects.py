@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows.pipeline.versions import model_version
+from flows.registry import Registry
 from mulan_core.errors import UserError
 from mulan_core.evaluation.encoders import Encoder, check_model, kind_of, open_encoder
-from serving.release import fetch_model
 
 
 @dataclass(frozen=True)
@@ -54,33 +53,30 @@ class Subject:
         return self.encoder.describe() | self.names
 
 
-def find_subject(
-    name: str, *, mlflow_uri: str, cache: Path, pooling: str | None = None, batch_size: int = 32
-) -> Subject:
+def find_subject(name: str, registry: Registry, *, pooling: str | None = None, batch_size: int = 32) -> Subject:
     """Find a model.
 
     Args:
         name: an alias (``champion``, ``candidate``) or number of the registered model; else what ``open_encoder``
             opens: a folder, a name on the hub, a file of vectors. A path that exists is taken as one.
-        mlflow_uri: the registry.
-        cache: folder for models out of the registry.
+        registry: of that model.
         pooling: how hidden states of a plain text or audio model become one vector.
         batch_size: windows or texts encoded at once.
 
     Raises:
         UserError: if it is neither, or its files cannot be had.
     """
-    if not Path(name).exists() and (version := model_version(name, mlflow_uri=mlflow_uri)):
-        folder = fetch_model(version["version"], version["run_id"], mlflow_uri, cache)
+    if not Path(name).exists() and (version := registry.get(name)):
+        folder = registry.fetch(version)
         check_model(folder, pooling=pooling)
         return Subject(
-            name=f"mulan version {version['version']}",
+            name=f"{registry.name} version {version.number}",
             path=str(folder),
             pooling=pooling,
             batch_size=batch_size,
-            run_id=version["run_id"],
-            version=version["version"],
-            data_hash=version["tags"].get("mulan.trained_on", version["tags"].get("mulan.data_hash")),
+            run_id=version.run_id,
+            version=version.number,
+            data_hash=version.trained_on,
         )
     try:
         kind_of(name)

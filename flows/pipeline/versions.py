@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from mlflow.exceptions import MlflowException
 
-from flows.runtime.tracking import MODEL_NAME, NoRegistryError, reading
+from flows.registry import Registry
 from flows.runtime.workspace import Workspace, check_dvc, hash_in
 from mulan_core.data import shards
 from mulan_core.data.changes import compare_versions
@@ -23,22 +22,22 @@ from mulan_core.errors import UserError
 HASH = re.compile(r"[0-9a-f]{32}")
 
 
-def resolve_data(revision: str, workspace: Workspace, *, mlflow_uri: str) -> str:
+def resolve_data(revision: str, workspace: Workspace, registry: Registry) -> str:
     """The data hash behind a name.
 
     Args:
         revision: a data hash; an alias or version of the registered model; or a git revision of the workspace's
             ``dvc.lock``.
         workspace: whose data.
-        mlflow_uri: the registry.
+        registry: whose versions.
 
     Raises:
         UserError: if nothing of that name is known.
     """
     if HASH.fullmatch(revision):
         return revision
-    if (version := model_version(revision, mlflow_uri=mlflow_uri)) and "mulan.data_hash" in version["tags"]:
-        return str(version["tags"]["mulan.data_hash"])
+    if (version := registry.get(revision)) and (data_hash := version.tag("data_hash")):
+        return data_hash
     if (lock := lock_at(revision, workspace.folder)) is not None:
         try:
             if found := hash_in(lock.encode()):
@@ -56,19 +55,6 @@ def lock_at(revision: str, folder: Path) -> str | None:
     command = ["git", "show", f"{revision}:./dvc.lock"]
     shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return shown.stdout if shown.returncode == 0 else None
-
-
-def model_version(name: str, *, mlflow_uri: str) -> dict[str, Any] | None:
-    """A version of the registered model by number or alias: ``version``, ``run_id``, ``tags``; None if unknown."""
-    try:
-        with reading(mlflow_uri) as client:
-            if name.isdecimal():
-                found = client.get_model_version(MODEL_NAME, name)
-            else:
-                found = client.get_model_version_by_alias(MODEL_NAME, name)
-    except (MlflowException, NoRegistryError):
-        return None
-    return {"version": str(found.version), "run_id": found.run_id, "tags": dict(found.tags)}
 
 
 def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
@@ -97,17 +83,18 @@ def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
         ) from error
 
 
-def count_new_tracks(workspace: Workspace, *, mlflow_uri: str) -> int:
+def count_new_tracks(workspace: Workspace, registry: Registry) -> int:
     """Tracks of the prepared data that the champion was not trained beside: new ones, and those whose audio is another.
 
     All of them, where the champion's data is not to be had: it is another catalogue's, or its versions were removed.
     """
     now = pq.read_table(workspace.prepared / shards.MANIFEST)
-    champion = model_version("champion", mlflow_uri=mlflow_uri)
-    tags = champion["tags"] if champion else {}
+    champion = registry.get("champion")
+    if champion is None or champion.trained_on is None:
+        return now.num_rows
     try:
-        then = read_version(workspace, tags.get("mulan.trained_on") or tags["mulan.data_hash"])
-    except (UserError, KeyError):
+        then = read_version(workspace, champion.trained_on)
+    except UserError:
         return now.num_rows
     changes = compare_versions(then, now)
     return len(changes["added"]) + sum("audio" in aspects for aspects in changes["changed"].values())

@@ -16,7 +16,7 @@ def recall_words(built: dict[str, Any]) -> str:
 
 
 def added_words(added: dict[str, Any] | None) -> list[str]:
-    """What became of tracks that were added over the API, in sentences; see ``releases.go_live``."""
+    """What became of tracks that were added over the API, in sentences; see ``go_live``."""
     words = []
     if added and added["carried"]:
         words.append(f"{added['carried']:,} tracks that were added over the API went along")

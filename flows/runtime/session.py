@@ -32,6 +32,7 @@ from serving.places import Places
 from serving.ports import check_port_free, url_of
 
 if TYPE_CHECKING:
+    from flows.registry import Registry
     from serving.store import TrackStore
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -87,6 +88,13 @@ class Session:
         """Hang up on the store, where it was used."""
         if store := vars(self).pop("store", None):
             store.close()
+
+    @property
+    def registry(self) -> Registry:
+        """The model registry."""
+        from flows.registry import Registry
+
+        return Registry.of(self.settings)
 
     @property
     def places(self) -> Places:

@@ -18,7 +18,6 @@ from flows.runtime.moved import settle
 from mulan_core.config import Config, to_mapping
 from mulan_core.errors import UserError
 
-MODEL_NAME = "mulan"
 EXPERIMENT = "mulan"
 KINDS = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "uc", "")
 """What an address of MLflow's may begin with."""

@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 from test_suite import CONFIG, catalogue, evaluate_both
 
 from flows.pipeline.compare import compare_named
+from flows.registry import Registry
 from flows.runtime.database import database_uri
 from mulan_core.errors import UserError
 from mulan_core.evaluation.evidence import FILE
@@ -45,16 +46,16 @@ def test_two_folders_through_the_command(folders, tmp_path):
 
 
 def test_what_cannot_be_compared_is_one_sentence(folders, tmp_path):
-    uri = database_uri(tmp_path / "mlflow.db")
+    registry = Registry(database_uri(tmp_path / "mlflow.db"), tmp_path)
 
     def says(sentence: str, a: Path, b: Path, on: str | None = None) -> None:
         with pytest.raises(UserError, match=sentence):
-            compare_named(str(a), str(b), on=on, mlflow_uri=uri)
+            compare_named(str(a), str(b), registry, on=on)
 
     says("not measured on the same set", folders / "clear", folders / "small")
     says("holds no report.json", folders / "clear", tmp_path)
     says("holds reports on c, n, s; choose one with --on", folders / "clear", gathered(folders, tmp_path))
-    assert compare_named(str(folders / "clear"), str(gathered(folders, tmp_path)), on="n", mlflow_uri=uri).metrics
+    assert compare_named(str(folders / "clear"), str(gathered(folders, tmp_path)), registry, on="n").metrics
     (tmp_path / "clear" / FILE).unlink()
     says(f"has a report but no {FILE}", folders / "noisy", gathered(folders, tmp_path), on="c")
     (tmp_path / "clear" / "report.json").write_text("[]")

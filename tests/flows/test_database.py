@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from flows.doctor.addresses import check_mlflow
 from flows.doctor.status import find_status
-from flows.pipeline.versions import model_version
-from flows.registry import champion_version, list_versions
+from flows.registry import Registry
 from flows.runtime.database import check_database, database_path, database_uri
 from flows.runtime.settings import read_settings
 from flows.runtime.tracking import NoRegistryError, check_tracking, reading, tracking
@@ -124,9 +123,9 @@ def test_whoever_asks_a_damaged_database_hears_the_same_sentence(damage, home):
     heard = set()
     for ask in (
         lambda: find_status(found),
-        lambda: list_versions(mlflow_uri=found.mlflow_uri),
-        lambda: champion_version(mlflow_uri=found.mlflow_uri),
-        lambda: model_version("champion", mlflow_uri=found.mlflow_uri),
+        Registry.of(found).versions,
+        Registry.of(found).champions,
+        lambda: Registry.of(found).find("champion"),
         lambda: tracking(found.mlflow_uri).__enter__(),
     ):
         with pytest.raises(UserError, match=r"^[^\n]+$") as error:
@@ -147,7 +146,8 @@ def test_a_home_without_a_database_is_read_and_stays_without(tmp_path, monkeypat
     monkeypatch.delenv("PREFECT_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     found = read_settings()
-    assert list_versions(mlflow_uri=found.mlflow_uri) == [] and champion_version(mlflow_uri=found.mlflow_uri) is None
+    registry = Registry.of(found)
+    assert registry.versions() == registry.champions() == [] and registry.get("champion") is None
     assert find_status(found)["runs"] == []
     with pytest.raises(NoRegistryError, match="`mulan run` makes some"), reading(found.mlflow_uri):
         pass

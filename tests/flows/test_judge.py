@@ -10,10 +10,11 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from test_suite import CONFIG, catalogue, evaluate_both
 
+from flows.pipeline.gate import GATE_FILE, MAX_TAG, gate_tags, judge
 from flows.pipeline.reports import REPORT_FOLDER
-from flows.registry import GATE_FILE, MAX_TAG, gate_tags, judge
+from flows.registry import Registry
 from flows.runtime.database import database_uri
-from flows.runtime.tracking import MODEL_NAME, tracking
+from flows.runtime.tracking import tracking
 from mulan_core.config import GateConfig
 from mulan_core.evaluation.evidence import FILE
 from mulan_core.gate import Decision
@@ -24,7 +25,7 @@ RULES = GateConfig(floors={GENRE: 0.5}, compare=(GENRE,), margin=0.02)
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    """Runs of a clear and a noisy model with report and evidence, two without; the address and name -> run, report."""
+    """Runs of a clear and a noisy model with report and evidence, two without; and name -> run, report."""
     folder = tmp_path_factory.mktemp("mlflow")
     uri, runs = database_uri(folder / "mlflow.db"), {}
     for name, noise in (("clear", 3.0), ("noisy", 9.0), ("unproven", 3.0), ("lost", 3.0)):
@@ -37,11 +38,11 @@ def registry(tmp_path_factory):
             if name not in ("lost", "unproven"):
                 client.log_artifact(run.info.run_id, str(folder / FILE), REPORT_FOLDER)
     with tracking(uri) as client:
-        client.create_registered_model(MODEL_NAME)
+        client.create_registered_model("mulan")
         for name, (run_id, _) in runs.items():
-            version = client.create_model_version(MODEL_NAME, f"runs:/{run_id}/model", run_id)
-            client.set_registered_model_alias(MODEL_NAME, name, version.version)
-    return uri, runs
+            version = client.create_model_version("mulan", f"runs:/{run_id}/model", run_id)
+            client.set_registered_model_alias("mulan", name, version.version)
+    return Registry(uri, folder), runs
 
 
 @pytest.mark.parametrize(
@@ -56,19 +57,19 @@ def registry(tmp_path_factory):
 )
 @pytest.mark.filterwarnings("ignore:the gate has no comparison")
 def test_the_champion_s_own_run_is_judged_against(registry, champion, candidate, refusal):
-    uri, runs = registry
+    registry, runs = registry
     run_id, report = runs[candidate]
-    with tracking(uri) as client:
-        version = client.get_model_version_by_alias(MODEL_NAME, champion)
-        client.set_registered_model_alias(MODEL_NAME, "champion", version.version)
-        decision = judge(report, run_id, RULES, mlflow_uri=uri)
+    version = registry.find(champion)
+    with tracking(registry.uri) as client:
+        client.set_registered_model_alias("mulan", "champion", version.number)
+        decision = judge(report, run_id, RULES, registry)
         tags = client.get_run(run_id).data.tags
         written = mlflow.artifacts.load_dict(f"runs:/{run_id}/{GATE_FILE}")
     assert decision.promote is (refusal is None)
     assert refusal is None or any(refusal in reason for reason in decision.reasons), decision.reasons
     assert tags["mulan.gate"] == ("refused" if refusal else "passed")
     assert tags["mulan.gate_reasons"].splitlines() == written["reasons"] == list(decision.reasons)
-    assert written["champion"] == {"version": str(version.version), "run_id": runs[champion][0]}
+    assert written["champion"] == {"version": version.number, "run_id": runs[champion][0]}
     assert written["set"] == report["set"]["hash"] and written["rules"]["margin"] == 0.02
     assert list(written["differences"] or ()) == ([] if champion in ("unproven", "lost") else [GENRE])
 

@@ -14,8 +14,8 @@ import soundfile
 from flow_fixtures import environment, mulan, result_of
 from prepared_fixtures import tone
 
-from flows import registry
-from flows.pipeline.releases_step import collections_to_drop, go_live, version_for_data
+from flows.pipeline.release import collections_to_drop, go_live
+from flows.registry import Registry
 from flows.runtime.database import database_uri
 from mulan_core.errors import UserError
 from serving.store import TrackStore
@@ -31,11 +31,9 @@ from mulan_core.errors import UserError
 with open_session{CHANGED} as session:
     from flows.pipeline.index import index
     from flows.pipeline.prepare import prepare
-    from flows.pipeline.release import promote, prune, rollback
-    from flows.pipeline.serve import serve
-    from flows.registry import champion_version
+    from flows.pipeline.release import promote, prune, rollback, serve
 
-    done = {{"version": champion_version(mlflow_uri=session.settings.mlflow_uri)}}
+    done = {{"version": session.registry.find("champion").number}}
     done |= {{"collection": session.store.live_collection()}}
     done |= {{"prepare": prepare(), "index": index(model="champion", promote=False)}}
     done["stands"] = index(model="champion", promote=False)["built"]
@@ -52,8 +50,7 @@ with open_session{CHANGED} as session:
         serve(version=done["index"]["version"])
     except UserError as error:
         done["refused"] = str(error)
-    champion = champion_version(mlflow_uri=session.settings.mlflow_uri)
-    done["after refusal"] = [champion, session.store.live_collection()]
+    done["after refusal"] = [session.registry.find("champion").number, session.store.live_collection()]
 sys.__stdout__.write(json.dumps(done, default=str))
 """
 
@@ -103,8 +100,7 @@ def test_it_is_promoted_and_rolled_back(home, done):
     assert (done["promote"]["release"]["collection"], done["live"], done["promote"]["url"]) == (new, new, None)
     assert {old, new} <= set(done["prune"]["kept"]) and not {old, new} & set(done["prune"]["dropped"])
     assert (done["rollback"]["release"]["collection"], done["live again"]) == (old, old)
-    uri = database_uri(home / "mlflow.db")
-    assert registry.list_champions(mlflow_uri=uri)[-1] == done["version"]
+    assert Registry(database_uri(home / "mlflow.db"), home).champions()[-1] == done["version"]
 
 
 @pytest.mark.slow
@@ -142,34 +138,34 @@ def database(tmp_path_factory):
 
 
 @pytest.fixture
-def versions(database, tmp_path):
-    """Address of a copy of it."""
-    return database_uri(Path(shutil.copy(database, tmp_path)))
+def registry(database, tmp_path):
+    """A copy of it."""
+    return Registry(database_uri(Path(shutil.copy(database, tmp_path))), tmp_path / "models")
 
 
-def test_champions_are_remembered(versions):
-    assert registry.list_champions(mlflow_uri=versions) == []
+def test_champions_are_remembered(registry):
+    assert registry.champions() == []
     with pytest.raises(UserError, match="no champion yet"):
-        collections_to_drop(1, mlflow_uri=versions)
+        collections_to_drop(1, registry)
     for version in ("1", "2", "2", "4"):
-        registry.promote(version, mlflow_uri=versions)
+        registry.promote(version)
     with pytest.raises(UserError, match="version 3 of mulan was not passed by the gate"):
-        registry.promote("3", mlflow_uri=versions)
-    assert registry.list_champions(mlflow_uri=versions) == ["1", "2", "4"]
-    registry.demote(mlflow_uri=versions)
-    assert registry.champion_version(mlflow_uri=versions) == "2"
-    mlflow.MlflowClient(versions).set_registered_model_alias("mulan", "champion", "4")  # by hand
-    assert registry.list_champions(mlflow_uri=versions) == ["1", "2", "4"]
+        registry.promote("3")
+    assert registry.champions() == ["1", "2", "4"]
+    registry.demote()
+    assert registry.find("champion").number == "2"
+    mlflow.MlflowClient(registry.uri).set_registered_model_alias("mulan", "champion", "4")  # by hand
+    assert registry.champions() == ["1", "2", "4"]
 
 
 @pytest.mark.parametrize(
     ("keep", "old"), [(0, ["tracks_3", "tracks_1"]), (1, ["tracks_3", "tracks_1"]), (2, ["tracks_3"])]
 )
-def test_old_collections_are_those_that_nobody_goes_back_to(versions, keep, old):
+def test_old_collections_are_those_that_nobody_goes_back_to(registry, keep, old):
     for version in ("1", "2", "4"):
-        registry.promote(version, mlflow_uri=versions)
-    mlflow.MlflowClient(versions).set_registered_model_alias("mulan", "candidate", "2")
-    dropped, kept = collections_to_drop(keep, mlflow_uri=versions)
+        registry.promote(version)
+    mlflow.MlflowClient(registry.uri).set_registered_model_alias("mulan", "candidate", "2")
+    dropped, kept = collections_to_drop(keep, registry)
     assert dropped == old
     assert sorted(dropped + kept) == [f"tracks_{number}" for number in range(1, 6)]
 
@@ -193,33 +189,20 @@ def build(store, version):
     return name
 
 
-def test_tracks_added_over_the_api_go_along_to_a_release_of_the_same_weights(store, versions):
+def test_tracks_added_over_the_api_go_along_to_a_release_of_the_same_weights(store, registry):
     added = {"track_id": "new", "vector": np.eye(8)[7], "dataset": "added", "content_hash": ADDED}
-    first = go_live(store, build(store, "1"), mlflow_uri=versions)
+    first = go_live(store, build(store, "1"), registry)
     assert (first, store.live_collection()) == ({"carried": 0, "left": []}, "tracks_1")
     store.upsert("tracks_1", [added])
-    assert go_live(store, build(store, "2"), mlflow_uri=versions) == {"carried": 1, "left": []}
+    assert go_live(store, build(store, "2"), registry) == {"carried": 1, "left": []}
     assert (store.live_collection(), store.count("tracks_2")) == ("tracks_2", 5)
-    assert go_live(store, "tracks_1", mlflow_uri=versions) == {"carried": 0, "left": []}, "it has it"
-    mlflow.MlflowClient(versions).set_model_version_tag("mulan", "4", "mulan.weights", "others")
+    assert go_live(store, "tracks_1", registry) == {"carried": 0, "left": []}, "it has it"
+    mlflow.MlflowClient(registry.uri).set_model_version_tag("mulan", "4", "mulan.weights", "others")
     for version in ("4", "99"):  # of other weights, and one that the registry has lost
         build(store, version)
-        assert go_live(store, f"tracks_{version}", mlflow_uri=versions) == {"carried": 0, "left": ["new"]}
+        assert go_live(store, f"tracks_{version}", registry) == {"carried": 0, "left": ["new"]}
         assert (store.live_collection(), store.count(f"tracks_{version}")) == (f"tracks_{version}", 4)
-        go_live(store, "tracks_1", mlflow_uri=versions)
+        go_live(store, "tracks_1", registry)
     with pytest.raises(UserError, match="tracks_nowhere"):
-        go_live(store, "tracks_nowhere", mlflow_uri=versions)
+        go_live(store, "tracks_nowhere", registry)
     assert store.live_collection() == "tracks_1"
-
-
-def test_a_model_over_other_data_is_one_version_for_each(versions):
-    assert version_for_data("1", "1" * 32, mlflow_uri=versions) == "1"
-    made = version_for_data("1", "a" * 32, mlflow_uri=versions)
-    assert made == version_for_data("1", "a" * 32, mlflow_uri=versions) == "6"
-    tags = mlflow.MlflowClient(versions).get_model_version("mulan", made).tags
-    assert "mulan.collection" not in tags and tags["mulan.gate"] == "passed"
-    assert (tags["mulan.data_hash"], tags["mulan.trained_on"]) == ("a" * 32, "1" * 32)
-    again = version_for_data(made, "b" * 32, mlflow_uri=versions)
-    assert mlflow.MlflowClient(versions).get_model_version("mulan", again).tags["mulan.trained_on"] == "1" * 32
-    with pytest.raises(UserError, match="no alias or version"):
-        version_for_data("nobody", "a" * 32, mlflow_uri=versions)

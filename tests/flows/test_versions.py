@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from flows.pipeline import data, versions
-from flows.pipeline.versions import read_version, resolve_data
+from flows.pipeline import data
+from flows.pipeline.versions import count_new_tracks, read_version, resolve_data
+from flows.registry import Registry
 from flows.runtime.database import database_uri
 from flows.runtime.workspace import Workspace, run_dvc
 from mulan_core.data import shards
@@ -86,15 +88,15 @@ def test_data_goes_to_s3_and_comes_back_the_same(workspace, s3, monkeypatch):
 
 
 def test_versions_are_found_by_hash_and_by_git_revision_and_compared(workspace, tmp_path):
-    uri = database_uri(tmp_path / "mlflow.db")
+    registry = Registry(database_uri(tmp_path / "mlflow.db"), tmp_path)
     first = make(workspace, train=12)
     subprocess.run(["git", "add", "-A"], cwd=workspace.folder, check=True)
     subprocess.run(["git", "commit", "-qm", "first"], cwd=workspace.folder, check=True)
     second = make(workspace, train=15)
-    assert resolve_data("HEAD", workspace, mlflow_uri=uri) == first
-    assert resolve_data(second, workspace, mlflow_uri=uri) == second
+    assert resolve_data("HEAD", workspace, registry) == first
+    assert resolve_data(second, workspace, registry) == second
     with pytest.raises(UserError, match="is no data hash"):
-        resolve_data("nothing", workspace, mlflow_uri=uri)
+        resolve_data("nothing", workspace, registry)
     changes = compare_versions(read_version(workspace, first), read_version(workspace, second))
     before, after = (set(read_version(workspace, h)["track_id"].to_pylist()) for h in (first, second))
     assert set(changes["added"]) == after - before and len(changes["added"]) == 3
@@ -114,16 +116,21 @@ def test_a_version_that_is_nowhere_is_said(workspace):
     assert not (workspace.prepared / shards.MANIFEST).exists()
 
 
-def test_new_tracks_are_counted_against_what_the_champion_was_trained_on(workspace, monkeypatch):
+def test_new_tracks_are_counted_against_what_the_champion_was_trained_on(workspace, tmp_path):
     then = make(workspace, train=12)
     make(workspace, train=15)
 
-    def champion(**tags):
-        known = {"version": "1", "run_id": "r", "tags": {f"mulan.{name}": value for name, value in tags.items()}}
-        monkeypatch.setattr(versions, "model_version", lambda *_, **__: known)
-        return versions.count_new_tracks(workspace, mlflow_uri="sqlite://")
-
+    registry = Registry(database_uri(tmp_path / "mlflow.db"), tmp_path)
     total = pq.read_table(workspace.prepared / shards.MANIFEST).num_rows
+    assert count_new_tracks(workspace, registry) == total, "there is no champion yet"
+    client = mlflow.MlflowClient(registry.uri)
+    client.create_registered_model("mulan")
+
+    def champion(**tags):
+        made = client.create_model_version("mulan", "/x", tags={f"mulan.{name}": value for name, value in tags.items()})
+        client.set_registered_model_alias("mulan", "champion", made.version)
+        return count_new_tracks(workspace, registry)
+
     assert champion(data_hash=then) == 3
     assert champion(data_hash=workspace.data_hash) == 0
     assert champion(data_hash=workspace.data_hash, trained_on=then) == 3  # indexed again since, not trained
