@@ -531,8 +531,8 @@ class GateConfig(Section, at="gate"):
     paired: bool = True
     """Judge the unfavourable end of the difference's paired 95 % interval by the margin, not the difference itself."""
     min_items: Items | None = None
-    """A test set smaller than this decides nothing. Null follows the catalogue: half of its test tracks, at least 5 and
-    at most 20."""
+    """A test set smaller than this decides nothing. Null follows the catalogue: a third of its test tracks, at least 5
+    and at most 20."""
     slice_margin: Annotated[float, Range(ge=0, le=1_000_000)] | None = None
     """No slice may be more than this below the champion; null judges none."""
     slices: Annotated[tuple[Annotated[str, OneOf(*SLICE_KINDS)], ...], Length(unique=True)] = (

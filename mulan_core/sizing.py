@@ -9,13 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig
-
 from mulan_core.config import Config
 from mulan_core.errors import UserError
-from mulan_core.model import MuLanModel
 
 EPOCHS = 14
 """Passes over the catalogue (paper, section 4.1)."""
@@ -27,6 +22,8 @@ FLOAT = 4
 """Bytes; gradients, vectors and optimiser are float32."""
 HNSW_LINKS = 16
 """M of the index: twice as many links of 4 bytes a vector on the lowest layer."""
+DISK_BESIDE, MEMORY_BESIDE = 1e9, 6e9
+"""Bytes that a small catalogue takes beside its clips, models and services included; `mulan doctor` asks for them."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +110,12 @@ def count(config: Config) -> tuple[int, float, float]:
     Nothing is computed: the towers lie on torch's meta device. A text tower that comes from a checkpoint is counted as
     BERT-base, which needs no download.
     """
+    import torch  # here: the other formulas serve commands that must answer at once
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import BertConfig
+
+    from mulan_core.model import MuLanModel
+
     towers = replace(config.model, audio=replace(config.model.audio, pretrained=None))
     with torch.device("meta"):
         model = MuLanModel.from_config(towers, text_config=BertConfig())
@@ -126,6 +129,25 @@ def count(config: Config) -> tuple[int, float, float]:
             model.text_tower.encoder(input_ids=tokens)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return parameters, audio.get_total_flops(), text.get_total_flops()
+
+
+def bytes_of_clips(config: Config, seconds: float) -> float:
+    """Bytes that so many seconds of clips take in shards."""
+    return seconds * config.prepare.sample_rate_hz * 2 * FLAC_SHARE
+
+
+def disk_of_catalogue(config: Config, seconds: float) -> float:
+    """Bytes that prepare adds for so many seconds of new clips: shards, their copy in DVC's remote, one in the making.
+
+    DVC's cache takes nothing, since its files are links to the shards.
+    """
+    return 2 * bytes_of_clips(config, seconds) + config.prepare.shard_mb * 1e6
+
+
+def memory_of_clips(config: Config, seconds: float) -> float:
+    """Bytes of decoded clips that the workers of this machine hold: all of them, or as many as they may."""
+    decoded = seconds * config.prepare.sample_rate_hz * FLOAT
+    return min(decoded, config.train.num_workers * config.train.decoded_cache_mb * 1e6)
 
 
 def communicate(workers: int, batch: int, dim: int, parameters: int, accelerator: Accelerator) -> Communication:
@@ -189,7 +211,7 @@ def plan(
     communication = communicate(workers, batch, config.model.embedding_dim, parameters, accelerator)
     step_s = flops / workers / (share * accelerator.flops) + communication.seconds
     steps = math.ceil(epochs * tracks / batch)
-    clip_bytes = config.prepare.clip_s * config.model.frontend.sample_rate_hz * 2 * FLAC_SHARE
+    clip_bytes = bytes_of_clips(config, config.prepare.clip_s)
     vector_bytes = config.model.embedding_dim * FLOAT
     return Plan(
         tracks=tracks,

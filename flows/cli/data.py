@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,28 +22,46 @@ app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", n
 @app.command()
 def check(
     manifest: Annotated[str, typer.Argument(help="A table of tracks or a folder of audio, by path or URL.")],
+    playlists: Annotated[Path | None, typer.Option(help="Its table of playlists.")] = None,
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
+    *,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Pass recordings that train and valid or test share.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what prepare would say of a manifest, without decoding: exit code 1 if any row or file is bad.
+    """Tell what would go wrong, before any work and without decoding. Exit code 1 if `mulan run` would refuse the
+    catalogue, or a row or file is bad.
 
     Example: mulan data check tracks.csv
     """
+    import psutil
+
     from flows.cli.reporting import show_check
     from flows.runtime.progress import bar, quiet_libraries
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import numbers_of, workspace_of
     from mulan_core.data.check import check_manifest
+    from mulan_core.data.tracks import read_playlists
+    from mulan_core.outlook import Outlook
 
-    config = numbers_of(workspace_of(read_settings().home, manifest), params).prepare
+    home = read_settings().home
+    config = numbers_of(workspace_of(home, manifest), params)
+    allow_overlap = allow_overlap or config.prepare.allow_overlap
+    config = replace(config, prepare=replace(config.prepare, allow_overlap=allow_overlap))
+    outlook = Outlook(config, read_playlists(playlists).to_pylist() if playlists else ())
+    allow_outside = allow_outside or config.prepare.allow_outside
     with quiet_libraries(), bar("check") as update:
-        report = check_manifest(manifest, config, allow_outside=allow_outside or config.allow_outside, progress=update)
+        report = check_manifest(manifest, config.prepare, allow_outside=allow_outside, outlook=outlook, progress=update)
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    room = {"disk_free": shutil.disk_usage(there).free, "memory": psutil.virtual_memory().total}
+    report |= outlook.report(seconds=3600 * report["hours"], **room)
     if as_json:
         print_json(report)
     else:
         show_check(report)
-    if report["bad_rows"] or report["bad_files"]:
+    if report["bad_rows"] or report["bad_files"] or report["refusals"]:
         raise typer.Exit(1)
 
 

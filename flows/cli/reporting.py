@@ -11,7 +11,7 @@ import typer
 from rich.table import Column
 
 from flows.pipeline.words import added_words, recall_words
-from flows.runtime.terminal import Table, console, end_quietly, errors
+from flows.runtime.terminal import Table, console, end_quietly, errors, words
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
@@ -67,7 +67,7 @@ def show_quarantine(prepared: Path) -> None:
 
 
 def show_check(report: dict[str, Any]) -> None:
-    """Print what prepare would say of a manifest."""
+    """Print what the stages of `mulan run` would say of a manifest; why they would refuse it stands last."""
     table = Table("", title=report["manifest"])
     table.add_column("count", justify="right")
     table.add_row("rows", f"{report['rows']:,}")
@@ -93,6 +93,17 @@ def show_check(report: dict[str, Any]) -> None:
         console.print(f"note: {warning}")
     if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MAX_ROWS:
         console.print("--json lists all")
+    for note in report["notes"]:
+        console.print(f"note: {note}")
+    console.print(report["needs"])
+    for refusal in report["refusals"]:
+        console.print(words(("`mulan run` would refuse this: ", "red"), refusal))
+    if report["proposal"]:
+        console.print(
+            f"as it is, it passes with these lines in a file that you give as --params:\n\n{report['proposal']}"
+        )
+    if report["advice"]:
+        console.print(report["advice"])
 
 
 def show_index(built: dict[str, Any]) -> None:

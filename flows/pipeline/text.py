@@ -7,7 +7,7 @@ stream in order, and memory does not grow with the catalogue.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +22,7 @@ from mulan_core.errors import UserError
 from mulan_core.text.filters import NAME_COLUMNS
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.statistics import TextStatistics, count_words, write_report
+from mulan_core.text.tokens import open_tokens
 from mulan_core.towers.pretrained import locate
 
 if TYPE_CHECKING:
@@ -142,27 +143,9 @@ def _judge_block(block: Any, config: TextConfig, classifier: TextClassifier | No
 def _statistics(tokenizer: str | None) -> TextStatistics:
     if tokenizer is None:
         return TextStatistics(count_words, tokens="words, as the text tower names no weights")
-    file = Path(locate(tokenizer)) / "tokenizer.json"
-    if file.is_file():
-        # The tokenizer alone: transformers would take longer to import than most catalogues to judge.
-        from tokenizers import Tokenizer
-
-        opened = Tokenizer.from_file(str(file))
-        opened.no_truncation()
-        opened.no_padding()
-
-        def count(texts: Sequence[str]) -> list[int]:
-            return [len(encoded) for encoded in opened.encode_batch(list(texts), add_special_tokens=False)]
-
-    else:
-        from mulan_core.towers.warm_start import load_tokenizer
-
-        try:
-            named = load_tokenizer(tokenizer)
-        except UserError:  # no network, say: training will need it, a count of tokens may do without
-            return TextStatistics(count_words, tokens=f"words, as the tokenizer of {tokenizer} does not open here")
-
-        def count(texts: Sequence[str]) -> list[int]:
-            return [len(ids) for ids in named(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-    return TextStatistics(lambda texts: count(texts) if texts else [], tokens=f"of {tokenizer}")
+    where = locate(tokenizer)
+    try:
+        encode = open_tokens(where).encode
+    except UserError:  # no network, say: training will need it, a count of tokens may do without
+        return TextStatistics(count_words, tokens=f"words, as the tokenizer of {tokenizer} does not open here")
+    return TextStatistics(lambda texts: [len(ids) for ids in encode(texts)], tokens=f"of {tokenizer}")

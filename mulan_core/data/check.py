@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mulan_core.audio.decode import AudioError, read_length
 from mulan_core.config import PrepareConfig
@@ -15,7 +15,10 @@ from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import fingerprints, is_remote, locate
 from mulan_core.errors import without_secrets
-from mulan_core.text.filters import filter_texts, names_of
+from mulan_core.text.filters import DEFAULTS, filter_texts, names_of
+
+if TYPE_CHECKING:
+    from mulan_core.outlook import Outlook
 
 
 def check_manifest(
@@ -23,6 +26,7 @@ def check_manifest(
     config: PrepareConfig,
     *,
     allow_outside: bool = False,
+    outlook: Outlook | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Read a manifest and the header of every file it names; decode nothing.
@@ -31,14 +35,17 @@ def check_manifest(
         manifest: a table or a folder of audio, by path or URL.
         config: the numbers of prepare, and whether addresses that are not public may be asked.
         allow_outside: take local files outside the manifest's folder.
+        outlook: is shown each usable track, to tell later what the stages behind prepare would say. The texts are
+            judged by its numbers.
         progress: called with the number of rows looked at.
 
     Returns:
         ``rows``; ``bad_rows`` with row and problems, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
         reason, detail; ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and
         ``splits`` of those; ``remote``, files that were asked for but not opened; ``texts`` by source before and after
-        the rules; ``without_text``, usable tracks that have none; ``warnings``, sentences about what is allowed but
-        hardly meant. What it tells is without the passwords that uris may hold.
+        the rules, and how many of each are ``dropped`` for which reason; ``without_text``, usable tracks that have
+        none; ``warnings``, sentences about what is allowed but hardly meant. What it tells is without the passwords
+        that uris may hold.
 
     Raises:
         UserError: if the manifest cannot be read at all.
@@ -47,7 +54,8 @@ def check_manifest(
     bad_files: list[dict[str, str]] = []
     splits: Counter[str] = Counter()
     before: Counter[str] = Counter()
-    after: Counter[str] = Counter()
+    dropped: dict[str, Counter[str]] = {}
+    text_config = outlook.config.text if outlook else DEFAULTS
     remote = rows = without_text = 0
     seconds = 0.0
     alike: dict[str, str] = {}
@@ -76,9 +84,13 @@ def check_manifest(
                     bad_files.append(told | {"detail": f"{error}{remedy}"})
                     continue
                 without_text += not any(text["text"].strip() for text in row["texts"])
-                for text in filter_texts(row["texts"], names=names_of(row)):
+                judged = filter_texts(row["texts"], text_config, names=names_of(row))
+                for text in judged:
                     before[text["source"]] += 1
-                    after[text["source"]] += text["drop"] is None
+                    if text["drop"]:
+                        dropped.setdefault(text["source"], Counter())[text["drop"]] += 1
+                if outlook:
+                    outlook.add(row, judged, place=place)
             rows += len(batch)
             if progress:
                 progress(rows)
@@ -99,7 +111,11 @@ def check_manifest(
         "splits": dict(sorted(splits.items())),
         "hours": round(seconds / 3600, 3),
         "remote": remote,
-        "texts": {source: {"before": before[source], "after": after[source]} for source in sorted(before)},
+        "texts": {
+            source: {"before": before[source], "after": before[source] - dropped.get(source, Counter()).total()}
+            for source in sorted(before)
+        },
+        "dropped": {source: dict(reasons.most_common()) for source, reasons in sorted(dropped.items())},
         "without_text": without_text,
         "warnings": warnings,
     }

@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 SPLITS = ("train", "valid", "test")
 
+SMALL = 500
+"""With fewer tracks chance alone may leave too few for a test."""
+
 LIST_MARKS = re.compile(r"[,;|\n、，；]")
 """What stands between the tags of a list that somebody typed."""
 
@@ -96,7 +99,8 @@ def open_manifest(
 ) -> Iterator[Manifest]:
     """Open and check a manifest without holding its rows.
 
-    Missing optional values are filled: ``track_id`` from the uri, ``split`` from a hash of the track id (80/10/10),
+    Missing optional values are filled: ``track_id`` from the uri, ``split`` from a hash of the track id (80/10/10;
+    of fewer than 500 tracks at least a tenth are test and a tenth valid),
     ``dataset`` from the file's name, the column ``text`` by ``typed_texts``. What grows with the number of rows is
     eight bytes of each id, to find those that come twice.
 
@@ -124,7 +128,8 @@ def open_manifest(
         refuse = partial(why_refused, root=root, allow_outside=allow_outside, allow_private=allow_private)
         dataset = clean_name("dataset", Path(str(path).rstrip("/")).stem) or "catalogue"
         check = _RowCheck(dataset=dataset, refuse=refuse, problems=collected, split=split)
-        yield Manifest(schema, _checked(table, schema, check, strict=problems is None), root)
+        batches = _checked(table, schema, check, strict=problems is None)
+        yield Manifest(schema, _with_enough_tests(batches, check.hashed), root)
 
 
 def read_manifest(path: str | Path, *, allow_outside: bool = True, allow_private: bool = True) -> pa.Table:
@@ -233,6 +238,33 @@ def _checked(table: Table, schema: pa.Schema, check: _RowCheck, *, strict: bool)
         problems.raise_any(last)
 
 
+def _with_enough_tests(batches: Iterator[pa.RecordBatch], hashed: set[str]) -> Iterator[pa.RecordBatch]:
+    """The batches; those of a small catalogue with a tenth of its tracks in ``test`` and ``valid`` each, at least.
+
+    By the hash alone 120 tracks may have 4 test tracks. What is missing is taken from the training tracks whose split
+    nobody gave, in the order of their hashes, so that the same tracks always have the same splits.
+    """
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += len(batch)
+        if rows >= SMALL:
+            yield from held
+            yield from batches
+            return
+    ids = [track_id for batch in held for track_id in batch["track_id"].to_pylist()]
+    splits = dict(zip(ids, [split for batch in held for split in batch["split"].to_pylist()], strict=True))
+    free = sorted((i for i in ids if i in hashed and splits[i] == "train"), key=_hash_of, reverse=True)
+    for split in ("test", "valid"):
+        for _ in range(rows // 10 - sum(of == split for of in splits.values())):
+            if free:
+                splits[free.pop()] = split
+    for batch in held:
+        column = pa.array([splits[track_id] for track_id in batch["track_id"].to_pylist()], pa.string())
+        yield batch.set_column(batch.schema.get_field_index("split"), SCHEMA.field("split"), column)
+
+
 def _batch(chunk: Chunk, good: list[int], rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
     arrays = [pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names]
     for field in list(schema)[len(SCHEMA) :]:
@@ -285,6 +317,8 @@ class _RowCheck:
 
     def __post_init__(self) -> None:
         self._seen: dict[bytes, int] = {}
+        self.hashed: set[str] = set()
+        """Ids of tracks whose split nobody gave; of a catalogue that is not small, some of them."""
 
     def __call__(self, number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:
         cells = _Cells(row)
@@ -297,6 +331,8 @@ class _RowCheck:
         if cells.wrong:
             self.problems.add(number, *cells.wrong)
             return None
+        if self.split is None and not cells.is_given("split") and len(self.hashed) < SMALL:
+            self.hashed.add(checked["track_id"])
         return checked
 
 
@@ -361,8 +397,12 @@ def _check_playlist(cells: _Cells) -> dict[str, Any]:
 
 def hashed_split(track_id: str) -> str:
     """A split for a track without one, by a hash of its id: 80 % train, 10 % valid, 10 % test."""
-    bucket = int(hashlib.sha256(track_id.encode()).hexdigest(), 16) % 10
+    bucket = _hash_of(track_id) % 10
     return "test" if bucket == 0 else "valid" if bucket == 1 else "train"
+
+
+def _hash_of(track_id: str) -> int:
+    return int(hashlib.sha256(track_id.encode()).hexdigest(), 16)
 
 
 def _required(row: Mapping[str, Any], name: str) -> str:

@@ -27,15 +27,15 @@ SAME = 1e-3
 def least_items(rules: GateConfig, test_tracks: Any) -> int:
     """On how many items a metric must be measured: ``min_items``, or what follows from the number of test tracks.
 
-    With 20 a mean moves by a twentieth for one odd item. A small catalogue has no 20: there half of the test tracks
-    will do, so that a few of them may lack a text of their own, but under 5 any number is an accident.
+    With 20 a mean moves by a twentieth for one odd item. A small catalogue has no 20: there a third of the test tracks
+    will do, so that some of them may lack a text or share one, but under 5 any number is an accident.
 
-    >>> [least_items(GateConfig(), tracks) for tracks in (0, 8, 12, 30, 40, 1000)]
-    [5, 5, 6, 15, 20, 20]
+    >>> [least_items(GateConfig(), tracks) for tracks in (0, 12, 30, 60, 1000)]
+    [5, 5, 10, 20, 20]
     """
     if rules.min_items is not None:
         return max(1, rules.min_items)
-    return min(MAX_ITEMS, max(MIN_ITEMS, int(test_tracks) // 2)) if is_number(test_tracks) else MAX_ITEMS
+    return min(MAX_ITEMS, max(MIN_ITEMS, int(test_tracks) // 3)) if is_number(test_tracks) else MAX_ITEMS
 
 
 def check_rules(champion: Any, rules: GateConfig) -> GateChecks:

@@ -155,7 +155,7 @@ def test_a_metric_measured_on_too_little_is_refused(metric: str, count: str, val
 
 
 @pytest.mark.parametrize(
-    ("tracks", "least"), [(0, 5), (8, 5), (11, 5), (12, 6), (30, 15), (39, 19), (41, 20), (10**6, 20), (None, 20)]
+    ("tracks", "least"), [(0, 5), (8, 5), (17, 5), (18, 6), (30, 10), (59, 19), (61, 20), (10**6, 20), (None, 20)]
 )
 def test_how_many_items_are_enough_follows_the_catalogue(tracks: int | None, least: int) -> None:
     small, rules = report(), GateConfig(floors={TITLE: 0.1})

@@ -76,7 +76,7 @@ def test_real_workers_send_what_the_simulation_says(world, tmp_path):
 
 
 def test_parameters_are_those_of_the_model(monkeypatch):
-    monkeypatch.setattr(sizing, "BertConfig", lambda: TINY_TEXT)
+    monkeypatch.setattr("transformers.BertConfig", lambda: TINY_TEXT)
     parameters, audio, text = count(Config(model=model_config(SMALL_RESNET)))
     assert parameters == sum(p.numel() for p in tiny_model().parameters() if p.requires_grad)
     longer, same = (count(Config(model=model_config(SMALL_RESNET, window_s=s)))[1] for s in (4.0, 2.0))

@@ -16,7 +16,7 @@ from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
 from mulan_core.data.clips import fetch_clip
 from mulan_core.data.tables import Problems
-from mulan_core.data.tracks import SCHEMA, open_manifest, read_manifest, read_playlists
+from mulan_core.data.tracks import SCHEMA, SPLITS, hashed_split, open_manifest, read_manifest, read_playlists
 from mulan_core.data.uris import locate, root_of
 from mulan_core.errors import UserError
 from mulan_core.text.filters import filter_texts
@@ -64,6 +64,22 @@ def test_nothing_that_is_typed_into_text_is_lost_for_its_length(tmp_path, typed,
     assert [text["source"] for text in texts] == sources
     assert "".join(text["text"] for text in texts) == (typed if len(sources) == 1 else re.sub(r" ?[,;|] ", "", typed))
     assert {text["drop"] for text in filter_texts(texts)} == {None}
+
+
+@pytest.mark.parametrize("rows", [1, 9, 40, 120, 499, 500])
+def test_a_small_catalogue_has_a_tenth_of_its_tracks_in_each_small_split(tmp_path, rows):
+    table = [{"uri": f"audio/demo-{i:05}.flac", "text": "x"} for i in range(rows)]
+    found = read_manifest(write_jsonl(tmp_path / "m.jsonl", table)).to_pylist()
+    assert found == read_manifest(tmp_path / "m.jsonl").to_pylist(), "ids and splits must not change from run to run"
+    counts = {split: [row["split"] for row in found].count(split) for split in SPLITS}
+    if rows < 500:
+        assert min(counts["test"], counts["valid"]) >= rows // 10, "by their hashes 4 of 120 are test"
+    moved = [row for row in found if row["split"] != hashed_split(row["track_id"])]
+    assert all(hashed_split(row["track_id"]) == "train" for row in moved) and len(moved) < 20
+    assert not moved or rows < 500
+    given = [row | {"split": ("train", "")[i % 2]} for i, row in enumerate(table)]
+    kept = read_manifest(write_jsonl(tmp_path / "m.jsonl", given)).to_pylist()
+    assert all(row["split"] == "train" for row in kept[::2]), "what somebody gave stays"
 
 
 def test_formats_agree(tmp_path):

@@ -21,6 +21,10 @@ from test_cli_errors import refused
 from typer.testing import CliRunner
 
 from flows.cli import data as cli_data
+from flows.cli import reporting
+from flows.cli.app import app
+from flows.runtime.terminal import Terminal
+from flows.runtime.workspace import open_workspace
 from mulan_core.data.readers import DATASETS
 from mulan_core.data.readers.dataset import Dataset, Download
 from mulan_core.data.readers.downloads import fetch_file
@@ -216,6 +220,35 @@ def test_help_imports_no_reader_and_no_heavy_library():
     program = f"import sys, flows.cli.app; print([m for m in sys.modules if 'readers' in m or m in {heavy}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_check_ends_with_1_where_run_would_refuse_and_its_yaml_can_be_pasted(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reporting, "console", Terminal(width=400))
+    for i in range(120):
+        soundfile.write(tmp_path / f"{i}.wav", tone("low", "smooth", seed=i)[:8_000], 16_000)
+    rows = "".join(f'{i}.wav,"A slow waltz for piano, played in the rain by {i + 1} hands."\n' for i in range(120))
+    (tmp_path / "tracks.csv").write_text("uri,text\n" + rows)
+    (tmp_path / "p.yaml").write_text("prepare: {min_s: 0.1}\n")
+
+    def check(*more):
+        return CliRunner().invoke(app, ["data", "check", "tracks.csv", "--params", "p.yaml", *more])
+
+    assert check().exit_code == 0, "a stranger's 120 tracks pass as they are"
+    report = json.loads(check("--json").stdout)
+    assert report["texts"] == {"lf": {"before": 120, "after": 120}} and report["splits"]["test"] >= 12
+    (tmp_path / "p.yaml").write_text("prepare: {min_s: 0.1}\ngate: {min_items: 60}\n")
+    done = check()
+    assert done.exit_code == 1
+    told = f"would be measured on {report['splits']['test']} text queries, at least 60 needed"
+    assert f"`mulan run` would refuse this: gate: retrieval/text/auc {told}" in done.stdout
+    pasted = done.stdout.partition("--params:\n\n")[2].partition("\n\n")[0]
+    (tmp_path / "p.yaml").write_text(f"prepare: {{min_s: 0.1}}\n{pasted}\n")
+    assert check().exit_code == 0
+    assert not (tmp_path / "home").exists(), "it reads, and writes nothing"
+    open_workspace(tmp_path / "home", manifest="tracks.csv", params="p.yaml")
+    assert CliRunner().invoke(app, ["data", "check", "tracks.csv"]).exit_code == 0, "the numbers that are kept count"
 
 
 @pytest.mark.slow
