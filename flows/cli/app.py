@@ -19,7 +19,7 @@ import typer
 from flows.cli import data as cli_data
 from flows.cli import doctor as cli_doctor
 from flows.cli import dvc_stage as cli_stage
-from flows.cli import estimate as cli_plan
+from flows.cli import estimate as cli_estimate
 from flows.cli import export as cli_export
 from flows.cli import feedback as cli_feedback
 from flows.cli import keys as cli_keys
@@ -159,7 +159,7 @@ for command in (
     cli_versions.lineage,
     cli_status.status,
     cli_status.ui,
-    cli_plan.plan,
+    cli_estimate.estimate,
     cli_doctor.doctor,
 ):
     app.command()(command)

@@ -24,7 +24,7 @@ PeakShare = Annotated[float, Range(gt=0, le=1)]
 SIMULATED = (8, 16, 32, 64, 128, 256, 512)
 
 
-def plan(
+def estimate(
     tracks: Annotated[float, number(Clips, "Clips to train on, such as 44e6.")],
     gpus: Annotated[int, number(Count, "GPUs, a worker each.")] = 8,
     *,

@@ -75,7 +75,7 @@ def test_the_commands_too_refuse_in_one_sentence_or_work(tmp_path, monkeypatch):
         rng = random.Random(seed)
         path = tmp_path / "params.yaml"
         path.write_text(random_yaml(rng.choice(SHIPPED), rng), encoding="utf-8")
-        commands = (["plan", "--tracks", "1e6", "--gpus", "1", "--model", str(path)],)
+        commands = (["estimate", "--tracks", "1e6", "--gpus", "1", "--model", str(path)],)
         commands += (["data", "check", str(tmp_path / "tracks.csv"), "--params", str(path)],)
         for command in commands:
             done = runner.invoke(app, command)

@@ -73,7 +73,7 @@ model:
   text: {pretrained: demo-minilm, max_tokens: 32, trainable_layers: 0, pooling: mean}
 train: {steps: 40, batch_size: 16, num_workers: 2, audio_lr: 0.003, warmup_steps: 4, checkpoint_every: 10, log_every: 5,
         spec_time_mask: 0, spec_freq_mask: 0}
-evaluate: {bootstrap: 20}
+evaluate: {bootstrap: 20, sets: {}}
 gate: {floors: {tagging/pitch/roc_auc: 0.6, retrieval/text/auc: 0.5}, compare: [tagging/pitch/roc_auc], min_items: 5,
        slice_margin: 0.1, min_slice_items: 5, max_intrusion: 1, max_encode_ms: {text: 60000, clip: 60000}}
 index: {windows: true}
