@@ -210,7 +210,7 @@ def check_dvc(settings: Settings) -> Iterator[DoctorCheck]:
     if settings.dvc_remote:
         yield _storage("DVC remote", settings.dvc_remote, "MULAN_DVC_REMOTE")
     else:
-        yield ok("DVC remote", "none named: a folder of the workspace")
+        yield ok("DVC remote", "none named: data lie in DVC's cache alone")
 
 
 def check_checkpoints(settings: Settings) -> Iterator[DoctorCheck]:

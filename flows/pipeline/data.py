@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flows.runtime.settings import read_settings
-from flows.runtime.workspace import Workspace, run_dvc, write_set_catalogues
+from flows.runtime.workspace import Workspace, check_dvc, run_dvc, write_set_catalogues
 from mulan_core.data.shard_builder import CHANGES, work_folder
 from mulan_core.data.shards import read_counts
+from mulan_core.errors import UserError
 
 
 def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
@@ -38,19 +39,36 @@ def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
 
 
 def push(workspace: Workspace) -> None:
-    """Copy what is new to the DVC remote (MULAN_DVC_REMOTE, else what the workspace's DVC names)."""
-    _name_remote(workspace)
-    run_dvc(["push", "-q"], workspace.folder)
+    """Copy what is new to the DVC remote (MULAN_DVC_REMOTE, else what the workspace's DVC names); nothing without."""
+    if has_remote(workspace):
+        _name_remote(workspace)
+        run_dvc(["push", "-q"], workspace.folder)
 
 
 def pull(workspace: Workspace) -> None:
     """Fetch from the DVC remote what ``dvc.lock`` names.
 
     Raises:
-        UserError: if the remote does not hold it.
+        UserError: if there is no remote, or it does not hold it.
     """
+    if not has_remote(workspace):
+        raise UserError(
+            f"the data of {workspace.folder} have no remote to come from; name it: MULAN_DVC_REMOTE=FOLDER or "
+            "s3://BUCKET/PATH"
+        )
     _name_remote(workspace)
     run_dvc(["pull", "-q"], workspace.folder)
+
+
+def has_remote(workspace: Workspace) -> bool:
+    """Whether the data has a second place: the cache alone keeps them once, in the bytes of the prepared folder."""
+    from dvc.config import Config
+
+    if read_settings().dvc_remote:
+        return True
+    check_dvc(workspace.folder)
+    configs = (workspace.folder / ".dvc" / name for name in ("config", "config.local"))
+    return any(Config.load_file(str(path)).get("core", {}).get("remote") for path in configs if path.exists())
 
 
 def _name_remote(workspace: Workspace) -> None:

@@ -6,7 +6,7 @@
 | MLFLOW_TRACKING_URI | MLflow server or database | SQLite in MULAN_HOME |
 | MULAN_MILVUS_URI, MULAN_MILVUS_TOKEN | Milvus | a `milvus-lite server` of our own |
 | MULAN_CHECKPOINTS | checkpoints of training: a folder or URL that each worker reaches | `ray_results` in MULAN_HOME |
-| MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | `.mulan/dvc/remote` of the workspace |
+| MULAN_DVC_REMOTE | where DVC keeps data: a folder or s3://bucket/path | none: DVC's cache alone |
 | RAY_ADDRESS | Ray cluster | a private one on this machine |
 | MULAN_URL | the endpoint that `mulan search` asks | the address in params.yaml |
 | MULAN_KEY | the API key that it shows there | none |

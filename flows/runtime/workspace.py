@@ -301,12 +301,11 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     # What is missing was not reached: whoever made the workspace was interrupted here.
     if not settings.exists() or "no_scm" not in settings.read_text(encoding="utf-8"):
         run_dvc(["init", "--no-scm", "-q", "-f"], folder)
-    if "remote" not in settings.read_text(encoding="utf-8"):
+    if "hardlink" not in settings.read_text(encoding="utf-8"):
         run_dvc(["config", "core.analytics", "false"], folder)
         # DVC's own default copies where a file system cannot share blocks, which doubles a catalogue's space; so does
         # a list that begins with reflink (findings/dvc_reflink_first.sh).
         run_dvc(["config", "cache.type", "hardlink,copy"], folder)
-        run_dvc(["remote", "add", "-d", "-q", "-f", "local", ".mulan/dvc/remote"], folder)
     return Workspace(folder)
 
 

@@ -46,13 +46,16 @@ def sets(home, first):
     return prepared_of(home).parent / "sets"
 
 
-def test_sets_are_prepared_versioned_and_pushed_by_dvc(home, sets):
+def test_sets_are_prepared_and_versioned_by_dvc_and_lie_once(home, sets):
     counts = json.loads((sets / "new-tones" / "counts.json").read_text())
     assert (counts["usable"], counts["splits"], counts["clip_s"]) == (12, {"test": 12}, 2.0)
     lock = yaml.safe_load((sets.parents[2] / "dvc.lock").read_text())
     hashes = [lock["stages"][f"set@{name}"]["outs"][0]["md5"] for name in ("new-tones", "seen")]
-    remote = sets.parents[2] / ".mulan" / "dvc" / "remote" / "files" / "md5"
-    assert all((remote / digest[:2] / digest[2:]).exists() for digest in hashes)
+    cache = sets.parents[2] / ".dvc" / "cache" / "files" / "md5"
+    assert all((cache / digest[:2] / digest[2:]).exists() for digest in hashes)
+    assert not list(sets.parents[2].rglob("remote")), "a second copy is made where it is asked for"
+    shards = [path for path in sets.rglob("*.parquet") if path.stat().st_nlink > 1]
+    assert shards, "the prepared folder and the cache share their bytes"
     before = {path: path.stat().st_ino for path in sets.rglob("*")}
     result_of(mulan("prepare", *WITH_SETS, "--json", home=home))
     assert {path: path.stat().st_ino for path in sets.rglob("*")} == before
