@@ -109,10 +109,18 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """In double quotes, where a line break that only some readers know is spelled out."""
+        style = '"' if _ODD_BREAK.search(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 for _kind in ("null", "bool", "int", "float"):
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_CORE[_kind][0]})\Z"), None)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"^(?:{_NUMBER_TO_SOME.pattern})\Z"), None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def read_yaml(path: str | Path, what: str = "") -> Any:

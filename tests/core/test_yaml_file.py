@@ -72,7 +72,23 @@ def test_dates_are_texts_by_the_core_schema():
 
 TEXTS = st.one_of(
     st.sampled_from(
-        [*CORE, *TO_DVC_A_NUMBER, "2026-11-30", "---", "...", "a: b", "- a", "#", " x", "x ", "\n", "{}", "!x"]
+        [
+            *CORE,
+            *TO_DVC_A_NUMBER,
+            "2026-11-30",
+            "---",
+            "...",
+            "a: b",
+            "- a",
+            "#",
+            " x",
+            "x ",
+            "\n",
+            "{}",
+            "!x",
+            "a\u2028b",
+            "\x85",
+        ]
     ),
     st.from_regex(r"[-+.0-9xobeE_:]{1,8}", fullmatch=True),
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12),
