@@ -140,10 +140,14 @@ def _start_ray(address: str | None) -> str:
                 logging_level=logging.ERROR,
                 **options,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"Ray does not answer at {address or 'this machine'}: {str(error).splitlines()[0]}"
-        todo = "; start it, or correct RAY_ADDRESS, or RAY_AUTH_TOKEN where it wants a token" if address else ""
-        raise UserError(where + todo) from error
+    except Exception as error:  # Ray raises Exception itself where its processes are not up in time
+        ray.shutdown()
+        why = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".")
+        if address:
+            todo = "start it, or correct RAY_ADDRESS, or RAY_AUTH_TOKEN where it wants a token"
+            raise UserError(f"Ray does not answer at {address}: {why}; {todo}") from error
+        todo = "the machine may be too busy or out of memory: run the command again when it is less so"
+        raise UserError(f"Ray did not start on this machine: {why}; {todo}") from error
     ending.take_back()
     quiet_ray_data()
     return str(ray.get_runtime_context().gcs_address)

@@ -1,9 +1,12 @@
-"""A session's store: one client for all who use it, which hangs up with the session."""
+"""A session's servers: one client of the store, which hangs up with the session; a Ray that does not start."""
+
+import pytest
 
 from flows.runtime.session import Session
 from flows.runtime.settings import read_settings
 from flows.runtime.stack_file import Stack
 from flows.runtime.workspace import Workspace
+from mulan_core.errors import UserError
 
 
 def test_a_session_has_one_client_of_the_store_and_hangs_up(tmp_path, monkeypatch):
@@ -17,3 +20,25 @@ def test_a_session_has_one_client_of_the_store_and_hangs_up(tmp_path, monkeypatc
     session.close()
     assert asked is not None and store._connection._client is None
     assert session.store is not store
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "sentence"),
+    [
+        # Ray raises Exception itself, half a minute after a start on a machine that is too busy for it.
+        (None, Exception("The current node timed out during startup. This could be"), "did not start on this machine"),
+        (None, ValueError("object_store_memory is too small\nand more"), "did not start on this machine"),
+        ("127.0.0.1:1", ConnectionError("no answer"), "does not answer at 127.0.0.1:1: no answer; start it"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, address, raised, sentence):
+    import ray
+
+    from flows.runtime.stack import _start_ray
+
+    def fail(**_):
+        raise raised
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(UserError, match=rf"^Ray {sentence}[^\n]*$"):
+        _start_ray(address)
