@@ -49,11 +49,12 @@ def _version(one: dict[str, Any] | None) -> str | None:
 
 
 def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:
-    """Start the MLflow UI on the local database; print its address once it answers.
+    """Start the MLflow UI on the local database; print once it answers what to open: runs, candidate beside champion.
 
     Example: mulan ui --port 5001
     """
     from flows.cli.demo import wait_for_interrupt
+    from flows.doctor.status import mlflow_pages
     from flows.runtime.database import database_path
     from flows.runtime.tracking import check_tracking
     from serving.ports import check_port_free, is_up
@@ -62,7 +63,8 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
     if database_path(settings.mlflow_uri) is None:
-        console.print(f"MLflow runs at {settings.mlflow_uri}")
+        for what, address in mlflow_pages(settings, settings.mlflow_uri).items():
+            console.print(f"{what}: {address}")
         return
     check_port_free("127.0.0.1", port)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.mlflow_uri, "--port", str(port)]
@@ -73,7 +75,8 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     server = SupervisedProcess("MLflow", command, log_path=settings.home / "mlflow.log")
     try:
         server.wait_until(lambda: is_up(f"{url}/health"), timeout_s=120)
-        console.print(f"MLflow UI: {url}")
+        for what, address in mlflow_pages(settings, url).items():
+            console.print(f"{what}: {address}")
         wait_for_interrupt()
     finally:
         server.stop()

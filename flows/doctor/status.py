@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 from mlflow.entities import Run
@@ -106,3 +108,36 @@ def _differences(
             "`mulan index --model champion` indexes it, `mulan run` trains on it"
         )
     return said
+
+
+def mlflow_pages(settings: Settings, url: str) -> dict[str, str]:
+    """What there is to open in MLflow's UI at a URL, each by its address.
+
+    Args:
+        settings: of the home.
+        url: where the UI answers.
+
+    Returns:
+        ``MLflow UI``, the experiment or the start page while nothing was run; ``candidate beside champion``, MLflow's
+        comparison of their training runs, which hold their evaluations; the champion is the one before, where the
+        candidate was promoted. Left out where there are not two.
+    """
+    try:
+        with reading(settings.mlflow_uri) as client:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+    except NoRegistryError:
+        experiment = None
+    if experiment is None:
+        return {"MLflow UI": url}
+    pages = {"MLflow UI": f"{url}/#/experiments/{experiment.experiment_id}/runs"}
+    registry = Registry.of(settings)
+    candidate, champions = registry.get("candidate"), registry.champions()
+    if candidate and candidate.number in champions:  # it was promoted: beside the one that it took the place of
+        champions = champions[: champions.index(candidate.number)]
+    before = registry.get(champions[-1]) if champions else None
+    runs = [version.run_id for version in (candidate, before) if version]
+    if len(set(runs)) == 2:
+        lists = {"runs": runs, "experiments": [experiment.experiment_id]}
+        asked = urlencode({name: json.dumps(ids, separators=(",", ":")) for name, ids in lists.items()})
+        pages["candidate beside champion"] = f"{url}/#/compare-runs?{asked}"
+    return pages

@@ -1,12 +1,18 @@
 """``mulan status``: of an empty home, and of one where a champion stands."""
 
+import json
 import subprocess
 import sys
+from urllib.parse import parse_qs, urlparse
 
+import mlflow
 import pytest
 from flow_fixtures import ROOT, environment, mulan, result_of
 
-from flows.doctor.status import _differences
+from flows.doctor.status import _differences, mlflow_pages
+from flows.registry import Registry
+from flows.runtime.settings import read_settings
+from flows.runtime.tracking import tracking
 
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
@@ -74,3 +80,33 @@ REFUSED = {"version": "3", "gate": "refused", "data_hash": "b" * 8}
 def test_what_does_not_agree_is_named(state, said):
     found = _differences(*state)
     assert len(found) == len(said) and all(part in sentence for part, sentence in zip(said, found, strict=True))
+
+
+def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    settings, url = read_settings(), "http://127.0.0.1:5000"
+    assert mlflow_pages(settings, url) == {"MLflow UI": url}, "nothing was ever run"
+    registry, runs = Registry.of(settings), {}
+    with tracking(settings.mlflow_uri) as client:
+        client.create_registered_model(registry.name)
+        for number in ("1", "2"):
+            with mlflow.start_run() as run:
+                runs[number] = run.info.run_id
+            client.create_model_version(registry.name, str(tmp_path), run_id=runs[number])
+            client.set_model_version_tag(registry.name, number, "mulan.gate", "passed")
+        experiment = run.info.experiment_id
+    assert mlflow_pages(settings, url) == {"MLflow UI": f"{url}/#/experiments/{experiment}/runs"}
+
+    def compared():
+        address = urlparse(mlflow_pages(settings, url)["candidate beside champion"]).fragment
+        asked = parse_qs(urlparse(address).query)
+        assert urlparse(address).path == "/compare-runs" and json.loads(asked["experiments"][0]) == [experiment]
+        return json.loads(asked["runs"][0])
+
+    registry.nominate("1", {}, card="")
+    registry.promote("1")
+    assert "candidate beside champion" not in mlflow_pages(settings, url), "the first has none before it"
+    registry.nominate("2", {}, card="")
+    assert compared() == [runs["2"], runs["1"]]
+    registry.promote("2")
+    assert compared() == [runs["2"], runs["1"]], "beside the one that it took the place of"
