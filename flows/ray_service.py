@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 
 from flows.registry import Registry
+from flows.runtime.catalogues import MODEL_NAME, Catalogue
 from flows.runtime.settings import read_settings
 from mulan_core.config import ServeConfig, from_mapping
 from mulan_core.errors import UserError
@@ -19,7 +20,8 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
 
     Args:
         args: fields of ``ServeConfig`` that differ from their defaults. The address is the file's own, not ours, so
-            others are taken to reach it: there must be keys, or ``allow_open``.
+            others are taken to reach it: there must be keys, or ``allow_open``. And ``model``, the registered model of
+            a catalogue of your own; the demo's without it.
 
     The settings are those of every flow; MULAN_MILVUS_URI must be one of them, and MLFLOW_TRACKING_URI where the
     registry is not the home's.
@@ -27,13 +29,15 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
     Raises:
         UserError: if an address is missing, there are no keys, or no champion can be served.
     """
+    args = dict(args)
+    catalogue = Catalogue("served", model=str(args.pop("model", MODEL_NAME)))
     config = from_mapping(ServeConfig, {"host": "0.0.0.0"} | args)  # noqa: S104 - said of Serve's proxy, not bound here
     settings = read_settings()
     if settings.milvus_uri is None:
         raise UserError("set MULAN_MILVUS_URI to serve the champion release")
     check_exposed(config.host, KeyFile(settings.keys_file), allow_open=config.allow_open)
     return build_app(
-        Registry.of(settings).release().to_dict(),
+        Registry.of(settings, catalogue).release().to_dict(),
         config,
         milvus_uri=settings.milvus_uri,
         milvus_token=settings.milvus_token,

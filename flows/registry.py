@@ -18,13 +18,12 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from flows.runtime.catalogues import MODEL_NAME, Catalogue
 from flows.runtime.settings import Settings
 from flows.runtime.tracking import NoRegistryError, reading, tracking
 from mulan_core.errors import UserError
 from serving.release import Release
 
-MODEL_NAME = "mulan"
-"""The registered model of every catalogue so far."""
 CHAMPIONS = "mulan.champions"
 """Tag of the registered model: its champions in order, the last one being the present one."""
 MAX_CHAMPIONS = 100
@@ -98,9 +97,12 @@ class Registry:
     """Of the registered model."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Registry:
-        """The registry that the settings name."""
-        return cls(settings.mlflow_uri, settings.home / "models")
+    def of(cls, settings: Settings, catalogue: Catalogue) -> Registry:
+        """The registered model of a catalogue, in the MLflow that the settings name."""
+        folder = settings.home / "models"
+        return cls(
+            settings.mlflow_uri, folder if catalogue.model == MODEL_NAME else folder / catalogue.model, catalogue.model
+        )
 
     # Looking up
 
@@ -238,6 +240,44 @@ class Registry:
         partial.rename(folder)
 
     # Changing
+
+    def copy(self, versions: Iterable[Version]) -> list[Version]:
+        """Have versions of another registered model here too, in this order, with their aliases.
+
+        What was built for them stays behind: a collection names the version that it was built for. One that is here
+        already is left as it is, so that copying goes on where it was cut off.
+        """
+        here = {(one.run_id, one.tag("weights"), one.tag("data_hash")): one for one in self.versions()}
+        copied = []
+        with tracking(self.uri) as client:
+            if not client.search_registered_models(f"name = '{self.name}'"):
+                client.create_registered_model(self.name)
+            for one in versions:
+                known = here.get((one.run_id, one.tag("weights"), one.tag("data_hash")))
+                tags = {key: value for key, value in one.tags.items() if key not in OF_THE_INDEX}
+                version = known or Version.of(
+                    client.create_model_version(self.name, one.source, one.run_id, tags=tags), one.aliases
+                )
+                for alias in one.aliases:
+                    client.set_registered_model_alias(self.name, alias, version.number)
+                copied.append(version)
+        return copied
+
+    def rename(self, name: str) -> None:
+        """Give the registered model another name, where there is one; nothing else changes."""
+        with tracking(self.uri) as client:
+            if client.search_registered_models(f"name = '{self.name}'"):
+                client.rename_registered_model(self.name, name)
+        if self.cache.name == self.name and self.cache.exists():
+            self.cache.rename(self.cache.with_name(name))
+
+    def remove(self) -> None:
+        """Delete the registered model with its versions and aliases; the runs that made them stay."""
+        with tracking(self.uri) as client:
+            if client.search_registered_models(f"name = '{self.name}'"):
+                client.delete_registered_model(self.name)
+        if self.cache.name == self.name:
+            shutil.rmtree(self.cache, ignore_errors=True)
 
     def nominate(self, number: str, tags: dict[str, str], *, card: str) -> None:
         """Make a version the candidate.

@@ -21,6 +21,7 @@ from serving.tracks import MAX_LABEL_BYTES, MAX_LABELS, MAX_TEXT_BYTES
 T = TypeVar("T")
 
 LIVE_ALIAS = "tracks_live"
+"""Of the demo; other catalogues have aliases of their own."""
 WINDOWS = "_windows"
 """After the name of a collection of tracks: that of their windows."""
 CONSISTENCY = "Bounded"
@@ -55,9 +56,9 @@ class Graph:
     """Its build measured the floor of recall under filters too; otherwise filtered searches read the tracks instead."""
 
 
-def collection_name(model_version: str, data_hash: str) -> str:
-    """``tracks_<model version>_<first 8 of the data hash>``, in letters that Milvus takes."""
-    name = f"tracks_{model_version}_{data_hash[:8]}"
+def collection_name(model_version: str, data_hash: str, catalogue: str = "") -> str:
+    """``tracks_[<catalogue>_]<model version>_<first 8 of the data hash>``, in letters that Milvus takes."""
+    name = "_".join(["tracks", *([catalogue] if catalogue else []), model_version, data_hash[:8]])
     return "".join(char if char.isascii() and char.isalnum() else "_" for char in name)
 
 
@@ -68,12 +69,14 @@ class Collections:
         uri: ``http://host:port``, or a path that ends in ``.db`` for Lite inside this process.
         token: password or API key of a real Milvus.
         timeout_s: how long a search or look-up may take. Building takes as long as it takes.
+        live: the alias of the live collection; each catalogue has its own.
     """
 
-    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0, live: str = LIVE_ALIAS) -> None:
         self._connection = Connection(uri, token, timeout_s=timeout_s)
         self._call = self._connection.call
         self._timeout_s = timeout_s
+        self._live = live
 
     def ping(self) -> None:
         """See whether Milvus answers.
@@ -151,9 +154,9 @@ class Collections:
         return bool(self._call(lambda client: client.has_collection(name, timeout=self._timeout_s)))
 
     def live_collection(self) -> str | None:
-        """The collection that ``tracks_live`` names, or None while there is none."""
+        """The collection that the alias names, or None while there is none."""
         try:
-            return str(self._call(lambda c: c.describe_alias(LIVE_ALIAS, timeout=self._timeout_s))["collection_name"])
+            return str(self._call(lambda c: c.describe_alias(self._live, timeout=self._timeout_s))["collection_name"])
         except StoreUnavailableError:
             raise
         except StoreError:
@@ -166,7 +169,7 @@ class Collections:
             StoreError: if it is the live one.
         """
         if self.live_collection() == name:
-            raise StoreError(f"{name} is live; switch {LIVE_ALIAS} to another collection before it is dropped")
+            raise StoreError(f"{name} is live; switch {self._live} to another collection before it is dropped")
         for one in (name + WINDOWS, name):
             if self.has(one):
                 self._call(lambda client, one=one: client.drop_collection(one))  # type: ignore[misc]
@@ -176,16 +179,21 @@ class Collections:
         self._call(lambda client: client.load_collection(name, timeout=600))
 
     def switch_alias(self, name: str) -> None:
-        """Point ``tracks_live`` at a collection, loaded first.
+        """Point the alias at a collection, loaded first.
 
         Raises:
             StoreError: if there is no such collection; the alias stays where it was.
         """
         self.load(name)
         if self.live_collection() is None:
-            self._call(lambda client: client.create_alias(name, LIVE_ALIAS))
+            self._call(lambda client: client.create_alias(name, self._live))
         else:
-            self._call(lambda client: client.alter_alias(name, LIVE_ALIAS))
+            self._call(lambda client: client.alter_alias(name, self._live))
+
+    def drop_alias(self) -> None:
+        """Have no live collection any more; the collection itself stays."""
+        if self.live_collection() is not None:
+            self._call(lambda client: client.drop_alias(self._live))
 
     def flush(self, collection: str) -> None:
         """Seal what was written, so that searches of it are fast."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection import CONSISTENCY, Graph
+from serving.collection import CONSISTENCY, LIVE_ALIAS, Graph
 from serving.filters import TrackFilter, after, one_of
 from serving.ranking import MAX_DEPTH, NOISE, Best, Candidate, Window, exact_scores
 from serving.tracks import METADATA, Track, track_of
@@ -71,8 +71,8 @@ class Page:
 class Pages(Windows):
     """Searches in the collections at one Milvus address; see ``Collections``."""
 
-    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0) -> None:
-        super().__init__(uri, token, timeout_s=timeout_s)
+    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0, live: str = LIVE_ALIAS) -> None:
+        super().__init__(uri, token, timeout_s=timeout_s, live=live)
         self._graphs: dict[str, Graph | None] = {}
 
     def search(

@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows.cli import catalogue as cli_catalogue
 from flows.cli import data as cli_data
 from flows.cli import doctor as cli_doctor
 from flows.cli import dvc_stage as cli_stage
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_stage.app, name="stage", hidden=True)
 app.add_typer(cli_release.app, name="release")
+app.add_typer(cli_catalogue.app, name="catalogue")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_text.app, name="text")
 app.add_typer(cli_keys.app, name="keys")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, look
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.terminal import Table, console
 from mulan_core.errors import UserError
@@ -99,8 +100,9 @@ def list_datasets(
 @app.command("sets")
 def list_sets(
     name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
-    manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the working folder.")] = None,
+    manifest: Annotated[str | None, typer.Option(help="Whose sets. Default: those of the catalogue used last.")] = None,
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """List the evaluation sets: what is measured on each, what it needs, and where it is prepared.
@@ -108,11 +110,8 @@ def list_sets(
     Example: mulan data sets audioset-gen25
     """
     from flows.pipeline.sets import describe_sets
-    from flows.runtime.settings import read_settings
-    from flows.runtime.workspace import find_workspace
 
-    settings = read_settings()
-    workspace = find_workspace(settings.home, manifest=manifest, params=params)
+    settings, workspace, _ = look(manifest, catalogue, params)
     rows = describe_sets(workspace, name, home=settings.home)
     if as_json:
         print_json(rows)

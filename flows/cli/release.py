@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, look, manifest_of, models_of
 from flows.cli.reporting import AsJson, print_json, show_added
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.terminal import Table, console
@@ -14,22 +15,19 @@ from mulan_core.errors import UserError
 
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 
-Manifest = Annotated[str | None, typer.Option(help="The catalogue, as given to `mulan serve`. Default: the demo.")]
+Manifest = Annotated[str | None, typer.Option(help="The catalogue's table. Default: the one that was used last.")]
 Params = Annotated[str | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")]
 Version = Annotated[str, typer.Argument(help="champion, candidate, or a version.")]
 MAX_SHOWN = 5
 
 
 @app.command("list")
-def list_releases(as_json: AsJson = False) -> None:
+def list_releases(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
     """List the registered versions with the gate's word and their collections.
 
     Example: mulan release list
     """
-    from flows.registry import Registry
-    from flows.runtime.settings import read_settings
-
-    versions = [version.summary() for version in Registry.of(read_settings()).versions()]
+    versions = [version.summary() for version in models_of(catalogue).versions()]
     if as_json:
         print_json(versions)
         return
@@ -50,6 +48,7 @@ def show(
         str | None, typer.Argument(help="champion, candidate, or a version. Default: what the endpoint serves.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a release: its parts, the gate's word, its metrics and its index; without a name, the one that is served.
@@ -63,9 +62,8 @@ def show(
         print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
         return
     from flows.pipeline.lineage import show_release
-    from flows.registry import Registry
 
-    found = show_release(version, Registry.of(read_settings()))
+    found = show_release(version, models_of(catalogue))
     if as_json:
         print_json(found)
         return
@@ -89,6 +87,8 @@ def diff(
     b: Version,
     manifest: Manifest = None,
     params: Params = None,
+    *,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what differs between two releases: parts, tracks and metrics. `mulan compare` says which metrics stand.
@@ -96,13 +96,9 @@ def diff(
     Example: mulan release diff champion candidate
     """
     from flows.pipeline.lineage import compare_releases
-    from flows.registry import Registry
-    from flows.runtime.settings import read_settings
-    from flows.runtime.workspace import find_workspace
 
-    settings = read_settings()
-    workspace = find_workspace(settings.home, manifest=manifest, params=params)
-    found = compare_releases(a, b, workspace, Registry.of(settings))
+    _, workspace, registry = look(manifest, catalogue, params)
+    found = compare_releases(a, b, workspace, registry)
     if as_json:
         print_json(found)
         return
@@ -121,21 +117,29 @@ def diff(
 
 
 @app.command()
-def promote(version: Version, manifest: Manifest = None, params: Params = None, as_json: AsJson = False) -> None:
+def promote(
+    version: Version,
+    manifest: Manifest = None,
+    params: Params = None,
+    catalogue: CatalogueName = None,
+    as_json: AsJson = False,
+) -> None:
     """Make a release that the gate passed champion, and switch the endpoint to it if one runs.
 
     Example: mulan release promote 4
     """
-    _show_switch(_run("promote", manifest, params, version=version), as_json=as_json)
+    _show_switch(_run("promote", manifest_of(manifest, catalogue), params, version=version), as_json=as_json)
 
 
 @app.command()
-def rollback(manifest: Manifest = None, params: Params = None, as_json: AsJson = False) -> None:
+def rollback(
+    manifest: Manifest = None, params: Params = None, catalogue: CatalogueName = None, as_json: AsJson = False
+) -> None:
     """Go back to the champion before this one, in the registry and on the endpoint if one runs.
 
     Example: mulan release rollback
     """
-    _show_switch(_run("rollback", manifest, params), as_json=as_json)
+    _show_switch(_run("rollback", manifest_of(manifest, catalogue), params), as_json=as_json)
 
 
 @app.command()
@@ -146,6 +150,7 @@ def shadow(
     stop: Annotated[bool, typer.Option("--stop", help="Stop it.")] = False,
     manifest: Manifest = None,
     params: Params = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a candidate answer a share of the searches too, unseen; /metrics compares answers and times.
@@ -154,7 +159,7 @@ def shadow(
     """
     if (version is None) != stop:
         raise UserError("give either a version to try, or --stop")
-    done = _run("shadow", manifest, params, version=version, share=share)
+    done = _run("shadow", manifest_of(manifest, catalogue), params, version=version, share=share)
     if as_json:
         print_json(done)
     elif done["shadow"]:
@@ -169,13 +174,14 @@ def prune(
     keep: Annotated[int, number(CountOrNone, "Champions before this one whose collections stay.")] = 2,
     manifest: Manifest = None,
     params: Params = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Drop the collections of releases that nobody goes back to; models and reports stay.
 
     Example: mulan release prune --keep 2
     """
-    done = _run("prune", manifest, params, keep=keep)
+    done = _run("prune", manifest_of(manifest, catalogue), params, keep=keep)
     if as_json:
         print_json(done)
         return

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, manifest_of
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.settings import read_settings
@@ -19,13 +20,13 @@ Manifest = Annotated[
     str | None,
     typer.Option(
         help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet; columns uri and text) or a folder of audio, "
-        "by path or URL. Default: the demo."
+        "by path or URL. Default: the catalogue that was used last, at first the demo."
     ),
 ]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
-Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet).")]
+Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet), from now on.")]
 Params = Annotated[
     Path | None,
     typer.Option(help="YAML of what differs from your catalogue's numbers (at first configs/own.yaml), from now on."),
@@ -39,9 +40,11 @@ MODULES = {"register": "gate", "serve": "release"}
 """Where a flow is that does not give its module the name."""
 
 
-def arguments_of(manifest: str | None, playlists: Path | None, params: Path | None) -> dict[str, Any]:
+def arguments_of(
+    manifest: str | None, playlists: Path | None, params: Path | None, catalogue: str | None
+) -> dict[str, Any]:
     """Which workspace, as flows take it."""
-    named = {"manifest": manifest, "playlists": playlists, "params": params}
+    named = {"manifest": manifest_of(manifest, catalogue), "playlists": playlists, "params": params}
     return {name: str(path) if path else None for name, path in named.items()}
 
 
@@ -81,6 +84,7 @@ def run(
     playlists: Playlists = None,
     params: Params = None,
     *,
+    catalogue: CatalogueName = None,
     serve: Annotated[bool, typer.Option(help="Deploy the new release and check it.")] = True,
     min_new: Annotated[
         int,
@@ -102,7 +106,7 @@ def run(
 
     session = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "serves": serve}
     options = {"serve": serve, "min_new_tracks": min_new}
-    result = run_flow("end_to_end", arguments_of(manifest, playlists, params), session=session, **options)
+    result = run_flow("end_to_end", arguments_of(manifest, playlists, params, catalogue), session=session, **options)
     report = result.pop("evaluate", None)
     if as_json:
         print_json(result | ({"metrics": report["metrics"]} if report else {}))
@@ -124,6 +128,7 @@ def prepare(
     playlists: Playlists = None,
     params: Params = None,
     *,
+    catalogue: CatalogueName = None,
     allow_overlap: AllowOverlap = False,
     allow_outside: AllowOutside = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file went to quarantine.")] = False,
@@ -136,7 +141,7 @@ def prepare(
     from flows.cli.reporting import show_prepared, show_quarantine
 
     allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
-    counts = run_flow("prepare", arguments_of(manifest, playlists, params), session=allowed)
+    counts = run_flow("prepare", arguments_of(manifest, playlists, params, catalogue), session=allowed)
     if as_json:
         print_json(counts)
     else:
@@ -150,6 +155,7 @@ def train(
     manifest: Manifest = None,
     playlists: Playlists = None,
     params: Params = None,
+    catalogue: CatalogueName = None,
     task: Annotated[
         Literal["contrastive", "tagging", "audioset"],
         typer.Option(
@@ -173,7 +179,7 @@ def train(
     if address:
         os.environ["RAY_ADDRESS"] = address
     task = "tagging" if task == "audioset" else task
-    result = run_flow("train", arguments_of(manifest, playlists, params), task=task)
+    result = run_flow("train", arguments_of(manifest, playlists, params, catalogue), task=task)
     if as_json:
         print_json(result)
         return
@@ -192,6 +198,7 @@ def evaluate(
     playlists: Playlists = None,
     params: Params = None,
     *,
+    catalogue: CatalogueName = None,
     on: Annotated[
         list[str] | None,
         typer.Option("--on", help="Sets, as `mulan data sets` lists them; NAME=PATH; or a prepared folder."),
@@ -217,7 +224,7 @@ def evaluate(
     from flows.runtime.session import open_session
     from flows.runtime.workspace import open_workspace
 
-    arguments = arguments_of(manifest, playlists, params)
+    arguments = arguments_of(manifest, playlists, params, catalogue)
     if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
         suites = suite.split(",") if suite else None
@@ -226,7 +233,7 @@ def evaluate(
         workspace = open_workspace(settings.home, **arguments)
         find_sets(sets, workspace, home=settings.home, suites=suites)
         if model is not None:
-            _check_model(model, pooling)
+            _check_model(model, pooling, workspace.folder)
         result = run_flow(
             "evaluate",
             arguments,
@@ -258,6 +265,7 @@ def index(
     playlists: Playlists = None,
     params: Params = None,
     *,
+    catalogue: CatalogueName = None,
     model: Annotated[
         str | None,
         typer.Option(help="A registered model, by alias or version, for this data. Default: the one trained on it."),
@@ -271,7 +279,7 @@ def index(
     """
     from flows.cli.reporting import show_index
 
-    built = run_flow("index", arguments_of(manifest, playlists, params), model=model, promote=promote)
+    built = run_flow("index", arguments_of(manifest, playlists, params, catalogue), model=model, promote=promote)
     if as_json:
         print_json(built)
     else:
@@ -283,6 +291,8 @@ def serve(
     params: Params = None,
     port: Annotated[int | None, number(Port, "Port of the endpoint.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind. Default: params.yaml, loopback.")] = None,
+    *,
+    catalogue: CatalogueName = None,
     allow_open: Annotated[
         bool, typer.Option("--open", help="Without keys on an address that others reach, behind a firewall of yours.")
     ] = False,
@@ -294,7 +304,7 @@ def serve(
     from flows.cli.demo import print_addresses, wait_for_interrupt
     from flows.runtime.session import open_session
 
-    arguments = arguments_of(manifest, None, params)
+    arguments = arguments_of(manifest, None, params, catalogue)
     with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
         if session.registry.get("champion") is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
@@ -304,14 +314,16 @@ def serve(
         wait_for_interrupt()
 
 
-def _check_model(model: str, pooling: str | None) -> None:
+def _check_model(model: str, pooling: str | None, folder: Path) -> None:
     from flows.pipeline.subjects import find_subject
     from flows.registry import Registry
+    from flows.runtime.catalogues import find_catalogue
     from flows.runtime.tracking import check_tracking
 
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
-    find_subject(model, Registry.of(settings), pooling=pooling)
+    catalogue = find_catalogue(settings.home, folder)
+    find_subject(model, Registry.of(settings, catalogue), pooling=pooling)
 
 
 def _exit_by_gate(gate: dict[str, Any]) -> None:

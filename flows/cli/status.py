@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
+from flows.cli.catalogue import CatalogueName, chosen
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
@@ -12,19 +13,20 @@ from flows.runtime.terminal import Table, console, words
 from mulan_core.config import Port
 
 
-def status(as_json: AsJson = False) -> None:
+def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
     """Show the latest trainings, champion and candidate, what the endpoint serves, and what does not agree.
 
     Example: mulan status
     """
     from flows.doctor.status import find_status
 
-    found = find_status(read_settings())
+    found = find_status(read_settings(), chosen(catalogue))
     if as_json:
         print_json(found)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     stack, endpoint = found["stack"], found["endpoint"]
+    table.add_row("catalogue", found["catalogue"])
     table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of this home")
     table.add_row("champion", _version(found["champion"]) or "none yet: `mulan run` makes one")
     table.add_row("candidate", _version(found["candidate"]) or "none")
@@ -48,7 +50,7 @@ def _version(one: dict[str, Any] | None) -> str | None:
     )
 
 
-def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:
+def ui(catalogue: CatalogueName = None, port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:
     """Start the MLflow UI on the local database; print once it answers what to open: runs, candidate beside champion.
 
     Example: mulan ui --port 5001
@@ -63,7 +65,7 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     settings = read_settings()
     check_tracking(settings.mlflow_uri)
     if database_path(settings.mlflow_uri) is None:
-        for what, address in mlflow_pages(settings, settings.mlflow_uri).items():
+        for what, address in mlflow_pages(settings, settings.mlflow_uri, chosen(catalogue)).items():
             console.print(f"{what}: {address}")
         return
     check_port_free("127.0.0.1", port)
@@ -75,7 +77,7 @@ def ui(port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> N
     server = SupervisedProcess("MLflow", command, log_path=settings.home / "mlflow.log")
     try:
         server.wait_until(lambda: is_up(f"{url}/health"), timeout_s=120)
-        for what, address in mlflow_pages(settings, url).items():
+        for what, address in mlflow_pages(settings, url, chosen(catalogue)).items():
             console.print(f"{what}: {address}")
         wait_for_interrupt()
     finally:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, models_of
 from flows.cli.reporting import AsJson, print_json, show_comparison
 from flows.cli.stages import Manifest, Params, Playlists, arguments_of, run_flow
 from flows.runtime.numbers import number
-from flows.runtime.settings import read_settings
 from flows.runtime.terminal import console
 from mulan_core.config import Runs
 
@@ -27,6 +27,7 @@ def ablate(
     playlists: Playlists = None,
     params: Params = None,
     *,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate each set of text sources with several seeds, and say which differences stand.
@@ -38,7 +39,7 @@ def ablate(
     from flows.cli.reporting import show_study
 
     names = [name.strip() for name in rows.split(",")] if rows else None
-    result = run_flow("ablate", arguments_of(manifest, playlists, params), rows=names, seeds=seeds)
+    result = run_flow("ablate", arguments_of(manifest, playlists, params, catalogue), rows=names, seeds=seeds)
     if as_json:
         print_json(result)
     else:
@@ -46,7 +47,11 @@ def ablate(
 
 
 def tune(
-    manifest: Manifest = None, playlists: Playlists = None, params: Params = None, as_json: AsJson = False
+    manifest: Manifest = None,
+    playlists: Playlists = None,
+    params: Params = None,
+    catalogue: CatalogueName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search the hyper-parameters of tune.space in params.yaml, judged on the validation split.
 
@@ -56,7 +61,7 @@ def tune(
     """
     from flows.cli.reporting import show_search
 
-    result = run_flow("tune", arguments_of(manifest, playlists, params))
+    result = run_flow("tune", arguments_of(manifest, playlists, params, catalogue))
     if as_json:
         print_json(result)
     else:
@@ -68,6 +73,8 @@ def compare(
     b: Annotated[str, typer.Argument(help="The model that is held against it, named in the same way.")],
     on: Annotated[str | None, typer.Option("--on", help="The set. Default: the folder's, else your own.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for compare.md, compare.html and compare.json.")] = None,
+    *,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluated models: every metric, its difference with a paired interval, and which differences stand.
@@ -75,10 +82,9 @@ def compare(
     Example: mulan compare champion candidate --out comparison
     """
     from flows.pipeline.compare import compare_named
-    from flows.registry import Registry
     from mulan_core.evaluation.compare_report import write_comparison
 
-    found = compare_named(a, b, Registry.of(read_settings()), on=on)
+    found = compare_named(a, b, models_of(catalogue), on=on)
     if out is not None:
         write_comparison(found, out)
     if as_json:

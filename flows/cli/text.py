@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, look
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import Count, number
 from flows.runtime.terminal import Table, console, words
@@ -130,20 +131,21 @@ def judge(
 
 @app.command()
 def report(
-    manifest: Annotated[Path | None, typer.Option(help="The table that was prepared. Default: the demo.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The table that was prepared. Default: the one used last.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from its numbers.")] = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Print tokens and texts per track before and after the filters, with reasons and samples (the paper's Table 2).
 
     Example: mulan text report
     """
-    from flows.runtime.settings import read_settings
-    from flows.runtime.workspace import find_workspace
     from mulan_core.text.statistics import read_report, to_markdown
 
-    folder = find_workspace(read_settings().home, manifest=manifest, params=params).texts
-    counted = read_report(folder)
+    _, workspace, _ = look(manifest, catalogue, params)
+    counted = read_report(workspace.texts)
     if as_json:
         print_json(counted)
         return

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, look, manifest_of
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.terminal import Table, console
 
-Manifest = Annotated[Path | None, typer.Option(help="The catalogue. Default: that of the working folder.")]
+Manifest = Annotated[Path | None, typer.Option(help="The catalogue's table. Default: the one that was used last.")]
 Revision = Annotated[
     str, typer.Argument(help="A data hash, an alias or version of the model, or a git revision of dvc.lock.")
 ]
@@ -19,6 +20,7 @@ Revision = Annotated[
 def diff(
     revision: Revision,
     manifest: Manifest = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what the prepared data has that an earlier version had not: tracks, and texts by source.
@@ -26,14 +28,10 @@ def diff(
     Example: mulan data diff champion
     """
     from flows.pipeline.versions import read_version, resolve_data
-    from flows.registry import Registry
-    from flows.runtime.settings import read_settings
-    from flows.runtime.workspace import find_workspace
     from mulan_core.data.changes import compare_versions
 
-    settings = read_settings()
-    workspace = find_workspace(settings.home, manifest=manifest)
-    before = resolve_data(revision, workspace, Registry.of(settings))
+    _, workspace, registry = look(manifest, catalogue)
+    before = resolve_data(revision, workspace, registry)
     changes = compare_versions(read_version(workspace, before), read_version(workspace, workspace.data_hash))
     changes = {"before": before, "after": workspace.data_hash, **changes}
     if as_json:
@@ -54,7 +52,7 @@ def diff(
     console.print(table)
 
 
-def pull(manifest: Manifest = None) -> None:
+def pull(manifest: Manifest = None, catalogue: CatalogueName = None) -> None:
     """Fetch the data that dvc.lock names from the DVC remote (MULAN_DVC_REMOTE, else the workspace's).
 
     Example: MULAN_DVC_REMOTE=s3://music/mulan mulan data pull
@@ -62,8 +60,11 @@ def pull(manifest: Manifest = None) -> None:
     from flows.pipeline.data import pull as pull_data
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import open_workspace
+    from flows.upkeep import use
 
-    workspace = open_workspace(read_settings().home, manifest=manifest)
+    settings, table = read_settings(), manifest_of(manifest, catalogue)
+    workspace = open_workspace(settings.home, manifest=table)
+    use(settings, workspace, manifest=table)
     pull_data(workspace)
     console.print(f"{workspace.prepared} holds the data {workspace.data_hash[:8]}")
 
@@ -71,6 +72,7 @@ def pull(manifest: Manifest = None) -> None:
 def lineage(
     what: Annotated[str, typer.Argument(help="A release (alias or version of the model), or a track's id.")],
     manifest: Manifest = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Walk from a release back to its run, code and data; or from a track to its file, texts and releases.
@@ -78,14 +80,10 @@ def lineage(
     Example: mulan lineage champion
     """
     from flows.pipeline.lineage import of_release, of_track
-    from flows.registry import Registry
     from flows.runtime.moved import read_places
-    from flows.runtime.settings import read_settings
-    from flows.runtime.workspace import find_workspace
 
-    settings = read_settings()
-    workspace = find_workspace(settings.home, manifest=manifest)
-    registry, places = Registry.of(settings), read_places(settings.home)
+    settings, workspace, registry = look(manifest, catalogue)
+    places = read_places(settings.home)
     found = of_release(what, workspace, registry) or of_track(what, workspace, registry, places=places)
     if as_json:
         print_json(found)

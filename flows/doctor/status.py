@@ -12,6 +12,7 @@ import httpx
 from mlflow.entities import Run
 
 from flows.registry import Registry
+from flows.runtime.catalogues import DEMO, Catalogue
 from flows.runtime.settings import Settings, endpoint_url
 from flows.runtime.stack_file import running_stack
 from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
@@ -22,26 +23,33 @@ from serving.client import MulanClient
 NUM_RUNS = 3
 
 
-def find_status(settings: Settings) -> dict[str, Any]:
+def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[str, Any]:
     """Look at registry, endpoint and data.
 
+    Args:
+        settings: where everything is.
+        catalogue: whose; None takes the demo.
+
     Returns:
-        ``stack`` of a running mulan of this home, or null; ``runs``, the latest trainings; ``champion``, ``candidate``;
-        ``endpoint``: url, version and tracks, or null; and ``differences``, sentences about what does not agree.
+        ``catalogue``, its name; ``stack`` of a running mulan of this home, or null; ``runs``, the latest trainings;
+        ``champion``, ``candidate``; ``endpoint``: url, version and tracks, or null; and ``differences``, sentences
+        about what does not agree.
     """
+    catalogue = catalogue or Catalogue(DEMO)
     runs = _latest_runs(settings)
-    versions = Registry.of(settings).versions()
+    versions = Registry.of(settings, catalogue).versions()
     champion, candidate = (
         next((one.summary() for one in versions if alias in one.aliases), None) for alias in ("champion", "candidate")
     )
     endpoint, stack = _endpoint(settings), running_stack(settings)
     return {
+        "catalogue": catalogue.name,
         "stack": asdict(stack) if stack else None,
         "runs": runs,
         "champion": champion,
         "candidate": candidate,
         "endpoint": endpoint,
-        "differences": _differences(champion, candidate, endpoint, _data_hash(settings)),
+        "differences": _differences(champion, candidate, endpoint, _data_hash(settings, catalogue)),
     }
 
 
@@ -78,10 +86,11 @@ def _endpoint(settings: Settings) -> dict[str, Any] | None:
     return {"url": url, "num_tracks": answer["num_tracks"], "model_version": answer["model_version"]}
 
 
-def _data_hash(settings: Settings) -> str | None:
-    """Of what is prepared in the working folder; None where nothing is."""
+def _data_hash(settings: Settings, catalogue: Catalogue) -> str | None:
+    """Of what is prepared of a catalogue; None where nothing is."""
     try:
-        workspace = find_workspace(settings.home)
+        folder = settings.home / catalogue.workspace if catalogue.workspace else None
+        workspace = find_workspace(settings.home, folder=folder)
     except UserError:  # the working folder is none, nor was a demo made
         return None
     return workspace.find_data_hash()
@@ -110,12 +119,13 @@ def _differences(
     return said
 
 
-def mlflow_pages(settings: Settings, url: str) -> dict[str, str]:
+def mlflow_pages(settings: Settings, url: str, catalogue: Catalogue | None = None) -> dict[str, str]:
     """What there is to open in MLflow's UI at a URL, each by its address.
 
     Args:
         settings: of the home.
         url: where the UI answers.
+        catalogue: whose candidate and champion; None takes the demo.
 
     Returns:
         ``MLflow UI``, the experiment or the start page while nothing was run; ``candidate beside champion``, MLflow's
@@ -130,7 +140,7 @@ def mlflow_pages(settings: Settings, url: str) -> dict[str, str]:
     if experiment is None:
         return {"MLflow UI": url}
     pages = {"MLflow UI": f"{url}/#/experiments/{experiment.experiment_id}/runs"}
-    registry = Registry.of(settings)
+    registry = Registry.of(settings, catalogue or Catalogue(DEMO))
     candidate, champions = registry.get("candidate"), registry.champions()
     if candidate and candidate.number in champions:  # it was promoted: beside the one that it took the place of
         champions = champions[: champions.index(candidate.number)]

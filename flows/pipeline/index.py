@@ -104,6 +104,7 @@ def build_collection(session: Session, rows: list[dict[str, Any]], version: str,
         data_hash=session.workspace.data_hash,
         preprocessing_hash=preprocessing_hash(model),
         model=model,
+        catalogue=session.catalogue.key,
     )
     if result is None:
         return {"collection": name, "count": session.store.describe(name).count, "built": False}
@@ -133,6 +134,7 @@ def build_index(
     data_hash: str,
     preprocessing_hash: str,
     model: Path | None = None,
+    catalogue: str = "",
 ) -> tuple[str, BuildResult | None]:
     """Build the collection of a model version; one that stands is left as it is.
 
@@ -142,6 +144,7 @@ def build_index(
         config: kind of index and least recall.
         version, data_hash, preprocessing_hash: the release's other parts, kept with the collection.
         model: folder of the saved model, to see how well texts find tracks in an index that is not exact.
+        catalogue: what the collection's name has of the catalogue's; see ``Catalogue.key``.
 
     Returns:
         The collection's name and what the build measured, or None where the collection stood already.
@@ -149,7 +152,7 @@ def build_index(
     Raises:
         UserError: if Milvus is away, or recall@10 is under the floor; the live collection is untouched.
     """
-    name = collection_name(version, data_hash)
+    name = collection_name(version, data_hash, catalogue)
     properties = {"model_version": version, "data_hash": data_hash, "preprocessing_hash": preprocessing_hash}
     # Only a proved build has properties: one that was killed is built anew.
     if store.has(name) and store.describe(name).properties == properties:

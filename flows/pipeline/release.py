@@ -16,7 +16,8 @@ from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
-from flows.runtime.stack_file import note_endpoint
+from flows.runtime.stack_file import note_endpoint, read_stack
+from flows.runtime.terminal import errors
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
@@ -129,8 +130,11 @@ def shadow(
     """
     share = fit(Share, share, "share")
     with open_session(manifest, None, params) as session, session.stage("shadow"):
-        if not is_deployed():
-            raise UserError("no endpoint runs here that could ask a candidate too; start one with `mulan serve`")
+        if not is_served(session):
+            raise UserError(
+                f"no endpoint of the catalogue {session.catalogue.name} runs here that could ask a candidate too; "
+                "start one with `mulan serve`"
+            )
         release = session.registry.release()
         candidate = session.registry.release(version) if version else None
         url = deploy_release(session, release, candidate, share)
@@ -169,7 +173,13 @@ def _switch(session: Session, release: Release) -> str | None:
             f"{release.model_version}` builds it anew where the workspace has its data"
         )
     check_release(release, session.store)
-    return deploy_release(session, release) if is_deployed() else None
+    return deploy_release(session, release) if is_served(session) else None
+
+
+def is_served(session: Session) -> bool:
+    """Whether an endpoint runs here that serves this catalogue; that of another one is not to be switched."""
+    stack = read_stack(session.settings)
+    return is_deployed() and (stack is None or stack.catalogue in (None, session.catalogue.name))
 
 
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
@@ -190,8 +200,10 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
         shadow_share=shadow_share,
         places=session.places,
     )
+    if is_deployed() and not is_served(session):
+        errors.print(f"mulan: the endpoint goes over from another catalogue to {session.catalogue.name}")
     url = deploy(app, host=session.host, port=session.port)
-    note_endpoint(session.settings, url)
+    note_endpoint(session.settings, url, session.catalogue.name)
     return url
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.runtime import ending
+from flows.runtime.catalogues import Catalogue, find_catalogue
 from flows.runtime.damage import damage_behind
 from flows.runtime.database import database_path
 from flows.runtime.moved import make_home, read_places, settle
@@ -82,19 +83,24 @@ class Session:
         """The vector store; one client, which connects when it is first asked and hangs up with the session."""
         from serving.store import TrackStore
 
-        return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token)
+        return TrackStore(self.stack.milvus_uri, token=self.settings.milvus_token, live=self.catalogue.live_alias)
 
     def close(self) -> None:
         """Hang up on the store, where it was used."""
         if store := vars(self).pop("store", None):
             store.close()
 
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue's name, and what goes by it."""
+        return find_catalogue(self.settings.home, self.workspace.folder)
+
     @property
     def registry(self) -> Registry:
-        """The model registry."""
+        """The catalogue's models."""
         from flows.registry import Registry
 
-        return Registry.of(self.settings)
+        return Registry.of(self.settings, self.catalogue)
 
     @property
     def places(self) -> Places:
@@ -195,6 +201,7 @@ def open_session(
     opened = time.perf_counter()
     _check_servers(settings)
     settle(settings.home, _own_database(settings), note=True)
+    _note_use(settings, workspace, manifest, playlists)
     serve = workspace.config.serve
     allow_open = allow_open or serve.allow_open
     running = running_stack(settings)
@@ -216,13 +223,19 @@ def open_session(
             opened=opened,
         )
         if not join:
-            note_endpoint(settings, url_of(session.host, session.port))
+            note_endpoint(settings, url_of(session.host, session.port), session.catalogue.name)
         token = _current.set(session)
         try:
             yield session
         finally:
             _current.reset(token)
             session.close()
+
+
+def _note_use(settings: Settings, workspace: Workspace, manifest: str | None, playlists: str | None) -> None:
+    from flows.upkeep import use
+
+    use(settings, workspace, manifest=manifest, playlists=playlists)
 
 
 def _own_database(settings: Settings) -> Path | None:

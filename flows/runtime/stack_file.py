@@ -29,6 +29,8 @@ class Stack:
     started: str
     endpoint: str | None = None
     """The endpoint's URL, where one is served, or is to be."""
+    catalogue: str | None = None
+    """The name of the catalogue that is served there."""
 
 
 def running_stack(settings: Settings) -> Stack | None:
@@ -60,10 +62,10 @@ def write_stack(settings: Settings, stack: Stack) -> None:
     writing.replace(settings.stack_file)
 
 
-def note_endpoint(settings: Settings, url: str) -> None:
-    """Keep where the endpoint of the running stack is, for all who look for it."""
+def note_endpoint(settings: Settings, url: str, catalogue: str) -> None:
+    """Keep where the endpoint of the running stack is, and whose, for all who look for it."""
     if stack := read_stack(settings):
-        write_stack(settings, replace(stack, endpoint=url))
+        write_stack(settings, replace(stack, endpoint=url, catalogue=catalogue))
 
 
 def try_lock(lock: IO[Any], *, shared: bool = False) -> bool:

@@ -20,12 +20,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.runtime.catalogues import find_catalogue, full_place
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
 from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
 from mulan_core.data.shards import MANIFEST, PLAYLISTS
 from mulan_core.data.tracks import open_manifest, read_playlists
-from mulan_core.data.uris import fingerprints, is_remote, local_path, locate
+from mulan_core.data.uris import fingerprints, is_remote, locate
 from mulan_core.errors import UserError
 from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
 from serving.supervised_process import die_with_parent
@@ -141,7 +142,7 @@ def open_workspace(
         home: the folder of local state; workspaces of own catalogues live in it.
         manifest: a table of tracks or a folder of audio, or a URL of one; null takes the working folder as workspace
             (the demo's, in a checkout).
-        playlists: a table of playlists, optional.
+        playlists: a table of playlists, from now on; null takes those that the catalogue has, if it has any.
         params: a file of what differs from the catalogue's numbers, from now on. Those are what its workspace keeps,
             and ``configs/own.yaml`` before there is one.
         allow_overlap: set ``prepare.allow_overlap``, for an own manifest; the workspace keeps that too.
@@ -178,7 +179,7 @@ def open_workspace(
     config = replace(config, catalogue=".mulan/data/catalogue", prepare=prepare)
     catalogue = workspace.folder / config.catalogue
     _write_catalogue(manifest, catalogue / MANIFEST, prepare)
-    _write_playlists(playlists, catalogue)
+    _write_playlists(playlists or find_catalogue(home, workspace.folder).playlists, catalogue)
     stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
@@ -217,19 +218,29 @@ def check_name(folder: Path) -> None:
         )
 
 
-def find_workspace(home: Path, *, manifest: str | Path | None = None, params: str | Path | None = None) -> Workspace:
+def find_workspace(
+    home: Path,
+    *,
+    manifest: str | Path | None = None,
+    folder: Path | None = None,
+    params: str | Path | None = None,
+) -> Workspace:
     """The workspace of a catalogue as it was left, for a command that reads; nothing is written.
 
     Args:
         home, manifest: as of ``open_workspace``.
+        folder: the workspace's own, where it is known.
         params: differences from the numbers that are kept there.
 
     Raises:
         UserError: if there is none.
     """
-    if manifest is None and params:
+    if manifest is None and folder is None and params:
         raise UserError("--params goes with --manifest; without it the working folder's are used")
-    workspace = _working_folder(home, demo=False) if manifest is None else workspace_of(home, manifest)
+    if folder is not None:
+        workspace = Workspace(folder)
+    else:
+        workspace = _working_folder(home, demo=False) if manifest is None else workspace_of(home, manifest)
     if not workspace.is_made:
         raise UserError(
             f"nothing was prepared of {manifest} in {home}; run `mulan prepare --manifest {manifest}` first"
@@ -240,7 +251,7 @@ def find_workspace(home: Path, *, manifest: str | Path | None = None, params: st
 def workspace_of(home: Path, manifest: str | Path) -> Workspace:
     """An own catalogue's workspace, made or not: named by where its manifest lies, or lay before the home moved."""
     name = Path(str(manifest).rstrip("/")).stem
-    place = str(manifest) if is_remote(manifest) else str(Path(local_path(manifest)).resolve())
+    place = full_place(manifest)
     folders = [
         Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(one.encode()).hexdigest()[:8]}")
         for one in (*read_places(home).earlier(place), place)

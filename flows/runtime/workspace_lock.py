@@ -21,8 +21,10 @@ REPLACES_DATA = "prepare"
 
 
 @contextmanager
-def hold(workspace: Path, stage: str) -> Iterator[None]:
+def hold(workspace: Path, stage: str, *, alone: bool = False) -> Iterator[None]:
     """Work on a stage of a workspace; the kernel lets go of it when this process ends, however it ends.
+
+    Alone, no other stage is at work meanwhile.
 
     Raises:
         UserError: if another process is at work that this stage would disturb.
@@ -36,12 +38,12 @@ def hold(workspace: Path, stage: str) -> Iterator[None]:
             raise UserError(
                 f"{stage} of {workspace} is at work already ({_who(folder / stage)}); wait for it to end, or stop it"
             )
-        if not _lock(data, shared=stage != REPLACES_DATA):
+        if not _lock(data, shared=not alone and stage != REPLACES_DATA):
             others = [path for path in sorted(folder.iterdir()) if path.name not in (stage, "data")]
             busy = next((f"{path.name}, {_who(path)}" for path in others if _is_held(path)), "it has just ended")
             raise UserError(
-                f"{stage} cannot begin while another stage of {workspace} is at work ({busy}): prepare replaces the "
-                "data that others read; wait for it to end, or stop it"
+                f"{stage} cannot begin while another stage of {workspace} is at work ({busy}): one of them "
+                "wants it for itself; wait for it to end, or stop it"
             )
         own.truncate(0)
         own.write(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))

@@ -18,14 +18,13 @@ from serving_fixtures import metric
 
 from serving.ports import is_up
 
-LATER = ("--manifest", "later.jsonl", "--params", "params.yaml")
 EVERYTHING = 100
 """More hits than there are tracks, so that an answer names its whole collection."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A home with a champion, and beside it a catalogue that has a track more and one less."""
+    """A home with a champion, and beside its table the next one, with a track more and one less."""
     home = write_catalogue(tmp_path_factory.mktemp("home"))
     result_of(mulan("run", *CATALOGUE, "--no-serve", "--json", home=home))
     rows = [json.loads(line) for line in (home / "tones.jsonl").read_text().splitlines()]
@@ -60,7 +59,7 @@ def ids(answer):
 
 
 def release(home, *arguments):
-    return result_of(mulan("release", *arguments, *LATER, "--json", home=home))
+    return result_of(mulan("release", *arguments, *CATALOGUE, "--json", home=home))
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +68,9 @@ def switched(home, url):
     first = httpx.get(f"{url}/v1/release").json()["model_version"]
     audio = {"audio": (home / "new.wav").read_bytes()}
     httpx.post(f"{url}/v1/tracks", files=audio, data={"track_id": "of the api"}).raise_for_status()
-    result_of(mulan("prepare", *LATER, "--json", home=home))
-    built = result_of(mulan("index", *LATER, "--model", "champion", "--no-promote", "--json", home=home))
+    (home / "later.jsonl").replace(home / "tones.jsonl")
+    result_of(mulan("prepare", *CATALOGUE, "--json", home=home))
+    built = result_of(mulan("index", *CATALOGUE, "--model", "champion", "--no-promote", "--json", home=home))
     done = {"first": first, "built": built}
     with Callers(url, k=EVERYTHING) as callers:
         callers.wait_for_more()

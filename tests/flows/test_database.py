@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flows.doctor.addresses import check_mlflow
 from flows.doctor.status import find_status
 from flows.registry import Registry
+from flows.runtime.catalogues import Catalogue
 from flows.runtime.database import check_database, database_path, database_uri
 from flows.runtime.settings import read_settings
 from flows.runtime.tracking import NoRegistryError, check_tracking, reading, tracking
@@ -123,9 +124,9 @@ def test_whoever_asks_a_damaged_database_hears_the_same_sentence(damage, home):
     heard = set()
     for ask in (
         lambda: find_status(found),
-        Registry.of(found).versions,
-        Registry.of(found).champions,
-        lambda: Registry.of(found).find("champion"),
+        Registry.of(found, Catalogue("demo")).versions,
+        Registry.of(found, Catalogue("demo")).champions,
+        lambda: Registry.of(found, Catalogue("demo")).find("champion"),
         lambda: tracking(found.mlflow_uri).__enter__(),
     ):
         with pytest.raises(UserError, match=r"^[^\n]+$") as error:
@@ -146,7 +147,7 @@ def test_a_home_without_a_database_is_read_and_stays_without(tmp_path, monkeypat
     monkeypatch.delenv("PREFECT_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     found = read_settings()
-    registry = Registry.of(found)
+    registry = Registry.of(found, Catalogue("demo"))
     assert registry.versions() == registry.champions() == [] and registry.get("champion") is None
     assert find_status(found)["runs"] == []
     with pytest.raises(NoRegistryError, match="`mulan run` makes some"), reading(found.mlflow_uri):

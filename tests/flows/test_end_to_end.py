@@ -70,7 +70,7 @@ def test_the_index_holds_each_window(first):
 
 def test_the_champion_carries_its_lineage(home, first):
     client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
-    version = client.get_model_version_by_alias("mulan", "champion")
+    version = client.get_model_version_by_alias("mulan-tones", "champion")
     assert str(version.version) == first["register"]["version"]
     assert version.tags["mulan.data_hash"] == first["prepare"]["data_hash"]
     assert version.tags["mulan.gate"] == "passed"
@@ -79,7 +79,7 @@ def test_the_champion_carries_its_lineage(home, first):
     assert version.tags["mulan.collection"] == first["index"]["collection"]
     assert version.tags["mulan.git_commit"] and version.tags["mulan.flow_run_id"] != "none"
     mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
-    needs = next(Path(mlflow.artifacts.download_artifacts("models:/mulan@champion")).rglob("requirements.txt"))
+    needs = next(Path(mlflow.artifacts.download_artifacts("models:/mulan-tones@champion")).rglob("requirements.txt"))
     pinned = dict(line.strip().split("==") for line in needs.read_text().splitlines() if "mlflow" not in line)
     assert pinned.keys() == {"torch", "transformers", "numpy", "soxr", "soundfile", "pyyaml"}
     locked = (ROOT / "constraints.txt").read_text().lower()
@@ -101,7 +101,7 @@ def test_a_refused_candidate_ends_with_1_and_leaves_the_champion(home, first):
     gate = json.loads(done.stdout)["gate"]
     assert not gate["passed"] and len(gate["reasons"]) == 1 and gate["reasons"][0].startswith("max_encode_ms: ")
     client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
-    version = client.get_model_version("mulan", gate["version"])
+    version = client.get_model_version("mulan-tones", gate["version"])
     mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
     run = client.get_run(version.run_id)
     try:
@@ -116,7 +116,7 @@ def test_a_refused_candidate_ends_with_1_and_leaves_the_champion(home, first):
         assert {"silence", "noise", "negation"} == report["behaviour"].keys() and report["cost"]["parameters"] > 1000
         assert {"facet", "query", "source", "class"} <= {row["kind"] for row in report["slices"]}
     finally:  # other tests go on with a champion that the gate has passed
-        client.set_model_version_tag("mulan", gate["version"], "mulan.gate", "passed")
+        client.set_model_version_tag("mulan-tones", gate["version"], "mulan.gate", "passed")
 
 
 def test_lineage_walks_from_release_to_data_and_from_track_to_release(home, first):
@@ -180,7 +180,7 @@ def test_a_copied_home_is_a_home_of_its_own(home, first, monkeypatch, tmp_path):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, (command, done.exception)
     client = mlflow.MlflowClient(database_uri(copy / "mlflow.db"))
-    version = client.get_model_version_by_alias("mulan", "champion")
+    version = client.get_model_version_by_alias("mulan-tones", "champion")
     run = client.get_run(version.run_id)
     assert Path(run.data.tags["mulan.checkpoint"]).is_relative_to(copy)
     assert run.info.artifact_uri.startswith(copy.as_uri())
@@ -220,7 +220,7 @@ def test_a_copied_home_serves_evaluates_indexes_and_trains_for_itself(home, firs
 def test_the_registered_model_loads_as_pyfunc_and_holds_no_pickle(home, first, tmp_path):
     mlflow.set_tracking_uri(database_uri(home / "mlflow.db"))
     # To a folder with a plain name: MLflow's loader takes a path for an address.
-    folder = Path(mlflow.artifacts.download_artifacts("models:/mulan@champion", dst_path=str(tmp_path)))
+    folder = Path(mlflow.artifacts.download_artifacts("models:/mulan-tones@champion", dst_path=str(tmp_path)))
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
     assert list(folder.rglob("model.safetensors"))
     vectors = mlflow.pyfunc.load_model(str(folder)).predict(["low smooth", "high buzzing"])

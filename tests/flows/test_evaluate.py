@@ -87,7 +87,7 @@ def test_a_registered_model_on_its_own_and_another_set(home, first, sets):
 
 def test_a_part_of_the_suites_is_written_but_never_logged(home, sets):
     client = mlflow.MlflowClient(database_uri(home / "mlflow.db"))
-    version = client.get_model_version_by_alias("mulan", "champion")
+    version = client.get_model_version_by_alias("mulan-tones", "champion")
     before = client.get_run(version.run_id).data.to_dictionary()
     command = ("evaluate", "1", *WITH_SETS, "--on", f"x={sets / 'new-tones'}", "--suite", "tagging,triplets")
     result = result_of(mulan(*command, "--out", "part", "--json", home=home))

@@ -81,7 +81,7 @@ def test_who_looks_keeps_nobody_from_starting(settings):
 def test_a_damaged_file_says_nothing(content, settings, owner):
     settings.stack_file.write_bytes(content)
     assert running_stack(settings) is None and find_status(settings)["stack"] is None
-    note_endpoint(settings, URL)
+    note_endpoint(settings, URL, "demo")
     assert settings.stack_file.read_bytes() == content
 
 
@@ -90,8 +90,8 @@ def test_the_endpoints_address_is_kept_and_that_of_an_earlier_version_has_none(s
     stack = {"prefect_url": "a", "milvus_uri": "b", "ray_address": "c", "ray_auth_mode": "", "pid": 1, "started": "now"}
     settings.stack_file.write_text(json.dumps(stack))
     assert read_stack(settings) == Stack(**stack, endpoint=None)
-    note_endpoint(settings, URL)
-    assert read_stack(settings) == Stack(**stack, endpoint=URL)
+    note_endpoint(settings, URL, "demo")
+    assert read_stack(settings) == Stack(**stack, endpoint=URL, catalogue="demo")
     write_stack(settings, Stack(**stack))
     assert [path.name for path in settings.home.iterdir()] == ["stack.json"]
 

@@ -1,0 +1,159 @@
+"""The commands ``mulan catalogue``, and which catalogue the other commands mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli.reporting import AsJson, print_json
+from flows.runtime.settings import Settings, read_settings
+from flows.runtime.terminal import Table, console, errors
+from mulan_core.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.registry import Registry
+    from flows.runtime.catalogues import Catalogue
+    from flows.runtime.workspace import Workspace
+
+app = typer.Typer(help="Your catalogues by name: list, rename, remove.", no_args_is_help=True)
+
+CatalogueName = Annotated[
+    str | None,
+    typer.Option("--catalogue", help="By name, see `mulan catalogue list`. Default: the one that was used last."),
+]
+Name = Annotated[str, typer.Argument(help="As `mulan catalogue list` shows it.")]
+
+
+def manifest_of(manifest: str | Path | None, catalogue: str | None) -> str | None:
+    """The table of the catalogue that a command means, as flows take it; None for the working folder's.
+
+    Raises:
+        UserError: if both are given, there is no such catalogue, or nobody knows where its table is.
+    """
+    if manifest is not None:
+        _name_one(manifest, catalogue)
+        return str(manifest)
+    one = chosen(catalogue)
+    if one.workspace and not one.manifest:
+        raise UserError(
+            f"where the table of the catalogue {one.name} is was not kept by the version of MuLan that made it; give "
+            "it once more with --manifest"
+        )
+    return one.manifest
+
+
+def look(
+    manifest: str | Path | None, catalogue: str | None, params: str | Path | None = None
+) -> tuple[Settings, Workspace, Registry]:
+    """Settings, workspace and models of the catalogue that a command means, for one that reads.
+
+    Raises:
+        UserError: as of ``manifest_of`` and ``find_workspace``.
+    """
+    from flows.registry import Registry
+    from flows.runtime.catalogues import read_records
+    from flows.runtime.workspace import find_workspace
+
+    settings = read_settings()
+    if manifest is None:
+        one = chosen(catalogue)
+        folder = settings.home / one.workspace if one.workspace else None
+        workspace = find_workspace(settings.home, folder=folder, params=params)
+    else:
+        _name_one(manifest, catalogue)
+        workspace = find_workspace(settings.home, manifest=manifest, params=params)
+        one = read_records(settings.home).of_folder(settings.home, workspace.folder)
+    return settings, workspace, Registry.of(settings, one)
+
+
+def models_of(catalogue: str | None) -> Registry:
+    """The models of the catalogue that a command means, which need not be prepared here.
+
+    Raises:
+        UserError: if there is no such catalogue.
+    """
+    from flows.registry import Registry
+
+    return Registry.of(read_settings(), chosen(catalogue))
+
+
+def chosen(catalogue: str | None) -> Catalogue:
+    """The catalogue of that name, else the last one used; said where another could be meant.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    from flows.runtime.catalogues import DEMO, read_records
+
+    records = read_records(read_settings().home)
+    if catalogue is not None or records.last is None:
+        return records.named(catalogue or DEMO)
+    if len(records.by_name) > 1:
+        errors.print(f"mulan: the catalogue is {records.last}, the last one used; --catalogue NAME takes another")
+    return records.named(records.last)
+
+
+def _name_one(manifest: str | Path, catalogue: str | None) -> None:
+    if catalogue is not None:
+        raise UserError(f"--manifest {manifest} and --catalogue {catalogue} both say which catalogue; give one of them")
+
+
+@app.command("list")
+def list_catalogues(as_json: AsJson = False) -> None:
+    """List the catalogues with their tables, models and champions, the last used first.
+
+    Example: mulan catalogue list
+    """
+    from flows.upkeep import describe
+
+    rows = describe(read_settings())
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "manifest", "tracks", "champion", "last used")
+    for row in rows:
+        tracks = "" if row["tracks"] is None else f"{row['tracks']:,}"
+        champion = f"version {row['champion']} of {row['model']}" if row["champion"] else "none"
+        manifest = row["manifest"] or ("the working folder's" if row["name"] == "demo" else "not kept")
+        table.add_row(row["name"], manifest, tracks, champion, row["used"] or "")
+    console.print(table)
+
+
+@app.command()
+def rename(old: Name, new: Annotated[str, typer.Argument(help="Small letters, digits, dashes.")]) -> None:
+    """Give a catalogue another name, and its registered model with it.
+
+    Example: mulan catalogue rename tracks jazz
+    """
+    from flows.upkeep import rename as rename_catalogue
+
+    renamed = rename_catalogue(read_settings(), old, new)
+    console.print(f"{old} is {new} now, its registered model {renamed.model}")
+
+
+@app.command()
+def remove(
+    name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: AsJson = False
+) -> None:
+    """Remove a catalogue's workspace, collections and models; your own files and the runs in MLflow stay.
+
+    Example: mulan catalogue remove tracks
+    """
+    from flows.upkeep import remove as remove_catalogue
+
+    def ask(goes: dict[str, Any]) -> bool:
+        for what in ("workspace", "model", "versions", "collections"):
+            value = goes[what]
+            shown = ", ".join(value) if isinstance(value, list) else value
+            errors.print(f"{what}: {shown or 'none'}")
+        return yes or typer.confirm(f"Remove the catalogue {name} with all of these?", err=True)
+
+    done = remove_catalogue(read_settings(), name, ask)
+    if as_json:
+        print_json(done)
+    else:
+        console.print(f"{name} is removed" if done["removed"] else "nothing was removed")
+    if not done["removed"]:
+        raise typer.Exit(1)

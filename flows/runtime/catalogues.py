@@ -1,0 +1,195 @@
+"""The catalogues of a home by name: the table, workspace and registered model of each, and which was used last.
+
+``catalogues.json`` keeps them. A home of an earlier version has no such file: its catalogues are known by their
+workspaces then, and their models are versions of ``mulan`` until a command that writes adopts them
+(``flows/upkeep.py``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flows.runtime.moved import read_places
+from mulan_core.data.uris import is_remote, local_path
+from mulan_core.errors import UserError
+
+FILE = "catalogues.json"
+MODEL_NAME = "mulan"
+"""The registered model of the demo, and of every catalogue before each had one."""
+DEMO = "demo"
+"""The name of the working folder's catalogue: the demo's in a checkout."""
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+MAX_NAME = 40
+_OWN_WORKSPACE = re.compile(r"(?P<stem>.*)-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What belongs together under one name."""
+
+    name: str
+    workspace: str | None = None
+    """Its folder, relative to the home; None for that of the working folder, which need not lie in the home."""
+    model: str = MODEL_NAME
+    """Its registered model in MLflow."""
+    manifest: str | None = None
+    """Path or URL of its table; None for the demo, and where a version that did not keep it made the workspace."""
+    playlists: str | None = None
+    used: str | None = None
+    """When a command last worked on it, ISO 8601."""
+
+    @property
+    def key(self) -> str:
+        """What the names of its collections have in them, in letters that Milvus takes; empty for the demo.
+
+        It is made of the workspace's folder, which is another for each table and stays when the catalogue is renamed.
+        """
+        folder = Path(self.workspace or "").name[-MAX_NAME:]
+        return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in folder)
+
+    @property
+    def live_alias(self) -> str:
+        """Milvus' alias of its live collection."""
+        from serving.store import LIVE_ALIAS
+
+        return f"tracks_{self.key}_live" if self.key else LIVE_ALIAS
+
+
+@dataclass
+class Records:
+    """The catalogues of one home."""
+
+    by_name: dict[str, Catalogue] = field(default_factory=dict)
+    last: str | None = None
+    """The name of the one that a command last worked on."""
+
+    def of_folder(self, home: Path, folder: Path) -> Catalogue:
+        """The catalogue of a workspace, with a name that is free where it has none yet."""
+        if folder.parent != home / "workspaces" or not (own := _OWN_WORKSPACE.fullmatch(folder.name)):
+            return self.by_name.get(DEMO, Catalogue(DEMO))
+        workspace = str(folder.relative_to(home))
+        known = (one for one in self.by_name.values() if one.workspace == workspace)
+        name = _free_name(own["stem"], {DEMO, *self.by_name})
+        return next(known, Catalogue(name, workspace, f"{MODEL_NAME}-{name}"))
+
+    def named(self, name: str) -> Catalogue:
+        """A catalogue by its name.
+
+        Raises:
+            UserError: with the names that there are.
+        """
+        if name in self.by_name or name == DEMO:
+            return self.by_name.get(name, Catalogue(DEMO))
+        names = ", ".join(sorted({DEMO, *self.by_name}))
+        raise UserError(
+            f"there is no catalogue {name!r} here; there are: {names}; `mulan prepare --manifest FILE` makes one"
+        )
+
+
+def has_records(home: Path) -> bool:
+    """Whether the home keeps its catalogues by name."""
+    return (home / FILE).exists()
+
+
+def read_records(home: Path) -> Records:
+    """The catalogues of a home; those of one of an earlier version have its only model.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path, places = home / FILE, read_places(home)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: Catalogue(name=name, **values) for name, values in kept["catalogues"].items()}
+        last = None if kept["last"] is None else str(kept["last"])
+    except FileNotFoundError:
+        records = Records()
+        for folder in sorted((home / "workspaces").glob("*")):
+            if (folder / "params.yaml").is_file() and (one := records.of_folder(home, folder)).workspace:
+                records.by_name[one.name] = replace(one, model=MODEL_NAME)
+        return records
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise UserError(
+            f"{path} cannot be read ({reason}); put it back from a copy, or delete it: catalogues are then named by "
+            "their workspaces again"
+        ) from error
+    here = {
+        name: replace(
+            one,
+            manifest=one.manifest and places.here(one.manifest),
+            playlists=one.playlists and places.here(one.playlists),
+        )
+        for name, one in found.items()
+    }
+    return Records(here, last)
+
+
+@contextmanager
+def changing(home: Path) -> Iterator[Records]:
+    """The catalogues, to be changed by one process at a time; they are written when the block ends without an error."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / FILE
+    with (home / f".{FILE}.lock").open("a") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        records = read_records(home)
+        yield records
+        kept = {name: asdict(one) for name, one in records.by_name.items()}
+        for values in kept.values():
+            del values["name"]
+        partial = path.with_name(f".{FILE}.{os.getpid()}")
+        partial.write_text(json.dumps({"catalogues": kept, "last": records.last}, indent=1), encoding="utf-8")
+        partial.replace(path)
+
+
+def find_catalogue(home: Path, folder: Path) -> Catalogue:
+    """The catalogue of a workspace; nothing is written."""
+    return read_records(home).of_folder(home, folder)
+
+
+def note_use(home: Path, folder: Path, *, manifest: str | None = None, playlists: str | None = None) -> Catalogue:
+    """Keep that a command works on a workspace, and where its table lies; playlists stay until others are given."""
+    with changing(home) as records:
+        one = records.of_folder(home, folder)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        given = {"manifest": manifest, "playlists": playlists} if one.workspace else {}
+        places = {part: full_place(place) for part, place in given.items() if place}
+        records.by_name[one.name] = replace(one, used=now, **places)
+        records.last = one.name
+        return records.by_name[one.name]
+
+
+def full_place(place: str | Path) -> str:
+    """A URL as it is, a path as an absolute one."""
+    return str(place) if is_remote(place) else str(Path(local_path(place)).resolve())
+
+
+def check_free(records: Records, name: str) -> None:
+    """Refuse a name that no catalogue can get.
+
+    Raises:
+        UserError: saying why.
+    """
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise UserError(
+            f"{name!r} cannot name a catalogue; give small letters and digits, with single dashes between them, "
+            f"{MAX_NAME} at most"
+        )
+    if name == DEMO or name in records.by_name:
+        raise UserError(f"there is a catalogue {name} already; give another name")
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """A stem in letters that every system takes; numbered where another catalogue has it."""
+    fit = re.sub(r"[^a-z0-9]+", "-", stem.lower())[: MAX_NAME - 4].strip("-") or "catalogue"
+    numbered = (f"{fit}-{number}" for number in range(2, len(taken) + 3))
+    return fit if fit not in taken else next(name for name in numbered if name not in taken)

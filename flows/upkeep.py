@@ -1,0 +1,201 @@
+"""What is done to a catalogue as a whole: taken from a home of an earlier version, noted as used, renamed, removed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flows.registry import Registry, Version
+from flows.runtime.catalogues import (
+    DEMO,
+    MODEL_NAME,
+    Catalogue,
+    changing,
+    check_free,
+    has_records,
+    note_use,
+    read_records,
+)
+from flows.runtime.settings import Settings
+from flows.runtime.stack_file import running_stack
+from flows.runtime.terminal import errors
+from flows.runtime.workspace import Workspace
+from flows.runtime.workspace_lock import hold
+from mulan_core.data import shards
+from mulan_core.errors import UserError
+from serving.milvus import MilvusServer
+from serving.store import TrackStore
+
+
+def use(settings: Settings, workspace: Workspace, *, manifest: str | None, playlists: str | None = None) -> Catalogue:
+    """Note that a command works on a workspace; the first one in a home of an earlier version adopts its catalogues."""
+    if not has_records(settings.home):
+        adopt(settings)
+    return note_use(settings.home, workspace.folder, manifest=manifest, playlists=playlists)
+
+
+def adopt(settings: Settings) -> None:
+    """Give each catalogue of a home of an earlier version its own registered model; nothing is removed.
+
+    Versions of ``mulan`` that were made of a catalogue's data are copied to its model, aliases too.
+    """
+    with changing(settings.home) as records:
+        if has_records(settings.home):  # another process was faster
+            return
+        shared = list(reversed(Registry.of(settings, Catalogue(DEMO)).versions()))
+        for name, one in records.by_name.items():
+            own = replace(one, model=f"{MODEL_NAME}-{name}")
+            workspace = Workspace(settings.home / str(one.workspace))
+            made_here = [version for version in shared if _has_data(workspace, version)]
+            if made_here:
+                copied = Registry.of(settings, own).copy(made_here)
+                numbers = ", ".join(version.number for version in made_here)
+                errors.print(
+                    f"mulan: the catalogue {name} has a registered model of its own now, {own.model}, with "
+                    f"{len(copied)} versions copied from {MODEL_NAME} ({numbers}); `mulan index --catalogue {name} "
+                    "--model champion` builds its champion's collection"
+                )
+            records.by_name[name] = own
+
+
+def _has_data(workspace: Workspace, version: Version) -> bool:
+    """Whether the data of a version is the workspace's, now or before: DVC keeps what it had."""
+    data_hash = version.tag("data_hash")
+    if not data_hash:
+        return False
+    kept = workspace.folder / ".dvc" / "cache" / "files" / "md5" / data_hash[:2] / f"{data_hash[2:]}.dir"
+    return kept.is_file() or workspace.find_data_hash() == data_hash
+
+
+def describe(settings: Settings) -> list[dict[str, Any]]:
+    """The catalogues of a home, the last used first, as ``mulan catalogue list`` shows them."""
+    records = read_records(settings.home)
+    rows = []
+    for one in sorted(
+        records.by_name.values(), key=lambda one: (one.name == records.last, one.used or ""), reverse=True
+    ):
+        champion = Registry.of(settings, one).get("champion")
+        rows.append(
+            {
+                "name": one.name,
+                "manifest": one.manifest,
+                "tracks": _count_tracks(settings, one),
+                "model": one.model,
+                "champion": champion.number if champion else None,
+                "used": one.used,
+                "last": one.name == records.last,
+            }
+        )
+    return rows
+
+
+def _count_tracks(settings: Settings, one: Catalogue) -> int | None:
+    """Tracks that are prepared; None where none are, or the workspace is a working folder somewhere."""
+    if one.workspace is None:
+        return None
+    path = Workspace(settings.home / one.workspace).prepared / shards.MANIFEST
+    return int(pq.read_metadata(path).num_rows) if path.is_file() else None
+
+
+def rename(settings: Settings, old: str, new: str) -> Catalogue:
+    """Give a catalogue another name, and its registered model with it; its folder and collections keep theirs.
+
+    Raises:
+        UserError: if there is no such catalogue, the name cannot be had, or somebody serves it or works on it.
+    """
+    with _at_rest(settings, old, "rename") as one, changing(settings.home) as records:
+        if one.workspace is None:
+            raise UserError(f"{DEMO} is the name of the working folder's catalogue, which it keeps")
+        check_free(records, new)
+        renamed = replace(one, name=new, model=f"{MODEL_NAME}-{new}")
+        Registry.of(settings, one).rename(renamed.model)
+        del records.by_name[old]
+        records.by_name[new] = renamed
+        records.last = new if records.last == old else records.last
+    return renamed
+
+
+def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Remove a catalogue: its collections, registered model and workspace. Your own files and MLflow's runs stay.
+
+    Args:
+        settings: where everything is.
+        name: of the catalogue; of the demo the files of a checkout stay.
+        ask: is shown what goes, and says whether it may.
+
+    Returns:
+        What went: ``workspace``, ``model``, ``versions``, ``collections``; with ``removed`` false where ``ask`` said
+        no, and nothing went.
+
+    Raises:
+        UserError: if there is no such catalogue, or somebody serves it or works on it.
+    """
+    with _at_rest(settings, name, "remove") as one, _store(settings, one) as store:
+        registry = Registry.of(settings, one)
+        versions = registry.versions()
+        collections = {version.tag("collection") for version in versions}
+        if one.key:
+            collections |= {found for found in _list(store) if found.startswith(f"tracks_{one.key}_")}
+        there = sorted(found for found in _list(store) if found in collections)
+        workspace = settings.home / one.workspace if one.workspace else None
+        goes = {
+            "catalogue": name,
+            "workspace": workspace and str(workspace),
+            "model": one.model,
+            "versions": [version.number for version in versions],
+            "collections": there,
+        }
+        if not ask(goes):
+            return goes | {"removed": False}
+        if store:
+            store.drop_alias()
+            for collection in there:
+                store.drop(collection)
+        registry.remove()
+        with changing(settings.home) as records:
+            records.by_name.pop(name, None)
+            records.last = None if records.last == name else records.last
+        if workspace:
+            shutil.rmtree(workspace)
+        return goes | {"removed": True}
+
+
+@contextmanager
+def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
+    """A catalogue that nobody serves, kept from all others meanwhile."""
+    if not has_records(settings.home):
+        adopt(settings)
+    one, stack = read_records(settings.home).named(name), running_stack(settings)
+    if stack and stack.endpoint and stack.catalogue in (None, name):
+        raise UserError(f"the catalogue {name} is served at {stack.endpoint} (process {stack.pid}); stop that first")
+    if one.workspace is None or not (settings.home / one.workspace).is_dir():
+        yield one  # a working folder, whichever it is, stays as it is
+        return
+    with hold(settings.home / one.workspace, work, alone=True):
+        yield one
+
+
+@contextmanager
+def _store(settings: Settings, one: Catalogue) -> Iterator[TrackStore | None]:
+    """The store, started for the moment where none runs; None where nothing was ever kept in it."""
+    stack, folder = running_stack(settings), settings.home / "milvus"
+    uri = settings.milvus_uri or (stack.milvus_uri if stack else None)
+    if uri is None and not folder.exists():
+        yield None
+        return
+    if uri is None:
+        server = MilvusServer(folder, log_path=settings.home / "milvus.log")
+        with server, closing(TrackStore(server.uri, live=one.live_alias)) as store:
+            yield store
+        return
+    with closing(TrackStore(uri, token=settings.milvus_token, live=one.live_alias)) as store:
+        yield store
+
+
+def _list(store: TrackStore | None) -> list[str]:
+    return store.list_collections() if store else []
