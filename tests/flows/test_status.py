@@ -11,13 +11,14 @@ from flow_fixtures import ROOT, environment, mulan, result_of
 
 from flows.doctor.status import _differences, mlflow_pages
 from flows.registry import Registry
+from flows.runtime.catalogues import Catalogue
 from flows.runtime.settings import read_settings
 from flows.runtime.tracking import tracking
 
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
     "data list", "data sets", "data diff champion", "data check CSV", "data overlap CSV CSV", "lineage champion",
-    "compare champion candidate", "search piano", "embed piano", "plan --tracks 1e6", "feedback export OUT",
+    "compare champion candidate", "search piano", "embed piano", "estimate --tracks 1e6", "feedback export OUT",
 ]  # fmt: skip
 LOOK = """
 import sys
@@ -86,7 +87,7 @@ def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
     monkeypatch.setenv("MULAN_HOME", str(tmp_path))
     settings, url = read_settings(), "http://127.0.0.1:5000"
     assert mlflow_pages(settings, url) == {"MLflow UI": url}, "nothing was ever run"
-    registry, runs = Registry.of(settings), {}
+    registry, runs = Registry.of(settings, Catalogue("demo")), {}
     with tracking(settings.mlflow_uri) as client:
         client.create_registered_model(registry.name)
         for number in ("1", "2"):
