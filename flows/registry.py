@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -250,8 +251,7 @@ class Registry:
         here = {(one.run_id, one.tag("weights"), one.tag("data_hash")): one for one in self.versions()}
         copied = []
         with tracking(self.uri) as client:
-            if not client.search_registered_models(f"name = '{self.name}'"):
-                client.create_registered_model(self.name)
+            self._make(client)
             for one in versions:
                 known = here.get((one.run_id, one.tag("weights"), one.tag("data_hash")))
                 tags = {key: value for key, value in one.tags.items() if key not in OF_THE_INDEX}
@@ -262,6 +262,10 @@ class Registry:
                     client.set_registered_model_alias(self.name, alias, version.number)
                 copied.append(version)
         return copied
+
+    def _make(self, client: MlflowClient) -> None:
+        if not client.search_registered_models(f"name = '{self.name}'"):
+            client.create_registered_model(self.name)
 
     def rename(self, name: str) -> None:
         """Give the registered model another name, where there is one; nothing else changes."""
@@ -298,7 +302,7 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.name, number, name, value)
 
-    def version_for_data(self, name: str, data_hash: str) -> Version:
+    def version_for_data(self, name: str, data_hash: str, *, of: Registry | None = None) -> Version:
         """The version of a model for other data than it was trained on; registered if there is none yet.
 
         The same weights over new data are a new version. The gate's word is about the weights, and is carried along.
@@ -306,19 +310,22 @@ class Registry:
         Args:
             name: an alias or version.
             data_hash: DVC's hash of the prepared data.
+            of: the registered model of another catalogue, where it is one of that.
 
         Raises:
             UserError: if no version has that name, or it was registered by hand.
         """
-        version = self.find(name)
+        source = of or self
+        version = source.find(name)
         if version.trained_on is None:
-            raise UserError(f"version {version.number} of {self.name} does not say what data it was trained on")
-        for known in (version, *reversed(self.versions())):
+            raise UserError(f"version {version.number} of {source.name} does not say what data it was trained on")
+        for known in (*([version] if source == self else []), *reversed(self.versions())):
             if known.tag("weights") == version.tag("weights") and known.tag("data_hash") == data_hash:
                 return known
         tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
         tags |= {"mulan.trained_on": version.trained_on, "mulan.data_hash": data_hash}
         with tracking(self.uri) as client:
+            self._make(client)
             return Version.of(client.create_model_version(self.name, version.source, version.run_id, tags=tags), ())
 
     def check_gate(self, name: str) -> None:

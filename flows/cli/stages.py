@@ -268,7 +268,10 @@ def index(
     catalogue: CatalogueName = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A registered model, by alias or version, for this data. Default: the one trained on it."),
+        typer.Option(
+            help="A registered model, by alias or version, for this data; of another catalogue as NAME/champion. "
+            "Default: the one trained on it."
+        ),
     ] = None,
     promote: Annotated[bool, typer.Option(help="Make the release champion, or only build it.")] = True,
     as_json: AsJson = False,

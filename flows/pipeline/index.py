@@ -19,6 +19,8 @@ from prefect.cache_policies import NO_CACHE
 from flows.pipeline.embed import Vectors, open_windows, track_vectors, window_key
 from flows.pipeline.release import go_live
 from flows.pipeline.train import trained_run
+from flows.registry import Registry
+from flows.runtime.catalogues import read_records
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
@@ -53,8 +55,9 @@ def index(
     """Index the workspace's catalogue; see ``prepare`` for the first arguments.
 
     Args:
-        model: an alias or version of the registered model, which gets a new version for this data; null takes the
-            model that was trained on this data.
+        model: an alias or version of the registered model, which gets a new version for this data; with the name of
+            another catalogue before it, ``demo/champion``, one of that. Null takes the model that was trained on this
+            data.
         promote: make the release champion. False builds it only, for `mulan release promote` or `shadow`.
 
     Returns:
@@ -68,7 +71,10 @@ def index(
             trained = trained_run(session)
             version, folder = registry.trained(trained.run_id).number, trained.model
         else:
-            registered = registry.version_for_data(model, workspace.data_hash)
+            catalogue, _, name = model.rpartition("/")
+            records = read_records(session.settings.home)
+            of = Registry.of(session.settings, records.named(catalogue)) if catalogue else registry
+            registered = registry.version_for_data(name, workspace.data_hash, of=of)
             version, folder = registered.number, registry.fetch(registered)
         with bar("embed") as update:
             vectors = track_vectors(session, folder, progress=update, windows=workspace.config.index.windows)

@@ -200,6 +200,21 @@ def test_champions_and_live_collections_stand_side_by_side(registered):
         store.close()
 
 
+def test_a_model_of_another_catalogue_gets_a_version_here(registered):
+    settings, small = read_settings(), used(registered, "small.csv")
+    demo, own = Registry.of(settings, Catalogue("demo")), Registry.of(settings, small)
+    register(demo, "run", "d" * 32, collection="tracks_1_dddddddd")
+    demo.promote("1")
+    made = own.version_for_data("champion", "e" * 32, of=demo)
+    assert (made.number, made.run_id, made.trained_on, made.tag("data_hash")) == ("1", "run", "d" * 32, "e" * 32)
+    assert made.tag("collection") is None and own.version_for_data("champion", "e" * 32, of=demo) == made
+    assert own.version_for_data("champion", "d" * 32, of=demo).number == "2", "its own data's too is a version of here"
+    own.promote("1")
+    assert (own.champions(), demo.champions(), len(demo.versions())) == (["1"], ["1"], 1)
+    with pytest.raises(UserError, match="'candidate' is no alias or version of the model `mulan`"):
+        own.version_for_data("candidate", "e" * 32, of=demo)
+
+
 def test_a_home_of_an_earlier_version_is_adopted_once_and_loses_nothing(registered, capfd):
     settings, home = read_settings(), registered
     shared = Registry.of(settings, Catalogue("demo"))
