@@ -84,7 +84,8 @@ def build_shards(
         progress: called with (tracks done, tracks in all).
 
     Returns:
-        The counts, as in ``counts.json``, and ``changes``: new, changed, removed, unchanged tracks.
+        The counts, as in ``counts.json``, and ``changes``: new, changed, removed, unchanged tracks; one
+        that has another split is removed from the one and new in the other.
 
     Raises:
         UserError: if the manifest is wrong, if a playlist names a track that it does not have, if not one track is
