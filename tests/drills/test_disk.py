@@ -14,7 +14,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
-from flow_fixtures import CATALOGUE, left_of, mulan, result_of, write_catalogue
+from flow_fixtures import CATALOGUE, left_of, result_of, write_catalogue
+from flow_fixtures import mulan_started as mulan
 from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.pipeline.index import build_index

@@ -13,7 +13,8 @@ from callers import Callers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
-from flow_fixtures import CATALOGUE, MULAN, environment, left_of, mulan, result_of, tone, write_catalogue
+from flow_fixtures import CATALOGUE, MULAN, environment, left_of, result_of, tone, write_catalogue
+from flow_fixtures import mulan_started as mulan
 from serving_fixtures import metric
 
 from serving.ports import is_up

@@ -6,7 +6,7 @@ import sys
 import httpx
 import pytest
 import s3fs
-from flow_fixtures import CATALOGUE, ROOT, mulan, result_of, write_catalogue
+from flow_fixtures import CATALOGUE, ROOT, mulan_started, result_of, write_catalogue
 from moto.server import ThreadedMotoServer
 
 sys.path.insert(0, str(ROOT / "tests" / "serving"))
@@ -34,7 +34,7 @@ def proxy():
 @pytest.fixture(scope="session")
 def first(home, proxy):
     """What the first run returned, with a proxy in its environment; nothing of it is deployed."""
-    return result_of(mulan("run", *CATALOGUE, "--no-serve", "--json", home=home, **proxy.environment()))
+    return result_of(mulan_started("run", *CATALOGUE, "--no-serve", "--json", home=home, **proxy.environment()))
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -16,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tests" / "core"))
 
 from prepared_fixtures import PITCHES, SHAPES, tone  # noqa: E402
 
+from flows.runtime.settings import QUIET  # noqa: E402
 from serving.ports import free_port  # noqa: E402
 
 MULAN = Path(sys.executable).parent / "mulan"
@@ -30,7 +34,44 @@ def environment(home):
 
 
 def mulan(*arguments, home, cwd=None, **env):
-    """The finished command, run in the home unless another folder is given."""
+    """The finished command, run in the home unless another folder is given.
+
+    It is a process of its own; what it would import for seconds before it does anything is there (forked.py).
+    """
+    command = [str(MULAN), *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as folder:
+        said = [str(Path(folder, name)) for name in ("stdout", "stderr")]
+        asked = {"command": command, "cwd": str(cwd or home), "env": environment(home) | env, "said": said}
+        code = _run_forked(asked)
+        return subprocess.CompletedProcess(command, code, *(Path(name).read_text("utf-8") for name in said))
+
+
+def _run_forked(asked):
+    """Have the process that forks run it; its exit code."""
+    forker, pid = _forker(), None
+    try:
+        forker.stdin.write(json.dumps(asked) + "\n")
+        forker.stdin.flush()
+        pid = int(forker.stdout.readline())
+        return int(forker.stdout.readline())
+    except BaseException:  # a test that has run out of time
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        forker.kill()
+        _forker.cache_clear()
+        raise
+
+
+@cache
+def _forker():
+    """Started with the first command; it ends with these tests, whose end of the pipe it reads."""
+    env = os.environ | QUIET | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("forked.py")
+    return subprocess.Popen([sys.executable, script], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def mulan_started(*arguments, home, cwd=None, **env):
+    """The same, started anew as people start it."""
     env = environment(home) | env
     return subprocess.run([MULAN, *arguments], cwd=cwd or home, env=env, capture_output=True, text=True, timeout=900)
 
