@@ -17,7 +17,8 @@ from flows.runtime.settings import endpoint_url, read_settings
 from flows.runtime.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
 
 OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would pass on as ignored
 from flows.runtime.settings import read_settings
 from flows.runtime.stack_file import Stack, try_lock, write_stack
 settings = read_settings()
