@@ -32,11 +32,11 @@ from serving.milvus import MilvusServer
 from serving.store import TrackStore
 
 
-def use(settings: Settings, workspace: Workspace, *, manifest: str | None, playlists: str | None = None) -> Catalogue:
+def use(settings: Settings, workspace: Workspace, *, manifest: str | None) -> Catalogue:
     """Note that a command works on a workspace; the first one in a home of an earlier version adopts its catalogues."""
     if not has_records(settings.home):
         adopt(settings)
-    return note_use(settings.home, workspace.folder, manifest=manifest, playlists=playlists)
+    return note_use(settings.home, workspace.folder, manifest=manifest)
 
 
 def adopt(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import data
 from flows.pipeline.prepare_worker import find_work, make_clips, write_shards
+from flows.runtime.catalogues import note_use
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.session import Session, open_session
 from flows.runtime.storage import open_storage
@@ -46,13 +47,15 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
 
     Args:
         manifest: table of tracks; null takes the working folder's catalogue (the demo in a checkout).
-        playlists: table of playlists.
+        playlists: table of playlists, from now on.
         params: the numbers, for an own manifest.
     """
     with open_session(manifest, playlists, params) as session, session.stage("prepare"):
         if remote := session.settings.dvc_remote:
             open_storage(remote, variable="MULAN_DVC_REMOTE")  # now, rather than after the work
         counts = data.reproduce(session.workspace, ray_address=session.stack.ray_address)
+        # Now that they are found right: wrong ones would be in the way of every later command.
+        note_use(session.settings.home, session.workspace.folder, playlists=playlists)
         push_data(session)
         return counts | {"data_hash": session.workspace.data_hash, "prepared": str(session.workspace.prepared)}
 

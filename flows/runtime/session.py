@@ -201,7 +201,7 @@ def open_session(
     opened = time.perf_counter()
     _check_servers(settings)
     settle(settings.home, _own_database(settings), note=True)
-    _note_use(settings, workspace, manifest, playlists)
+    _note_use(settings, workspace, manifest)
     serve = workspace.config.serve
     allow_open = allow_open or serve.allow_open
     running = running_stack(settings)
@@ -232,10 +232,10 @@ def open_session(
             session.close()
 
 
-def _note_use(settings: Settings, workspace: Workspace, manifest: str | None, playlists: str | None) -> None:
+def _note_use(settings: Settings, workspace: Workspace, manifest: str | None) -> None:
     from flows.upkeep import use
 
-    use(settings, workspace, manifest=manifest, playlists=playlists)
+    use(settings, workspace, manifest=manifest)
 
 
 def _own_database(settings: Settings) -> Path | None:

@@ -266,4 +266,6 @@ def test_prepare_refuses_one_recording_in_two_splits(tmp_path):
     assert "Traceback" not in done.stderr
     assert not prepared_of(tmp_path).exists()
     assert result_of(mulan(*prepare, "--allow-overlap", "--json", home=tmp_path))["usable"] == 4
-    refused(mulan("prepare", "--allow-overlap", home=tmp_path, cwd=tmp_path), "--allow-overlap goes with --manifest")
+    new = tmp_path / "new"  # where no catalogue is the last one
+    new.mkdir()
+    refused(mulan("prepare", "--allow-overlap", home=new), "--allow-overlap goes with --manifest")

@@ -31,7 +31,7 @@ NUMBERS = {
         "num_workers": 1,
         "checkpoint_every": 1,
         "log_every": 1,
-        "keep": "best",
+        "checkpoint_selection": "best",
         "audio_lr": 0.5,
         "warmup_steps": 0,
     },

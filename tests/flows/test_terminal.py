@@ -143,6 +143,7 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
         "hours": 1.0,
     }
     check |= {"splits": {text: 1}, "texts": texts, "warnings": [text], "bad_rows": [{"row": 1, "problems": [text]}]}
+    check |= {"notes": [text], "needs": text, "refusals": [text], "proposal": text, "advice": text}
     reporting.show_check(check | {"bad_files": [{"uri": text, "reason": text, "detail": text}]})
     report = {
         "set": {"title": text, "counts": {}},
@@ -219,16 +220,16 @@ def test_ascii_output_takes_any_name(tmp_path):
     [
         ("serve --port 99999", "--port is 99999; it must be a whole number from 1 to 65535"),
         ("demo --port 0", "--port is 0"),
-        ("plan --tracks -1", "--tracks is -1; it must be a number from 1"),
+        ("estimate --tracks -1", "--tracks is -1; it must be a number from 1"),
         ("demo --size -3", "--size is -3; it must be a whole number from 1"),
         ("ui --port -1", "--port is -1"),
         ("search x --k 0", "--k is 0; it must be a whole number from 1 to 100"),
         ("search x --k many", "'--k': it must be a whole number"),
         ("search x --offset 1000", "--offset is 1000"),
         ("keys create a --rate nan", "--rate is .nan; it must be a number above 0"),
-        ("plan --tracks inf", "--tracks is .inf"),
-        ("plan --tracks 1e6 --gpus 0", "--gpus is 0"),
-        ("plan --tracks 1e6 --utilisation nan", "--utilisation is .nan"),
+        ("estimate --tracks inf", "--tracks is .inf"),
+        ("estimate --tracks 1e6 --gpus 0", "--gpus is 0"),
+        ("estimate --tracks 1e6 --utilisation nan", "--utilisation is .nan"),
         ("release shadow 4 --share nan", "--share is .nan; it must be a number from 0 to 1"),
         ("release prune --keep -1", "--keep is -1"),
         ("run --min-new -1", "--min-new is -1"),
