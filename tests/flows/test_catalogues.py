@@ -64,10 +64,9 @@ def folder_of(home, manifest, *, made=True):
     return folder
 
 
-def used(home, manifest, **more):
+def used(home, manifest):
     """As a command does that works on a table."""
-    folder = folder_of(home, manifest)
-    return upkeep.use(read_settings(), Workspace(folder), manifest=str(manifest), **more)
+    return upkeep.use(read_settings(), Workspace(folder_of(home, manifest)), manifest=str(manifest))
 
 
 def content_of(home):
@@ -93,7 +92,8 @@ def test_each_table_gets_a_name_a_model_and_an_alias_of_its_own(home, tmp_path):
 
 
 def test_what_is_kept_stays_until_another_is_given_and_moves_with_the_home(home, tmp_path):
-    first = used(home, home / "t.csv", playlists="lists.jsonl")
+    first = used(home, home / "t.csv")
+    note_use(home, home / first.workspace, playlists="lists.jsonl")  # as prepare does
     kept = note_use(home, home / first.workspace)
     assert (kept.manifest, kept.playlists) == (str(home / "t.csv"), str(tmp_path / "lists.jsonl"))
     (home / "places.json").write_text(json.dumps({"places": [str(home)]}))
