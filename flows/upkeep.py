@@ -96,9 +96,9 @@ def describe(settings: Settings) -> list[dict[str, Any]]:
 
 def _count_tracks(settings: Settings, one: Catalogue) -> int | None:
     """Tracks that are prepared; None where none are, or the workspace is a working folder somewhere."""
-    if one.workspace is None:
+    if (folder := one.folder(settings.home)) is None:
         return None
-    path = Workspace(settings.home / one.workspace).prepared / shards.MANIFEST
+    path = Workspace(folder).prepared / shards.MANIFEST
     return int(pq.read_metadata(path).num_rows) if path.is_file() else None
 
 
@@ -142,7 +142,7 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
         if one.key:
             collections |= {found for found in _list(store) if found.startswith(f"tracks_{one.key}_")}
         there = sorted(found for found in _list(store) if found in collections)
-        workspace = settings.home / one.workspace if one.workspace else None
+        workspace = one.folder(settings.home)
         goes = {
             "catalogue": name,
             "workspace": workspace and str(workspace),
@@ -173,10 +173,11 @@ def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
     one, stack = read_records(settings.home).named(name), running_stack(settings)
     if stack and stack.endpoint and stack.catalogue in (None, name):
         raise UserError(f"the catalogue {name} is served at {stack.endpoint} (process {stack.pid}); stop that first")
-    if one.workspace is None or not (settings.home / one.workspace).is_dir():
+    folder = one.folder(settings.home)
+    if folder is None or not folder.is_dir():
         yield one  # a working folder, whichever it is, stays as it is
         return
-    with hold(settings.home / one.workspace, work, alone=True):
+    with hold(folder, work, alone=True):
         yield one
 
 

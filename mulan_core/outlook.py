@@ -47,7 +47,6 @@ class Outlook:
         self.config = config
         self._playlists = playlists
         self._rows: list[tuple[str, str, str, str, int]] = []
-        self._ids: set[str] = set()
         self._usable: Counter[str] = Counter()
         self._with_text: Counter[str] = Counter()
         self._dropped: dict[str, Counter[str]] = {}

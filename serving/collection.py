@@ -118,14 +118,15 @@ class Collections:
     def describe_graph(self, name: str) -> tuple[str, Graph | None]:
         """The name of a collection, or of the target of an alias, and its graph; None where its index is exact.
 
-        A graph of an earlier version was never measured under filters.
+        A graph of an earlier version was never measured under filters. One that does not say how wide it must
+        be searched is searched as wide as any.
         """
         found = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
         target, properties = str(found["collection_name"]), found.get("properties", {})
         index = self._call(lambda client: client.describe_index(target, "vector", timeout=self._timeout_s))
         if not index or index["index_type"] == "FLAT":
             return target, None
-        ef = int(properties.get(f"{_PREFIX}ef", EF_CANDIDATES[0]))
+        ef = int(properties.get(f"{_PREFIX}ef", EF_CANDIDATES[-1]))
         return target, Graph(ef, properties.get(f"{_PREFIX}filters") == _HELD)
 
     def is_lite(self) -> bool:

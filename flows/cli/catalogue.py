@@ -59,8 +59,7 @@ def look(
     settings = read_settings()
     if manifest is None:
         one = chosen(catalogue)
-        folder = settings.home / one.workspace if one.workspace else None
-        workspace = find_workspace(settings.home, folder=folder, params=params)
+        workspace = find_workspace(settings.home, folder=one.folder(settings.home), params=params)
     else:
         _name_one(manifest, catalogue)
         workspace = find_workspace(settings.home, manifest=manifest, params=params)
@@ -85,14 +84,14 @@ def chosen(catalogue: str | None) -> Catalogue:
     Raises:
         UserError: if there is none of that name.
     """
-    from flows.runtime.catalogues import DEMO, read_records
+    from flows.runtime.catalogues import read_records
 
     records = read_records(read_settings().home)
-    if catalogue is not None or records.last is None:
-        return records.named(catalogue or DEMO)
-    if len(records.by_name) > 1:
+    if catalogue is not None:
+        return records.named(catalogue)
+    if records.last is not None and len(records.by_name) > 1:
         errors.print(f"mulan: the catalogue is {records.last}, the last one used; --catalogue NAME takes another")
-    return records.named(records.last)
+    return records.current
 
 
 def _name_one(manifest: str | Path, catalogue: str | None) -> None:

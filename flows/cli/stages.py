@@ -26,7 +26,9 @@ Manifest = Annotated[
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
-Playlists = Annotated[Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet), from now on.")]
+Playlists = Annotated[
+    Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet); kept once prepare took it.")
+]
 Params = Annotated[
     Path | None,
     typer.Option(help="YAML of what differs from your catalogue's numbers (at first configs/own.yaml), from now on."),

@@ -145,15 +145,14 @@ def _clock(check: str, answer: httpx.Response) -> Iterator[DoctorCheck]:
 
 def check_milvus(settings: Settings) -> Iterator[DoctorCheck]:
     """The Milvus that the user named."""
-    from flows.runtime.catalogues import DEMO, read_records
+    from flows.runtime.catalogues import read_records
     from serving.store import TrackStore
 
     if not settings.milvus_uri:
         yield ok("Milvus", "none named: Milvus Lite runs beside the flow")
         return
     todo = "start it, or correct MULAN_MILVUS_URI and MULAN_MILVUS_TOKEN; unset them to use Milvus Lite"
-    records = read_records(settings.home)
-    live = records.named(records.last or DEMO).live_alias
+    live = read_records(settings.home).current.live_alias
     store = TrackStore(settings.milvus_uri, token=settings.milvus_token, timeout_s=TIMEOUT_S, live=live)
     try:
         version = store.server_version()

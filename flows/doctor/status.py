@@ -89,8 +89,7 @@ def _endpoint(settings: Settings) -> dict[str, Any] | None:
 def _data_hash(settings: Settings, catalogue: Catalogue) -> str | None:
     """Of what is prepared of a catalogue; None where nothing is."""
     try:
-        folder = settings.home / catalogue.workspace if catalogue.workspace else None
-        workspace = find_workspace(settings.home, folder=folder)
+        workspace = find_workspace(settings.home, folder=catalogue.folder(settings.home))
     except UserError:  # the working folder is none, nor was a demo made
         return None
     return workspace.find_data_hash()

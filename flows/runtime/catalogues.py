@@ -46,6 +46,14 @@ class Catalogue:
     used: str | None = None
     """When a command last worked on it, ISO 8601."""
 
+    def folder(self, home: Path) -> Path | None:
+        """Its workspace; None where that is the working folder, whichever it is."""
+        return home / self.workspace if self.workspace else None
+
+    def state(self, home: Path) -> Path:
+        """The folder of what runs for it and what was done to it over the API; the demo's is the home itself."""
+        return home / self.workspace / ".mulan" if self.workspace else home
+
     @property
     def key(self) -> str:
         """What the names of its collections have in them, in letters that Milvus takes; empty for the demo.
@@ -79,6 +87,11 @@ class Records:
         known = (one for one in self.by_name.values() if one.workspace == workspace)
         name = _free_name(own["stem"], {DEMO, *self.by_name})
         return next(known, Catalogue(name, workspace, f"{MODEL_NAME}-{name}"))
+
+    @property
+    def current(self) -> Catalogue:
+        """The one that a command last worked on, at first the demo."""
+        return self.named(self.last or DEMO)
 
     def named(self, name: str) -> Catalogue:
         """A catalogue by its name.

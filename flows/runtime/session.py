@@ -96,6 +96,11 @@ class Session:
         return find_catalogue(self.settings.home, self.workspace.folder)
 
     @property
+    def state(self) -> Path:
+        """The folder of what runs for the catalogue and what was done to it over the API."""
+        return self.catalogue.state(self.settings.home)
+
+    @property
     def registry(self) -> Registry:
         """The catalogue's models."""
         from flows.registry import Registry

@@ -229,6 +229,12 @@ def test_a_graph_of_an_earlier_version_is_not_trusted_with_filters(lite, graph):
     assert shown(page) == tracks.ranks(query, "1 %")[:10]
 
 
+def test_a_graph_that_does_not_say_its_ef_is_searched_as_wide_as_any(lite, graph):
+    lite._call(lambda client: client.drop_collection_properties("tracks_graph", ["mulan.ef"]))
+    lite._graphs.clear()
+    assert lite._graph("tracks_graph").ef == 4_096
+
+
 def test_a_build_under_the_floor_is_refused(lite, monkeypatch):
     tracks = CATALOGUE[0].some(400, 700)
     with pytest.raises(StoreError, match=r"recall@10 of tracks_low is 1.000, under the floor of 1.01; not kept"):
