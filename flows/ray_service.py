@@ -42,5 +42,5 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         milvus_uri=settings.milvus_uri,
         milvus_token=settings.milvus_token,
         keys_file=settings.keys_file,
-        log_folder=settings.query_log,
+        log_folder=catalogue.query_log(settings.home),
     )

@@ -21,6 +21,7 @@ from flows.runtime.catalogues import (
     note_use,
     read_records,
 )
+from flows.runtime.endpoint import served
 from flows.runtime.settings import Settings
 from flows.runtime.stack_file import running_stack
 from flows.runtime.terminal import errors
@@ -74,7 +75,7 @@ def _has_data(workspace: Workspace, version: Version) -> bool:
 
 def describe(settings: Settings) -> list[dict[str, Any]]:
     """The catalogues of a home, the last used first, as ``mulan catalogue list`` shows them."""
-    records = read_records(settings.home)
+    records, addresses = read_records(settings.home), served(settings.home)
     rows = []
     for one in sorted(
         records.by_name.values(), key=lambda one: (one.name == records.last, one.used or ""), reverse=True
@@ -87,6 +88,7 @@ def describe(settings: Settings) -> list[dict[str, Any]]:
                 "tracks": _count_tracks(settings, one),
                 "model": one.model,
                 "champion": champion.number if champion else None,
+                "endpoint": addresses.get(one.name),
                 "used": one.used,
                 "last": one.name == records.last,
             }
@@ -170,9 +172,10 @@ def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
     """A catalogue that nobody serves, kept from all others meanwhile."""
     if not has_records(settings.home):
         adopt(settings)
-    one, stack = read_records(settings.home).named(name), running_stack(settings)
-    if stack and stack.endpoint and stack.catalogue in (None, name):
-        raise UserError(f"the catalogue {name} is served at {stack.endpoint} (process {stack.pid}); stop that first")
+    one = read_records(settings.home).named(name)
+    if stack := running_stack(one.state(settings.home)):
+        what = f"is served at {stack.endpoint}" if stack.endpoint else "is being worked on"
+        raise UserError(f"the catalogue {name} {what} (process {stack.pid}); stop that first")
     folder = one.folder(settings.home)
     if folder is None or not folder.is_dir():
         yield one  # a working folder, whichever it is, stays as it is
@@ -184,17 +187,15 @@ def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
 @contextmanager
 def _store(settings: Settings, one: Catalogue) -> Iterator[TrackStore | None]:
     """The store, started for the moment where none runs; None where nothing was ever kept in it."""
-    stack, folder = running_stack(settings), settings.home / "milvus"
-    uri = settings.milvus_uri or (stack.milvus_uri if stack else None)
-    if uri is None and not folder.exists():
+    folder = one.state(settings.home) / "milvus"
+    if settings.milvus_uri is None and not folder.exists():
         yield None
         return
-    if uri is None:
-        server = MilvusServer(folder, log_path=settings.home / "milvus.log")
-        with server, closing(TrackStore(server.uri, live=one.live_alias)) as store:
+    if settings.milvus_uri is None:
+        with MilvusServer(folder) as server, closing(TrackStore(server.uri, live=one.live_alias)) as store:
             yield store
         return
-    with closing(TrackStore(uri, token=settings.milvus_token, live=one.live_alias)) as store:
+    with closing(TrackStore(settings.milvus_uri, token=settings.milvus_token, live=one.live_alias)) as store:
         yield store
 
 

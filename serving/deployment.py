@@ -35,6 +35,7 @@ from serving.store import TrackStore
 from serving.tracing import traces_from_environment
 
 APP_NAME = "mulan"
+"""The application of the demo; that of another catalogue has the name of its registered model, ``mulan-NAME``."""
 _SLACK = 64
 """Room in Serve's own limit for probes, pages and plays beside the queries that ``RequestGuard`` counts."""
 
@@ -193,11 +194,10 @@ def _had_keys(keys_file: Path) -> bool:
     """
     if KeyFile(keys_file).look().needed:
         return True
-    if not ray.is_initialized() or not _has_come_up():
-        return False
+    up = [name for name in _applications() if _has_come_up(name)] if ray.is_initialized() else []
     try:
         # Longer than Serve takes to replace a replica that died.
-        return bool(serve.get_app_handle(APP_NAME).needs_keys.remote().result(timeout_s=30))
+        return any(bool(serve.get_app_handle(name).needs_keys.remote().result(timeout_s=30)) for name in up)
     except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
         raise UserError(
             f"there are no keys in {keys_file}, and the endpoint that runs does not say whether it had some; put the "
@@ -205,11 +205,9 @@ def _had_keys(keys_file: Path) -> bool:
         ) from error
 
 
-def _has_come_up() -> bool:
-    """Whether the application has let anybody in; not where its first deployment is under way or has failed."""
-    application = serve.status().applications.get(APP_NAME)
-    if application is None:
-        return False
+def _has_come_up(name: str) -> bool:
+    """Whether an application has let anybody in; not where its first deployment is under way or has failed."""
+    application = serve.status().applications[name]
     return _is_up(application) or application.status not in (
         ApplicationStatus.NOT_STARTED,
         ApplicationStatus.DEPLOYING,
@@ -234,6 +232,8 @@ def deploy(
 ) -> str:
     """Start Serve if need be, run the application, and wait until a search would work.
 
+    The application of another catalogue that runs on this Ray ends: there is one address for all.
+
     Deploying over a running application replaces it without a gap: the old replicas answer until the new are up, and
     stay where those do not come up.
 
@@ -249,6 +249,8 @@ def deploy(
         check_port_free(host, port)
         quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
         serve.start(http_options={"host": host, "port": port}, logging_config=quiet)
+    for other in other_applications(name):  # one application has the address
+        serve.delete(other)
     try:
         serve.run(app, name=name, route_prefix="/", blocking=False)
     except RuntimeError as error:
@@ -263,6 +265,15 @@ def deploy(
 def is_deployed(name: str = APP_NAME) -> bool:
     """Whether the application runs on the Ray that this process is connected to."""
     return name in serve.status().applications
+
+
+def other_applications(name: str) -> list[str]:
+    """The applications of other catalogues that run there."""
+    return [other for other in _applications() if other != name]
+
+
+def _applications() -> list[str]:
+    return [name for name in serve.status().applications if name == APP_NAME or name.startswith(f"{APP_NAME}-")]
 
 
 def undeploy() -> None:

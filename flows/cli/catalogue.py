@@ -94,6 +94,31 @@ def chosen(catalogue: str | None) -> Catalogue:
     return records.current
 
 
+def endpoint_of(url: str | None, catalogue: str | None) -> str:
+    """The endpoint that a command asks: that of the catalogue; by default the last one used, else one that is served.
+
+    Raises:
+        UserError: if there is no such catalogue, or it is not served where another one is.
+    """
+    from flows.runtime.catalogues import read_records
+    from flows.runtime.endpoint import endpoint_url, served
+
+    settings = read_settings()
+    if url or settings.url:
+        return str(url or settings.url)
+    records, here = read_records(settings.home), served(settings.home)
+    one = records.current if catalogue is None else records.named(catalogue)
+    if catalogue is None and here and one.name not in here:
+        name, address = next(iter(here.items()))
+        errors.print(f"mulan: {one.name} is not served here; {name} is, and is asked")
+        return address
+    if catalogue is None and len(here) > 1:
+        errors.print(f"mulan: the catalogue is {one.name}, the last one used; --catalogue NAME asks another")
+    if found := endpoint_url(settings, one):
+        return found
+    raise UserError(f"the catalogue {one.name} is not served here; start it with `mulan serve --catalogue {one.name}`")
+
+
 def _name_one(manifest: str | Path, catalogue: str | None) -> None:
     if catalogue is not None:
         raise UserError(f"--manifest {manifest} and --catalogue {catalogue} both say which catalogue; give one of them")
@@ -111,12 +136,12 @@ def list_catalogues(as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("name", "manifest", "tracks", "champion", "last used")
+    table = Table("name", "manifest", "tracks", "champion", "served at", "last used")
     for row in rows:
         tracks = "" if row["tracks"] is None else f"{row['tracks']:,}"
         champion = f"version {row['champion']} of {row['model']}" if row["champion"] else "none"
         manifest = row["manifest"] or ("the working folder's" if row["name"] == "demo" else "not kept")
-        table.add_row(row["name"], manifest, tracks, champion, row["used"] or "")
+        table.add_row(row["name"], manifest, tracks, champion, row["endpoint"] or "", row["used"] or "")
     console.print(table)
 
 

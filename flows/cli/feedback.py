@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, chosen
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import Count, number
 from flows.runtime.settings import read_settings
@@ -26,8 +27,9 @@ def feedback() -> None:
 def export(
     out: Annotated[Path, typer.Argument(help="Table of playlists to write, .jsonl.")],
     log: Annotated[
-        Path | None, typer.Option(help="Folder of the query log. Default: that of this home's endpoint.")
+        Path | None, typer.Option(help="Folder of the query log. Default: that of the catalogue's endpoint.")
     ] = None,
+    catalogue: CatalogueName = None,
     least: Annotated[int, number(Count, "How often a track must have been chosen for a query.")] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +40,7 @@ def export(
     from serving.query_log import read_query_log
     from serving.query_log_export import to_playlists  # their errors' FastAPI would cost each command half its start
 
-    folder = log or read_settings().query_log
+    folder = log or chosen(catalogue).query_log(read_settings().home)
     if not folder.is_dir():
         raise UserError(f"there is no query log in {folder}; set serve.query_log to full and serve")
     if out.suffix != ".jsonl":

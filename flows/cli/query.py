@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.catalogue import CatalogueName, endpoint_of
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
@@ -32,6 +33,7 @@ def search(
     url: Annotated[
         str | None, typer.Option(help="The endpoint. Default: MULAN_URL, or the one on this machine.")
     ] = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the endpoint for tracks; MULAN_KEY is the API key, where it wants one.
@@ -40,7 +42,7 @@ def search(
     """
     from flows.cli.reporting import show_hits
 
-    answer = _client(url).search_text(text, k=k, offset=offset, negative_text=away_from)
+    answer = _client(url, catalogue).search_text(text, k=k, offset=offset, negative_text=away_from)
     if as_json:
         print_json(answer)
     else:
@@ -51,6 +53,7 @@ def tag(
     file: Annotated[Path, typer.Argument(help="An audio file.")],
     labels: Annotated[str | None, typer.Option(help="Labels to choose from, separated by commas.")] = None,
     url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+    catalogue: CatalogueName = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the endpoint which labels fit an audio file.
@@ -58,7 +61,7 @@ def tag(
     Example: mulan tag song.mp3 --labels "jazz,techno,piano"
     """
     _must_exist(file)
-    answer = _client(url).tag(audio=file, labels=labels.split(",") if labels else None)
+    answer = _client(url, catalogue).tag(audio=file, labels=labels.split(",") if labels else None)
     if as_json:
         print_json(answer)
         return
@@ -71,20 +74,21 @@ def tag(
 def embed(
     what: Annotated[str, typer.Argument(help="An audio file, or a text.")],
     url: Annotated[str | None, typer.Option(help="The endpoint.")] = None,
+    catalogue: CatalogueName = None,
 ) -> None:
     """Print the vector of an audio file or a text as JSON.
 
     Example: mulan embed "calm piano"
     """
     path = Path(what)
-    print_json(_client(url).embed(audio=path) if path.is_file() else _client(url).embed(texts=[what]))
+    client = _client(url, catalogue)
+    print_json(client.embed(audio=path) if path.is_file() else client.embed(texts=[what]))
 
 
-def _client(url: str | None) -> MulanClient:
-    from flows.runtime.settings import endpoint_url
+def _client(url: str | None, catalogue: str | None) -> MulanClient:
     from serving.client import MulanClient
 
-    return MulanClient(url or endpoint_url(), key=read_settings().key)
+    return MulanClient(endpoint_of(url, catalogue), key=read_settings().key)
 
 
 def _must_exist(file: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.catalogue import CatalogueName, look, manifest_of, models_of
+from flows.cli.catalogue import CatalogueName, endpoint_of, look, manifest_of, models_of
 from flows.cli.reporting import AsJson, print_json, show_added
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.terminal import Table, console
@@ -55,11 +55,11 @@ def show(
 
     Example: mulan release show champion
     """
-    from flows.runtime.settings import endpoint_url, read_settings
+    from flows.runtime.settings import read_settings
     from serving.client import MulanClient
 
     if version is None:
-        print_json(MulanClient(url or endpoint_url(), key=read_settings().key).release())
+        print_json(MulanClient(endpoint_of(url, catalogue), key=read_settings().key).release())
         return
     from flows.pipeline.lineage import show_release
 

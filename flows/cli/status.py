@@ -27,7 +27,7 @@ def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     stack, endpoint = found["stack"], found["endpoint"]
     table.add_row("catalogue", found["catalogue"])
-    table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of this home")
+    table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of it")
     table.add_row("champion", _version(found["champion"]) or "none yet: `mulan run` makes one")
     table.add_row("candidate", _version(found["candidate"]) or "none")
     served = (

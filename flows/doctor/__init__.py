@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from flows.doctor import addresses, machine
 from flows.doctor.check import DoctorCheck, failure
 from flows.runtime.settings import Settings
+from mulan_core.errors import UserError
 
 CHECKS: tuple[Callable[[Settings], Iterator[DoctorCheck]], ...] = (
     machine.check_versions,
@@ -37,6 +38,9 @@ def examine(settings: Settings) -> list[DoctorCheck]:
     def run(check: Callable[[Settings], Iterator[DoctorCheck]]) -> list[DoctorCheck]:
         try:
             return list(check(settings))
+        except UserError as error:
+            said, _, todo = str(error).partition("; ")
+            return [failure(check.__name__.removeprefix("check_"), said, todo)]
         except Exception as error:  # a doctor who falls ill says so and sees the next patient
             name = check.__name__.removeprefix("check_")
             said = f"the check itself failed: {type(error).__name__}: {error}"

@@ -18,8 +18,10 @@ from typing import Any
 import httpx
 
 from flows.doctor.check import DoctorCheck, failure, ok, warning
+from flows.runtime.catalogues import read_records
 from flows.runtime.database import check_database, database_path
-from flows.runtime.settings import Settings, endpoint_url
+from flows.runtime.endpoint import endpoint_url, served
+from flows.runtime.settings import Settings
 from mulan_core.errors import UserError, without_secrets
 from serving.loopback import http_client
 
@@ -145,7 +147,6 @@ def _clock(check: str, answer: httpx.Response) -> Iterator[DoctorCheck]:
 
 def check_milvus(settings: Settings) -> Iterator[DoctorCheck]:
     """The Milvus that the user named."""
-    from flows.runtime.catalogues import read_records
     from serving.store import TrackStore
 
     if not settings.milvus_uri:
@@ -235,8 +236,17 @@ def _storage(name: str, place: str, variable: str) -> DoctorCheck:
 
 
 def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:
-    """The endpoint, where one answers or was named."""
-    url = settings.url or endpoint_url()
+    """The endpoints: each that is served, that of the catalogue in use, and the one that was named."""
+    current = read_records(settings.home).current
+    urls = dict.fromkeys([endpoint_url(settings, current), *([] if settings.url else served(settings.home).values())])
+    for url in urls:
+        if url is None:
+            yield ok("endpoint", f"{current.name} is not served; `mulan serve` would")
+        else:
+            yield from _endpoint(settings, url)
+
+
+def _endpoint(settings: Settings, url: str) -> Iterator[DoctorCheck]:
     headers = {"Authorization": f"Bearer {settings.key}"} if settings.key else {}
     try:
         with http_client(url, timeout=TIMEOUT_S) as client:
@@ -262,8 +272,9 @@ def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:
 
 def endpoint_misses_keys(settings: Settings) -> bool:
     """Whether an endpoint answers that lets nobody in, because its file of API keys is not what it was."""
+    url = endpoint_url(settings, read_records(settings.home).current)
     try:
-        answer = httpx.get(f"{settings.url or endpoint_url()}/v1/release", timeout=TIMEOUT_S)
+        answer = httpx.get(f"{url}/v1/release", timeout=TIMEOUT_S)
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
     return _told(answer).get("code") == "keys_unavailable"

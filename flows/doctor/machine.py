@@ -16,9 +16,10 @@ import psutil
 
 from flows.doctor.addresses import endpoint_misses_keys
 from flows.doctor.check import DoctorCheck, failure, ok, warning
+from flows.runtime.catalogues import read_records
+from flows.runtime.endpoint import endpoint_config, served
 from flows.runtime.project import PROJECT, VERSION
-from flows.runtime.settings import Settings, endpoint_config
-from flows.runtime.stack_file import running_stack
+from flows.runtime.settings import Settings
 from flows.runtime.workspace import find_workspace
 from mulan_core.errors import UserError
 from serving.keys import KeyFile
@@ -163,10 +164,13 @@ def check_port(settings: Settings) -> Iterator[DoctorCheck]:
     """The endpoint's port, where this machine is to serve."""
     if settings.url:
         return
-    if (stack := running_stack(settings)) and stack.endpoint:
-        yield ok("port", f"process {stack.pid} of this home has {stack.endpoint} for the endpoint")
+    here = served(settings.home)
+    for name, url in here.items():
+        yield ok("port", f"the endpoint of {name} has {url}")
+    catalogue = read_records(settings.home).current
+    if catalogue.name in here:
         return
-    serve = endpoint_config()
+    serve = endpoint_config(settings, catalogue)
     try:
         check_port_free(serve.host, serve.port)
         yield ok("port", f"{serve.host}:{serve.port} is free for the endpoint")

@@ -13,7 +13,8 @@ from mlflow.entities import Run
 
 from flows.registry import Registry
 from flows.runtime.catalogues import DEMO, Catalogue
-from flows.runtime.settings import Settings, endpoint_url
+from flows.runtime.endpoint import endpoint_url
+from flows.runtime.settings import Settings
 from flows.runtime.stack_file import running_stack
 from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
 from flows.runtime.workspace import find_workspace
@@ -31,7 +32,7 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
         catalogue: whose; None takes the demo.
 
     Returns:
-        ``catalogue``, its name; ``stack`` of a running mulan of this home, or null; ``runs``, the latest trainings;
+        ``catalogue``, its name; ``stack`` of a running mulan of it, or null; ``runs``, the latest trainings;
         ``champion``, ``candidate``; ``endpoint``: url, version and tracks, or null; and ``differences``, sentences
         about what does not agree.
     """
@@ -41,7 +42,7 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
     champion, candidate = (
         next((one.summary() for one in versions if alias in one.aliases), None) for alias in ("champion", "candidate")
     )
-    endpoint, stack = _endpoint(settings), running_stack(settings)
+    endpoint, stack = _endpoint(settings, catalogue), running_stack(catalogue.state(settings.home))
     return {
         "catalogue": catalogue.name,
         "stack": asdict(stack) if stack else None,
@@ -77,8 +78,10 @@ def _about(run: Run, losses: list[Any]) -> dict[str, Any]:
     }
 
 
-def _endpoint(settings: Settings) -> dict[str, Any] | None:
-    url = settings.url or endpoint_url()
+def _endpoint(settings: Settings, catalogue: Catalogue) -> dict[str, Any] | None:
+    url = endpoint_url(settings, catalogue)
+    if url is None:
+        return None
     try:
         answer = MulanClient(url, key=settings.key, retries=0).release()
     except (UserError, httpx.HTTPError):

@@ -16,13 +16,13 @@ from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
-from flows.runtime.stack_file import note_endpoint, read_stack
+from flows.runtime.stack_file import note_endpoint
 from flows.runtime.terminal import errors
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
 from serving.client import MulanClient
-from serving.deployment import build_app, deploy, is_deployed
+from serving.deployment import build_app, deploy, is_deployed, other_applications
 from serving.release import Release, check_release
 from serving.store import TrackStore
 
@@ -177,9 +177,8 @@ def _switch(session: Session, release: Release) -> str | None:
 
 
 def is_served(session: Session) -> bool:
-    """Whether an endpoint runs here that serves this catalogue; that of another one is not to be switched."""
-    stack = read_stack(session.settings)
-    return is_deployed() and (stack is None or stack.catalogue in (None, session.catalogue.name))
+    """Whether the Ray of this session serves this catalogue; on a cluster it may be another one, left alone then."""
+    return is_deployed(session.catalogue.model)
 
 
 @task(name="deploy release", retries=1, retry_delay_seconds=5, timeout_seconds=900, cache_policy=NO_CACHE)
@@ -195,15 +194,15 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
         # Empty where no track is a local file: then none plays.
         media_root=session.registry.find(release.model_version).tag("media_root") or None,
         keys_file=session.settings.keys_file,
-        log_folder=session.settings.query_log,
+        log_folder=session.catalogue.query_log(session.settings.home),
         shadow=shadow.to_dict() if shadow else None,
         shadow_share=shadow_share,
         places=session.places,
     )
-    if is_deployed() and not is_served(session):
-        errors.print(f"mulan: the endpoint goes over from another catalogue to {session.catalogue.name}")
-    url = deploy(app, host=session.host, port=session.port)
-    note_endpoint(session.settings, url, session.catalogue.name)
+    if others := other_applications(session.catalogue.model):
+        errors.print(f"mulan: the endpoint goes over from {', '.join(others)} to {session.catalogue.model}")
+    url = deploy(app, host=session.host, port=session.port, name=session.catalogue.model)
+    note_endpoint(session.state, url)
     return url
 
 

@@ -54,6 +54,10 @@ class Catalogue:
         """The folder of what runs for it and what was done to it over the API; the demo's is the home itself."""
         return home / self.workspace / ".mulan" if self.workspace else home
 
+    def query_log(self, home: Path) -> Path:
+        """The folder of what its endpoint was asked, where that is kept."""
+        return self.state(home) / "queries"
+
     @property
     def key(self) -> str:
         """What the names of its collections have in them, in letters that Milvus takes; empty for the demo.

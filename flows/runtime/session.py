@@ -19,6 +19,7 @@ from flows.runtime import ending
 from flows.runtime.catalogues import Catalogue, find_catalogue
 from flows.runtime.damage import damage_behind
 from flows.runtime.database import database_path
+from flows.runtime.endpoint import choose_port
 from flows.runtime.moved import make_home, read_places, settle
 from flows.runtime.settings import Settings, read_settings
 from flows.runtime.stack import Stack, open_stack, taken
@@ -171,7 +172,8 @@ def open_session(
         host, port: of the endpoint, instead of the configured ones.
         allow_open: let the endpoint have no keys on an address that others reach.
         serves: an endpoint is to be deployed, so its port must be free unless a stack that is joined has it.
-        join: use the stack of another process of the same home; False, for what is there to serve, makes that an error.
+        join: use the stack of another process of the same catalogue; False, for what is there to serve, makes that an
+            error.
         ahead: a module to import while the services start.
         ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
 
@@ -207,28 +209,30 @@ def open_session(
     _check_servers(settings)
     settle(settings.home, _own_database(settings), note=True)
     _note_use(settings, workspace, manifest)
-    serve = workspace.config.serve
-    allow_open = allow_open or serve.allow_open
-    running = running_stack(settings)
+    serve, catalogue = workspace.config.serve, find_catalogue(settings.home, workspace.folder)
+    host, allow_open = host or serve.host, allow_open or serve.allow_open
+    state = catalogue.state(settings.home)
+    running = running_stack(state)
     if not join:
-        check_exposed(host or serve.host, KeyFile(settings.keys_file), allow_open=allow_open)
+        check_exposed(host, KeyFile(settings.keys_file), allow_open=allow_open)
         if running:
-            raise UserError(taken(settings, running))
+            raise UserError(taken(state, running))
     if not join or (serves and running is None and settings.ray_address is None):
         # Now: after the services have started, or hours of training, it would be late.
-        check_port_free(host or serve.host, port or serve.port)
-    with open_stack(settings, join=join, ahead=ahead) as stack:
+        port = port or choose_port(settings, catalogue, workspace, host)
+        check_port_free(host, port)
+    with open_stack(settings, state, join=join, ahead=ahead) as stack:
         session = Session(
             settings=settings,
             workspace=workspace,
             stack=stack,
-            host=host or serve.host,
+            host=host,
             port=port or serve.port,
             allow_open=allow_open,
             opened=opened,
         )
         if not join:
-            note_endpoint(settings, url_of(session.host, session.port), session.catalogue.name)
+            note_endpoint(session.state, url_of(session.host, session.port))
         token = _current.set(session)
         try:
             yield session

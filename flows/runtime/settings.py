@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.runtime.database import database_uri
-from mulan_core.config import ServeConfig, load_config
-from serving.ports import url_of
 
 QUIET = {
     # Nothing of ours phones home or is fetched behind the user's back.
@@ -71,21 +69,6 @@ class Settings:
     keys_file: Path
     notify_url: str | None
 
-    @property
-    def query_log(self) -> Path:
-        """Folder of the query log, where it is kept."""
-        return self.home / "queries"
-
-    @property
-    def stack_file(self) -> Path:
-        """Describes the local services of this home while they run."""
-        return self.home / "stack.json"
-
-    @property
-    def stack_lock(self) -> Path:
-        """Held by the process that owns those services, for as long as it lives."""
-        return self.home / "stack.lock"
-
 
 def read_settings() -> Settings:
     """Read the environment; also set quiet defaults for the libraries that have not been told otherwise."""
@@ -109,21 +92,3 @@ def read_settings() -> Settings:
         keys_file=Path(os.environ.get("MULAN_KEYS_FILE") or home / "keys.json").absolute(),
         notify_url=os.environ.get("MULAN_NOTIFY_URL") or None,
     )
-
-
-def endpoint_url() -> str:
-    """Where the endpoint is: MULAN_URL, where this home serves, or where the configuration would have it."""
-    from flows.runtime.stack_file import running_stack
-
-    settings = read_settings()
-    if settings.url:
-        return settings.url
-    if (stack := running_stack(settings)) and stack.endpoint:
-        return stack.endpoint
-    serve = endpoint_config()
-    return url_of(serve.host, serve.port)
-
-
-def endpoint_config() -> ServeConfig:
-    """How the working folder's params serve; the defaults where it has none."""
-    return load_config("params.yaml").serve if Path("params.yaml").is_file() else ServeConfig()

@@ -1,4 +1,4 @@
-"""The local stack: Prefect's server, Milvus Lite and Ray, started once per home, joined by whoever comes later.
+"""The local stack: Prefect's server, Milvus Lite and Ray, started once a catalogue, joined by whoever comes later.
 
 Whoever opens the stack first owns it and takes it down; a flow started from the Prefect UI joins the
 stack of a running ``mulan serve``. Where PREFECT_API_URL, MULAN_MILVUS_URI or RAY_ADDRESS name real
@@ -25,7 +25,7 @@ from flows.runtime.library_log import into_log, log_warnings
 from flows.runtime.moved import make_home
 from flows.runtime.prefect_server import PrefectServer, find_api, report_to
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import Stack, read_stack, try_lock, write_stack
+from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, try_lock, write_stack
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
@@ -34,27 +34,29 @@ RAY_CPUS_LEAST = 4
 
 
 @contextmanager
-def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = None) -> Iterator[Stack]:
-    """Start the local services, or join those that run; stop what was started here, whatever happens.
+def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str | None = None) -> Iterator[Stack]:
+    """Start the local services of a catalogue, or join those that run; stop what was started here, whatever happens.
 
     Args:
         settings: addresses; a named server is used instead of one of our own.
-        join: use the stack of another process of the same home. False makes that an error.
+        state: the catalogue's state folder (``Catalogue.state``).
+        join: use the stack of another process of the same catalogue. False makes that an error.
         ahead: a module that the caller imports next; it is imported while the services start, which takes as long.
 
     Raises:
         UserError: if another process holds the stack and ``join`` is false, or a service does not start.
     """
     make_home(settings.home)
+    state.mkdir(parents=True, exist_ok=True)
     Path(os.environ.get("PREFECT_HOME", settings.home)).mkdir(parents=True, exist_ok=True)  # it makes one level only
     with ExitStack() as cleanup:
         # Ray prints its warnings to stdout, where ``--json`` promises an object and nothing else.
         cleanup.enter_context(redirect_stdout(sys.stderr))
-        lock = cleanup.enter_context(settings.stack_lock.open("w"))
+        lock = cleanup.enter_context((state / LOCK).open("w"))
         if not try_lock(lock):
-            running = _running(settings)
+            running = _running(state)
             if not join:
-                raise UserError(taken(settings, running))
+                raise UserError(taken(state, running))
             if find_api() is None:
                 cleanup.enter_context(report_to(running.prefect_url))
             cleanup.callback(_stop_ray)
@@ -65,20 +67,21 @@ def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = Non
             _start_ray(running.ray_address)
             yield running
             return
-        settings.stack_file.unlink(missing_ok=True)  # an owner that was killed has left it
-        cleanup.callback(settings.stack_file.unlink, missing_ok=True)
-        ending.remove_at_end(settings.stack_file)
+        file = state / FILE
+        file.unlink(missing_ok=True)  # an owner that was killed has left it
+        cleanup.callback(file.unlink, missing_ok=True)
+        ending.remove_at_end(file)
         # All are started, then all are waited for: each spends its first seconds importing.
         servers: list[MilvusServer | PrefectServer] = []
         cleanup.callback(_stop, servers)
         milvus_uri = settings.milvus_uri
         if milvus_uri is None:
-            servers.append(milvus := MilvusServer(settings.home / "milvus", log_path=settings.home / "milvus.log"))
+            servers.append(milvus := MilvusServer(state / "milvus"))
             milvus.launch()
             milvus_uri = milvus.uri
         prefect_url = find_api()
         if prefect_url is None:
-            servers.append(prefect := PrefectServer(settings.home / "prefect.log"))
+            servers.append(prefect := PrefectServer(state / "prefect.log"))
             prefect.launch()
             prefect_url = prefect.url
             cleanup.enter_context(report_to(prefect_url))
@@ -96,7 +99,7 @@ def open_stack(settings: Settings, *, join: bool = True, ahead: str | None = Non
             pid=os.getpid(),
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
         )
-        write_stack(settings, stack)
+        write_stack(state, stack)
         yield stack
 
 
@@ -105,20 +108,20 @@ def _try_import(module: str) -> None:
         import_module(module)
 
 
-def taken(settings: Settings, running: Stack) -> str:
-    """What to say to whoever wants a home for itself in which a mulan runs."""
+def taken(state: Path, running: Stack) -> str:
+    """What to say to whoever wants a catalogue for itself for which a mulan runs."""
     return (
-        f"another mulan is running in {settings.home} (process {running.pid}, since {running.started}); stop it first "
+        f"another mulan is running in {state} (process {running.pid}, since {running.started}); stop it first "
         "(Ctrl-C), or set MULAN_HOME to another folder"
     )
 
 
-def _running(settings: Settings) -> Stack:
+def _running(state: Path) -> Stack:
     for _ in range(120):
-        if stack := read_stack(settings):
+        if stack := read_stack(state):
             return stack
         time.sleep(0.5)  # its owner is still starting
-    raise UserError(f"another mulan has been starting in {settings.home} for a minute; stop it and try again")
+    raise UserError(f"another mulan has been starting in {state} for a minute; stop it and try again")
 
 
 def _start_ray(address: str | None) -> str:

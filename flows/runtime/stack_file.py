@@ -1,4 +1,7 @@
-"""``stack.json``: what runs in a home, and where its endpoint is; of an owner that has died it says nothing."""
+"""``stack.json``: what runs for a catalogue, and where its endpoint is; of an owner that has died it says nothing.
+
+It lies in the catalogue's state folder (``Catalogue.state``), so that each catalogue may have services of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import IO, Any
 
-from flows.runtime.settings import Settings
-
+FILE, LOCK = "stack.json", "stack.lock"
 TRIES = 5
 """Who looks whether the lock is held holds it for a moment; so often it is tried before another counts as the owner."""
 
@@ -29,43 +32,42 @@ class Stack:
     started: str
     endpoint: str | None = None
     """The endpoint's URL, where one is served, or is to be."""
-    catalogue: str | None = None
-    """The name of the catalogue that is served there."""
 
 
-def running_stack(settings: Settings) -> Stack | None:
-    """What runs in this home; None where nothing does, or it is still starting.
+def running_stack(state: Path) -> Stack | None:
+    """What runs for a catalogue; None where nothing does, or it is still starting.
 
     The kernel gives the owner's lock back when it dies, however it dies; the file stays behind.
     """
     try:
-        with settings.stack_lock.open("rb") as lock:
+        with (state / LOCK).open("rb") as lock:
             if try_lock(lock, shared=True):
                 return None
     except OSError:  # nothing ever ran here
         return None
-    return read_stack(settings)
+    return read_stack(state)
 
 
-def read_stack(settings: Settings) -> Stack | None:
+def read_stack(state: Path) -> Stack | None:
     """What the file says; None where there is none that can be read."""
     try:
-        return Stack(**json.loads(settings.stack_file.read_text(encoding="utf-8")))
+        said = json.loads((state / FILE).read_text(encoding="utf-8"))
+        return Stack(**{one.name: said[one.name] for one in fields(Stack) if one.name in said})
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_stack(settings: Settings, stack: Stack) -> None:
+def write_stack(state: Path, stack: Stack) -> None:
     """Replace the file; whoever reads it meanwhile sees the one before."""
-    writing = settings.stack_file.with_suffix(f".{os.getpid()}")
+    writing = (state / FILE).with_suffix(f".{os.getpid()}")
     writing.write_text(json.dumps(asdict(stack)), encoding="utf-8")
-    writing.replace(settings.stack_file)
+    writing.replace(state / FILE)
 
 
-def note_endpoint(settings: Settings, url: str, catalogue: str) -> None:
-    """Keep where the endpoint of the running stack is, and whose, for all who look for it."""
-    if stack := read_stack(settings):
-        write_stack(settings, replace(stack, endpoint=url, catalogue=catalogue))
+def note_endpoint(state: Path, url: str) -> None:
+    """Keep where the endpoint of the running stack is, for all who look for it."""
+    if stack := read_stack(state):
+        write_stack(state, replace(stack, endpoint=url))
 
 
 def try_lock(lock: IO[Any], *, shared: bool = False) -> bool:

@@ -320,6 +320,11 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     return Workspace(folder)
 
 
+def keep_numbers(workspace: Workspace, config: Config) -> None:
+    """Have an own catalogue keep other numbers from now on."""
+    _write_if_changed(workspace.folder / "params.yaml", format_yaml(to_mapping(config)))
+
+
 def _write_if_changed(path: Path, text: str) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -74,6 +74,26 @@ def mulan_started(*arguments, home, cwd=None, **env):
     """The same, started anew as people start it."""
     env = environment(home) | env
     return subprocess.run([MULAN, *arguments], cwd=cwd or home, env=env, capture_output=True, text=True, timeout=900)
+
+
+@contextmanager
+def serving(*arguments, home, **env):
+    """`mulan serve` until the block ends; yields its process and the endpoint's address."""
+    command = [MULAN, "serve", *arguments]
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=home, env=environment(home) | env, **said) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C stops it" in line:
+                break
+        urls = [word.rstrip("/.") for line in lines for word in line.split() if word.startswith("http://127.")]
+        assert urls, lines
+        try:
+            yield process, urls[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
 
 
 def result_of(done):

@@ -18,7 +18,7 @@ from flows.registry import Registry
 from flows.runtime.catalogues import FILE, Catalogue, find_catalogue, note_use, read_records
 from flows.runtime.database import database_uri
 from flows.runtime.settings import read_settings
-from flows.runtime.stack_file import Stack, write_stack
+from flows.runtime.stack_file import LOCK, Stack, write_stack
 from flows.runtime.tracking import check_tracking, tracking
 from flows.runtime.workspace import Workspace, workspace_of
 from flows.runtime.workspace_lock import hold
@@ -300,9 +300,10 @@ def test_a_catalogue_is_removed_with_what_is_its_own(registered, tmp_path, capfd
     with hold(home / tones.workspace, "train"):
         assert "remove cannot begin while another" in str(refused(runner, "remove", "tones", "--yes"))
         assert "rename cannot begin while another" in str(refused(runner, "rename", "tones", "mine"))
-    stack = Stack("a", settings.milvus_uri, "c", "", 1, "now", endpoint="http://127.0.0.1:8000", catalogue="tones")
-    write_stack(settings, stack)
-    with settings.stack_lock.open("w") as lock:
+    stack = Stack("a", settings.milvus_uri, "c", "", 1, "now", endpoint="http://127.0.0.1:8000")
+    state = tones.state(home)
+    write_stack(state, stack)
+    with (state / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "tones is served at http://127.0.0.1:8000" in str(refused(runner, "remove", "tones", "--yes"))
         assert "tones is served at" in str(refused(runner, "rename", "tones", "mine"))

@@ -26,7 +26,18 @@ import mlflow
 import psutil
 import pytest
 import torch
-from flow_fixtures import CATALOGUE, MULAN, ROOT, environment, left_of, mulan, prepared_of, processes_of, result_of
+from flow_fixtures import (
+    CATALOGUE,
+    MULAN,
+    ROOT,
+    environment,
+    left_of,
+    mulan,
+    prepared_of,
+    processes_of,
+    result_of,
+    serving,
+)
 from prepared_fixtures import PITCHES, SHAPES
 
 from flows.runtime.database import database_uri
@@ -130,22 +141,8 @@ def prefect_url(home, first, told):
 
 @pytest.fixture(scope="module")
 def served(home, prefect_url):
-    process = subprocess.Popen(
-        [MULAN, "serve", *CATALOGUE],
-        cwd=home,
-        env=environment(home) | {"PREFECT_API_URL": prefect_url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "Ctrl-C stops it" in line:
-            break
-    url = next(word for line in lines for word in line.split() if word.startswith("http://127."))
-    yield Served(process, url.rstrip("/."))
-    process.kill()
+    with serving(*CATALOGUE, home=home, PREFECT_API_URL=prefect_url) as (process, url):
+        yield Served(process, url)
 
 
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])

@@ -13,23 +13,27 @@ from flow_fixtures import ROOT, mulan
 
 from flows.doctor.machine import check_port
 from flows.doctor.status import find_status
-from flows.runtime.settings import endpoint_url, read_settings
-from flows.runtime.stack_file import Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
+from flows.runtime.catalogues import Catalogue
+from flows.runtime.endpoint import endpoint_url
+from flows.runtime.settings import read_settings
+from flows.runtime.stack_file import FILE, LOCK, Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
 
 OWNER = """
 import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would pass on as ignored
 from flows.runtime.settings import read_settings
-from flows.runtime.stack_file import Stack, try_lock, write_stack
+from flows.runtime.stack_file import LOCK, Stack, try_lock, write_stack
 settings = read_settings()
 settings.home.mkdir(parents=True)
-lock = settings.stack_lock.open("w")
+lock = (settings.home / LOCK).open("w")
 assert try_lock(lock)
-write_stack(settings, Stack("http://127.0.0.1:1/api", "http://127.0.0.1:2", "127.0.0.1:3", "", 7, "now", sys.argv[1]))
+addresses = "http://127.0.0.1:1/api", "http://127.0.0.1:2", "127.0.0.1:3"
+write_stack(settings.home, Stack(*addresses, "", 7, "now", sys.argv[1]))
 print("up", flush=True)
 time.sleep(600)
 """
 URL = "http://127.0.0.1:9123"
+DEMO = Catalogue("demo")
 
 
 @pytest.fixture
@@ -55,45 +59,47 @@ def owner(settings):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
 def test_status_search_and_doctor_go_by_the_lock(how, owner, settings):
-    assert running_stack(settings) == read_stack(settings) and endpoint_url() == URL
+    home = settings.home
+    assert running_stack(home) == read_stack(home) and endpoint_url(settings, DEMO) == URL
     assert find_status(settings)["stack"]["pid"] == 7
     assert [(one.level, URL in one.said) for one in check_port(settings)] == [("ok", True)]
     owner.send_signal(how)
     owner.wait()
-    assert read_stack(settings) is not None, "the file stays"
-    assert running_stack(settings) is None and endpoint_url() != URL
+    assert read_stack(home) is not None, "the file stays"
+    assert running_stack(home) is None and endpoint_url(settings, DEMO) != URL
     assert find_status(settings)["stack"] is None
     assert URL not in next(iter(check_port(settings))).said
 
 
 def test_who_looks_keeps_nobody_from_starting(settings):
     settings.home.mkdir(parents=True)
-    with settings.stack_lock.open("w") as own, settings.stack_lock.open("rb") as look:
+    with (settings.home / LOCK).open("w") as own, (settings.home / LOCK).open("rb") as look:
         assert try_lock(look, shared=True)
         start = time.monotonic()
         assert not try_lock(own) and time.monotonic() - start < 2
         look.close()
         assert try_lock(own)
-        with settings.stack_lock.open("w") as second:
+        with (settings.home / LOCK).open("w") as second:
             assert not try_lock(second)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"pid": 1}', b"\xff"])
 def test_a_damaged_file_says_nothing(content, settings, owner):
-    settings.stack_file.write_bytes(content)
-    assert running_stack(settings) is None and find_status(settings)["stack"] is None
-    note_endpoint(settings, URL, "demo")
-    assert settings.stack_file.read_bytes() == content
+    file = settings.home / FILE
+    file.write_bytes(content)
+    assert running_stack(settings.home) is None and find_status(settings)["stack"] is None
+    note_endpoint(settings.home, URL)
+    assert file.read_bytes() == content
 
 
-def test_the_endpoints_address_is_kept_and_that_of_an_earlier_version_has_none(settings):
+def test_the_endpoints_address_is_kept_and_a_file_of_another_version_is_read(settings):
     settings.home.mkdir(parents=True)
     stack = {"prefect_url": "a", "milvus_uri": "b", "ray_address": "c", "ray_auth_mode": "", "pid": 1, "started": "now"}
-    settings.stack_file.write_text(json.dumps(stack))
-    assert read_stack(settings) == Stack(**stack, endpoint=None)
-    note_endpoint(settings, URL, "demo")
-    assert read_stack(settings) == Stack(**stack, endpoint=URL, catalogue="demo")
-    write_stack(settings, Stack(**stack))
+    (settings.home / FILE).write_text(json.dumps(stack | {"catalogue": "demo"}))
+    assert read_stack(settings.home) == Stack(**stack, endpoint=None)
+    note_endpoint(settings.home, URL)
+    assert read_stack(settings.home) == Stack(**stack, endpoint=URL)
+    write_stack(settings.home, Stack(**stack))
     assert [path.name for path in settings.home.iterdir()] == ["stack.json"]
 
 

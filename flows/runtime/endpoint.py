@@ -1,0 +1,73 @@
+"""Where the endpoints of a home are: one a catalogue, each on a port of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from flows.runtime.catalogues import DEMO, Catalogue, read_records
+from flows.runtime.settings import Settings
+from flows.runtime.stack_file import running_stack
+from flows.runtime.terminal import errors
+from flows.runtime.workspace import Workspace, keep_numbers
+from mulan_core.config import ServeConfig, load_config
+from mulan_core.errors import UserError
+from serving.ports import check_port_free, url_of
+
+
+def served(home: Path) -> dict[str, str]:
+    """The catalogues that have an endpoint on this machine now, or soon: name -> URL."""
+    catalogues = {DEMO: Catalogue(DEMO)} | read_records(home).by_name
+    stacks = {name: running_stack(one.state(home)) for name, one in catalogues.items()}
+    return {name: stack.endpoint for name, stack in stacks.items() if stack and stack.endpoint}
+
+
+def endpoint_url(settings: Settings, catalogue: Catalogue) -> str | None:
+    """Where a catalogue's endpoint is: MULAN_URL, where it is served, or where its configuration would have it.
+
+    None where it is not served, and another catalogue has that address.
+    """
+    if settings.url:
+        return settings.url
+    here, serve = served(settings.home), endpoint_config(settings, catalogue)
+    configured = url_of(serve.host, serve.port)
+    return here.get(catalogue.name) or (None if configured in here.values() else configured)
+
+
+def endpoint_config(settings: Settings, catalogue: Catalogue) -> ServeConfig:
+    """How a catalogue's params serve; the defaults where it has none."""
+    params = (catalogue.folder(settings.home) or Path.cwd()) / "params.yaml"
+    return load_config(params).serve if params.is_file() else ServeConfig()
+
+
+def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, host: str) -> int:
+    """The configured port, or the next free one where the endpoint of another catalogue has it.
+
+    An own catalogue keeps that as its ``serve.port``, so that its address stays. A line on stderr says so.
+    """
+    config = workspace.config
+    wanted, others = config.serve.port, served(settings.home)
+    others.pop(catalogue.name, None)
+    owner = next((name for name, url in others.items() if url == url_of(host, wanted)), None)
+    if owner is None:
+        return wanted
+    port = next(
+        port for port in count(wanted + 1) if _is_free(host, port) and url_of(host, port) not in others.values()
+    )
+    said = f"mulan: {owner} is served on port {wanted}, so {catalogue.name} is served on port {port}"
+    if catalogue.workspace:
+        keep_numbers(workspace, replace(config, serve=replace(config.serve, port=port)))
+        said += f", from now on (serve.port in {workspace.folder / 'params.yaml'})"
+    errors.print(said)
+    return port
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        check_port_free(host, port)
+    except UserError:
+        if port >= 2**16:  # all above the wanted one are taken
+            raise
+        return False
+    return True
