@@ -18,11 +18,11 @@ from numbers import Integral, Real
 from typing import Any, Literal, Protocol
 
 from mulan_core.errors import UserError, without_secrets
+from mulan_core.spelling import number_meant
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no text of a configuration holds, lone surrogates among them."""
 
-_NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
 _YES_OR_NO = {"yes": True, "on": True, "true": True, 1: True, "no": False, "off": False, "false": False, 0: False}
 _SHOW = reprlib.Repr()
 _SHOW.maxlevel, _SHOW.maxlist, _SHOW.maxtuple, _SHOW.maxstring, _SHOW.maxother = 2, 4, 4, 60, 60
@@ -301,7 +301,7 @@ def _offer(hint: Any, value: Any) -> str:
     if kind in (int, float):
         if commas := of_commas(hint, value):
             return commas
-        spelling = _number_meant(value, whole=kind is int)
+        spelling = number_meant(value, whole=kind is int)
         meant = kind(spelling.split()[0]) if spelling else None
     elif kind is bool and isinstance(value, (str, int, float)):
         meant = _YES_OR_NO.get(value.lower() if isinstance(value, str) else value)
@@ -320,29 +320,6 @@ def _offer(hint: Any, value: Any) -> str:
         return f"; write {spelling}" if meant is not None and fit(hint, meant, "") is not None else ""
     except FieldError:
         return ""
-
-
-def _number_meant(value: Any, *, whole: bool) -> str | None:
-    """The number behind ``1_000``, ``'1e-4'``, ``0b101``, ``1:30``, ``50%`` or ``1000.0``."""
-    if isinstance(value, float):
-        return str(int(value)) if whole and value.is_integer() and abs(value) < 1e15 else None
-    if not isinstance(value, str) or len(value) > 40:
-        return None
-    text, meant = value.strip().replace("_", ""), None
-    if _NUMBER.fullmatch(text):
-        meant = float(text)
-        if not whole and text == value.strip():
-            return f"{text} without quotes" if math.isfinite(meant) else None
-    elif re.fullmatch(r"[-+]?0(b[01]+|o[0-7]+|x[0-9a-fA-F]+)", text):
-        meant = float(int(text, 0))
-    elif re.fullmatch(r"[-+]?\d+(:[0-5]?\d)+", text):  # YAML 1.1 counted in sixties
-        meant = float(sum(int(part) * 60**power for power, part in enumerate(reversed(text.lstrip("+-").split(":")))))
-        meant = -meant if text[0] == "-" else meant
-    elif re.fullmatch(r"\d+(\.\d*)?%", text):
-        meant = float(text[:-1]) / 100
-    if meant is None or not math.isfinite(meant) or (whole and not meant.is_integer()):
-        return None
-    return str(int(meant)) if meant.is_integer() and abs(meant) < 1e15 else repr(meant)
 
 
 def of_commas(hint: Any, value: Any) -> str:

@@ -168,6 +168,20 @@ def communicate(workers: int, batch: int, dim: int, parameters: int, accelerator
     return Communication(workers, gather, scatter, reduce, (gather + scatter + reduce) / pace)
 
 
+def _check_sizes(batch: int, tracks: int, workers: int, epochs: float) -> None:
+    if tracks < 1 or workers < 1 or epochs <= 0:
+        raise UserError(
+            f"a plan needs at least one track, one GPU and some of an epoch, not {tracks}, {workers}, {epochs}"
+        )
+    if batch % workers or batch // workers < 2:
+        fitting = [w for w in range(1, batch // 2 + 1) if batch % w == 0]
+        near = sorted(fitting, key=lambda w: abs(w - workers))[:2]
+        raise UserError(
+            f"a batch of {batch} does not divide by {workers} GPUs into two pairs or more; "
+            f"take {' or '.join(map(str, sorted(near)))}"
+        )
+
+
 def plan(
     config: Config,
     *,
@@ -191,17 +205,7 @@ def plan(
         UserError: if the batch does not divide by the workers, or a number makes no sense.
     """
     batch = config.train.batch_size
-    if tracks < 1 or workers < 1 or epochs <= 0:
-        raise UserError(
-            f"a plan needs at least one track, one GPU and some of an epoch, not {tracks}, {workers}, {epochs}"
-        )
-    if batch % workers or batch // workers < 2:
-        fitting = [w for w in range(1, batch // 2 + 1) if batch % w == 0]
-        near = sorted(fitting, key=lambda w: abs(w - workers))[:2]
-        raise UserError(
-            f"a batch of {batch} does not divide by {workers} GPUs into two pairs or more; "
-            f"take {' or '.join(map(str, sorted(near)))}"
-        )
+    _check_sizes(batch, tracks, workers, epochs)
     parameters, audio, text = count(config)
     passes = 4 if config.train.gradient_caching else 3  # backward is two forwards; caching has one forward more
     flops = passes * batch * (audio + text)

@@ -66,56 +66,82 @@ def fit(
         model.to(device)
     if config.channels_last:
         nn.Module.to(model, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(task, config)
-    average = MovingAverage(model, config.ema_decay) if config.ema_decay is not None else None
-    done = 0
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load(state["average"])
-        done = int(state["step"])
+    trained = _Trained(task, config)
+    done = trained.load(state) if state is not None else 0
     _start_alike(model)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    bf16 = uses_bf16(config.precision, parameters[0].device)
     meter = _Meter(config)
-    bad_steps = 0
     task.train()
     for batch in batches(done):
         _seed_step(config.seed, batch.step)
-        _set_learning_rates(optimizer, batch.step, config)
-        optimizer.zero_grad(set_to_none=True)
-        loss = task.forward_backward(batch, bf16=bf16)
-        average_over_workers([p.grad for p in parameters if p.grad is not None])
-        grad_norm = nn.utils.clip_grad_norm_(parameters, config.clip_grad_norm)
-        # The gradient is the same on every worker by now, so all of them skip together.
-        if torch.isfinite(grad_norm):
-            optimizer.step()
-            task.after_step()
-            bad_steps = 0
-            if average is not None:
-                average.update()
-        else:
-            bad_steps += 1
-            meter.skipped += 1
-            if bad_steps >= config.max_bad_steps:
-                raise UserError(
-                    f"training stopped at step {batch.step}: {bad_steps} steps in a row had a non-finite loss or "
-                    "gradient; lower train.audio_lr, or set train.precision to fp32"
-                )
+        loss, grad_norm, skipped = trained.step(batch)
+        meter.skipped += skipped
         done = batch.step + 1
         meter.add(batch, loss)
         if done % config.log_every == 0 or done == config.steps:
-            rates = {f"lr/{group['name']}": float(group["lr"]) for group in optimizer.param_groups}
-            report(done, meter.read(task, grad_norm) | rates)
+            report(done, meter.read(task, grad_norm) | trained.learning_rates())
         if done % config.checkpoint_every == 0 or done == config.steps:
-            kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            if average is None:
-                save(done, kept)
-            else:
-                with average.applied():
-                    save(done, kept | {"average": average.state()})
+            trained.save(done, save)
     return done
+
+
+class _Trained:
+    """The model with what a step changes beside it: the optimiser and the moving average."""
+
+    def __init__(self, task: Task, config: TrainConfig) -> None:
+        self._task, self._config = task, config
+        self._optimizer = build_optimizer(task, config)
+        self._average = MovingAverage(task.model, config.ema_decay) if config.ema_decay is not None else None
+        self._parameters = [p for p in task.model.parameters() if p.requires_grad]
+        self._bf16 = uses_bf16(config.precision, self._parameters[0].device)
+        self._bad_steps = 0
+
+    def load(self, state: Mapping[str, Any]) -> int:
+        """Go on from what ``save`` was given; returns the number of steps done."""
+        self._task.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load(state["average"])
+        return int(state["step"])
+
+    def step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """One step; returns loss, norm of the gradient, and whether it was skipped for not being finite.
+
+        Raises:
+            UserError: after ``max_bad_steps`` skipped ones in a row.
+        """
+        _set_learning_rates(self._optimizer, batch.step, self._config)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._task.forward_backward(batch, bf16=self._bf16)
+        average_over_workers([p.grad for p in self._parameters if p.grad is not None])
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self._config.clip_grad_norm)
+        # The gradient is the same on every worker by now, so all of them skip together.
+        if torch.isfinite(grad_norm):
+            self._optimizer.step()
+            self._task.after_step()
+            self._bad_steps = 0
+            if self._average is not None:
+                self._average.update()
+            return loss, grad_norm, False
+        self._bad_steps += 1
+        if self._bad_steps >= self._config.max_bad_steps:
+            raise UserError(
+                f"training stopped at step {batch.step}: {self._bad_steps} steps in a row had a non-finite loss or "
+                "gradient; lower train.audio_lr, or set train.precision to fp32"
+            )
+        return loss, grad_norm, True
+
+    def learning_rates(self) -> dict[str, float]:
+        """Of each group, as metrics."""
+        return {f"lr/{group['name']}": float(group["lr"]) for group in self._optimizer.param_groups}
+
+    def save(self, done: int, save: Save) -> None:
+        """Hand over the state, with the weights to keep in the model meanwhile."""
+        kept = {"model": self._task.model.state_dict(), "optimizer": self._optimizer.state_dict(), "step": done}
+        if self._average is None:
+            save(done, kept)
+        else:
+            with self._average.applied():
+                save(done, kept | {"average": self._average.state()})
 
 
 class MovingAverage:

@@ -221,35 +221,16 @@ def evaluate(
 
     Example: mulan evaluate champion --on audioset-gen25,ontology-triplets --suite tagging,triplets
     """
-    from flows.cli.reporting import show_evaluation, show_evaluations, show_gate
-    from flows.pipeline.sets import find_sets
+    from flows.cli.reporting import show_evaluation, show_gate
     from flows.runtime.session import open_session
-    from flows.runtime.workspace import open_workspace
 
     arguments = arguments_of(manifest, playlists, params, catalogue)
     if any((model, on, suite, pooling, out, allow_overlap)):
         sets = [name for word in on or [] for name in word.split(",") if name]
         suites = suite.split(",") if suite else None
-        settings = read_settings()
-        # Mistakes are told before anything starts.
-        workspace = open_workspace(settings.home, **arguments)
-        find_sets(sets, workspace, home=settings.home, suites=suites)
-        if model is not None:
-            _check_model(model, pooling, workspace.folder)
-        result = run_flow(
-            "evaluate",
-            arguments,
-            model=model,
-            sets=sets or None,
-            suites=suites,
-            pooling=pooling,
-            allow_overlap=allow_overlap,
-            out=str(out.resolve()) if out else None,
-        )
-        if as_json:
-            print_json(result)
-        else:
-            show_evaluations(result)
+        asked: dict[str, Any] = {"model": model, "sets": sets or None, "suites": suites, "pooling": pooling}
+        asked |= {"allow_overlap": allow_overlap, "out": str(out.resolve()) if out else None}
+        _evaluate_on_sets(arguments, asked, as_json=as_json)
         return
     with open_session(**arguments, ahead="flows.pipeline.evaluate"):
         report = run_flow("evaluate", arguments)["sets"]["own"]
@@ -260,6 +241,24 @@ def evaluate(
         show_evaluation(report)
         show_gate(gate)
     _exit_by_gate(gate)
+
+
+def _evaluate_on_sets(arguments: dict[str, Any], asked: dict[str, Any], *, as_json: bool) -> None:
+    """Measure, and print; mistakes are told before anything starts."""
+    from flows.cli.reporting import show_evaluations
+    from flows.pipeline.sets import find_sets
+    from flows.runtime.workspace import open_workspace
+
+    settings = read_settings()
+    workspace = open_workspace(settings.home, **arguments)
+    find_sets(asked["sets"] or [], workspace, home=settings.home, suites=asked["suites"])
+    if asked["model"] is not None:
+        _check_model(asked["model"], asked["pooling"], workspace.folder)
+    result = run_flow("evaluate", arguments, **asked)
+    if as_json:
+        print_json(result)
+    else:
+        show_evaluations(result)
 
 
 def index(

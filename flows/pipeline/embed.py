@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import ray.data
 
 from flows.pipeline.vector_cache import VectorCache
+from mulan_core.data.rows import SPLITS
 from mulan_core.data.shards import MANIFEST, decode_flac, sample_rate_hz
-from mulan_core.data.tracks import SPLITS
 from mulan_core.evaluation.encoders import TABLES, open_encoder, weights_hash
 
 if TYPE_CHECKING:  # Ray's actors import this file, and neither of these

@@ -181,20 +181,11 @@ def open_session(
         UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
             are tried before any work starts.
     """
-    around = _current.get()
-    if around is not None:
+    if (around := _current.get()) is not None:
         yield around
         return
-    settings = read_settings()
-    if (settings.ray_address or "").startswith("ray://") and not ray_client:
-        raise UserError(
-            f"only `mulan train` works through Ray's client ({settings.ray_address}): give RAY_ADDRESS as the head's "
-            "host:port on a machine of the cluster, or submit the command as a Ray job"
-        )
-    # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
-    os.environ["MULAN_HOME"] = str(settings.home)
+    settings = _read_settings(ray_client=ray_client)
     port = fit(Port | None, port, "port")
-    make_home(settings.home)
     workspace = open_workspace(
         settings.home,
         manifest=manifest,
@@ -209,6 +200,48 @@ def open_session(
     _check_servers(settings)
     settle(settings.home, _own_database(settings), note=True)
     _note_use(settings, workspace, manifest)
+    address = _choose_address(settings, workspace, host, port, allow_open=allow_open, serves=serves, join=join)
+    state = find_catalogue(settings.home, workspace.folder).state(settings.home)
+    with open_stack(settings, state, join=join, ahead=ahead) as stack:
+        session = Session(settings, workspace, stack, *address, opened=opened)
+        if not join:
+            note_endpoint(state, url_of(session.host, session.port))
+        token = _current.set(session)
+        try:
+            yield session
+        finally:
+            _current.reset(token)
+            session.close()
+
+
+def _read_settings(*, ray_client: bool) -> Settings:
+    """The settings, with a home that is there."""
+    settings = read_settings()
+    if (settings.ray_address or "").startswith("ray://") and not ray_client:
+        raise UserError(
+            f"only `mulan train` works through Ray's client ({settings.ray_address}): give RAY_ADDRESS as the head's "
+            "host:port on a machine of the cluster, or submit the command as a Ray job"
+        )
+    # Ray and the flows' subprocesses change folders; relative paths in the settings are absolute by now.
+    os.environ["MULAN_HOME"] = str(settings.home)
+    make_home(settings.home)
+    return settings
+
+
+def _choose_address(
+    settings: Settings,
+    workspace: Workspace,
+    host: str | None,
+    port: int | None,
+    *,
+    allow_open: bool,
+    serves: bool,
+    join: bool,
+) -> tuple[str, int, bool]:
+    """Host and port of the endpoint, and whether it needs no keys; told now where it cannot be had.
+
+    After the services have started, or hours of training, it would be late.
+    """
     serve, catalogue = workspace.config.serve, find_catalogue(settings.home, workspace.folder)
     host, allow_open = host or serve.host, allow_open or serve.allow_open
     state = catalogue.state(settings.home)
@@ -218,27 +251,9 @@ def open_session(
         if running:
             raise UserError(taken(state, running))
     if not join or (serves and running is None and settings.ray_address is None):
-        # Now: after the services have started, or hours of training, it would be late.
         port = port or choose_port(settings, catalogue, workspace, host)
         check_port_free(host, port)
-    with open_stack(settings, state, join=join, ahead=ahead) as stack:
-        session = Session(
-            settings=settings,
-            workspace=workspace,
-            stack=stack,
-            host=host,
-            port=port or serve.port,
-            allow_open=allow_open,
-            opened=opened,
-        )
-        if not join:
-            note_endpoint(session.state, url_of(session.host, session.port))
-        token = _current.set(session)
-        try:
-            yield session
-        finally:
-            _current.reset(token)
-            session.close()
+    return host, port or serve.port, allow_open
 
 
 def _note_use(settings: Settings, workspace: Workspace, manifest: str | None) -> None:

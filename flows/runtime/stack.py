@@ -57,14 +57,7 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             running = _running(state)
             if not join:
                 raise UserError(taken(state, running))
-            if find_api() is None:
-                cleanup.enter_context(report_to(running.prefect_url))
-            cleanup.callback(_stop_ray)
-            if running.ray_auth_mode == "token":
-                _send_ray_token()
-            if running.ray_address.startswith("127."):
-                _keep_ray_on_loopback()
-            _start_ray(running.ray_address)
+            cleanup.enter_context(_joined(running))
             yield running
             return
         file = state / FILE
@@ -101,6 +94,21 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
         )
         write_stack(state, stack)
         yield stack
+
+
+@contextmanager
+def _joined(running: Stack) -> Iterator[None]:
+    """Report to the Prefect and connect to the Ray of another process."""
+    with ExitStack() as cleanup:
+        if find_api() is None:
+            cleanup.enter_context(report_to(running.prefect_url))
+        cleanup.callback(_stop_ray)
+        if running.ray_auth_mode == "token":
+            _send_ray_token()
+        if running.ray_address.startswith("127."):
+            _keep_ray_on_loopback()
+        _start_ray(running.ray_address)
+        yield
 
 
 def _try_import(module: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,74 +51,96 @@ def check_manifest(
         UserError: if the manifest cannot be read at all.
     """
     problems = Problems(str(manifest), most=None)
-    bad_files: list[dict[str, str]] = []
-    splits: Counter[str] = Counter()
-    before: Counter[str] = Counter()
-    dropped: dict[str, Counter[str]] = {}
-    text_config = outlook.config.text if outlook else DEFAULTS
-    remote = rows = without_text = 0
-    seconds = 0.0
-    alike: dict[str, str] = {}
-    warnings: list[str] = []
-    refusals: dict[str, str] = {}
+    found = _Found(config, outlook)
     allow_private = config.allow_private
     with open_manifest(manifest, problems=problems, allow_outside=allow_outside, allow_private=allow_private) as opened:
         for batch in opened.batches:
-            tracks = batch.to_pylist()
-            for track_id in (row["track_id"] for row in tracks if not row["track_id"].isascii()):
-                other = alike.setdefault(same_but_typed_otherwise(track_id), track_id)
-                if other != track_id:
-                    warnings.append(_alike_words(other, track_id))
-            places = [locate(row["uri"], opened.root) for row in tracks]
-            marks = fingerprints(places, allow_private=allow_private, refusals=refusals)
-            for row, place, mark in zip(tracks, places, marks, strict=True):
-                remote += is_remote(place)
-                try:
-                    if place in refusals:
-                        raise AudioError("refused", f"{place} is not asked for: {refusals[place]}")
-                    seconds += _clip_length(row, place, mark, config)
-                    splits[row["split"]] += 1
-                except AudioError as error:
-                    told = {"track_id": row["track_id"], "uri": without_secrets(row["uri"]), "reason": error.reason}
-                    remedy = remedy_of_missing(row["uri"]) if error.reason == "missing" else ""
-                    bad_files.append(told | {"detail": f"{error}{remedy}"})
-                    continue
-                without_text += not any(text["text"].strip() for text in row["texts"])
-                judged = filter_texts(row["texts"], text_config, names=names_of(row))
-                for text in judged:
-                    before[text["source"]] += 1
-                    if text["drop"]:
-                        dropped.setdefault(text["source"], Counter())[text["drop"]] += 1
-                if outlook:
-                    outlook.add(row, judged, place=place)
-            rows += len(batch)
+            found.add(batch.to_pylist(), opened.root)
             if progress:
-                progress(rows)
+                progress(found.rows)
     bad_rows = [{"row": number, "problems": list(said)} for number, said in sorted(problems.told)]
-    if without_text:
-        warnings.append(
-            f"{without_text:,} of {splits.total():,} usable tracks have no text; they are indexed and evaluated, and "
-            "training on texts passes over them"
-        )
     return {
         "manifest": without_secrets(str(manifest)),
-        "rows": rows + len(bad_rows),
+        "rows": found.rows + len(bad_rows),
         "bad_rows": bad_rows,
         "duplicate_ids": sum(said[-1].startswith("id ") for _, said in problems.told),
-        "bad_files": bad_files,
-        "reasons": dict(Counter(file["reason"] for file in bad_files).most_common()),
-        "usable": splits.total(),
-        "splits": dict(sorted(splits.items())),
-        "hours": round(seconds / 3600, 3),
-        "remote": remote,
-        "texts": {
-            source: {"before": before[source], "after": before[source] - dropped.get(source, Counter()).total()}
-            for source in sorted(before)
-        },
-        "dropped": {source: dict(reasons.most_common()) for source, reasons in sorted(dropped.items())},
-        "without_text": without_text,
-        "warnings": warnings,
+        **found.as_mapping(),
     }
+
+
+class _Found:
+    """What the rows and files have shown so far."""
+
+    def __init__(self, config: PrepareConfig, outlook: Outlook | None) -> None:
+        self.rows = 0
+        self._config, self._outlook = config, outlook
+        self._texts = outlook.config.text if outlook else DEFAULTS
+        self._bad_files: list[dict[str, str]] = []
+        self._splits: Counter[str] = Counter()
+        self._before: Counter[str] = Counter()
+        self._dropped: dict[str, Counter[str]] = {}
+        self._remote = self._without_text = 0
+        self._seconds = 0.0
+        self._alike: dict[str, str] = {}
+        self._warnings: list[str] = []
+        self._refusals: dict[str, str] = {}
+
+    def add(self, tracks: Sequence[dict[str, Any]], root: str) -> None:
+        """Look at some rows and the headers of their files."""
+        for track_id in (row["track_id"] for row in tracks if not row["track_id"].isascii()):
+            other = self._alike.setdefault(same_but_typed_otherwise(track_id), track_id)
+            if other != track_id:
+                self._warnings.append(_alike_words(other, track_id))
+        places = [locate(row["uri"], root) for row in tracks]
+        marks = fingerprints(places, allow_private=self._config.allow_private, refusals=self._refusals)
+        for row, place, mark in zip(tracks, places, marks, strict=True):
+            self._remote += is_remote(place)
+            try:
+                if place in self._refusals:
+                    raise AudioError("refused", f"{place} is not asked for: {self._refusals[place]}")
+                self._seconds += _clip_length(row, place, mark, self._config)
+            except AudioError as error:
+                told = {"track_id": row["track_id"], "uri": without_secrets(row["uri"]), "reason": error.reason}
+                remedy = remedy_of_missing(row["uri"]) if error.reason == "missing" else ""
+                self._bad_files.append(told | {"detail": f"{error}{remedy}"})
+            else:
+                self._add_usable(row, place)
+        self.rows += len(tracks)
+
+    def _add_usable(self, row: dict[str, Any], place: str) -> None:
+        self._splits[row["split"]] += 1
+        self._without_text += not any(text["text"].strip() for text in row["texts"])
+        judged = filter_texts(row["texts"], self._texts, names=names_of(row))
+        for text in judged:
+            self._before[text["source"]] += 1
+            if text["drop"]:
+                self._dropped.setdefault(text["source"], Counter())[text["drop"]] += 1
+        if self._outlook:
+            self._outlook.add(row, judged, place=place)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The part of the answer that the files and texts decide; see ``check_manifest``."""
+        warnings, before, dropped = list(self._warnings), self._before, self._dropped
+        if self._without_text:
+            warnings.append(
+                f"{self._without_text:,} of {self._splits.total():,} usable tracks have no text; they are indexed and "
+                "evaluated, and training on texts passes over them"
+            )
+        return {
+            "bad_files": self._bad_files,
+            "reasons": dict(Counter(file["reason"] for file in self._bad_files).most_common()),
+            "usable": self._splits.total(),
+            "splits": dict(sorted(self._splits.items())),
+            "hours": round(self._seconds / 3600, 3),
+            "remote": self._remote,
+            "texts": {
+                source: {"before": before[source], "after": before[source] - dropped.get(source, Counter()).total()}
+                for source in sorted(before)
+            },
+            "dropped": {source: dict(reasons.most_common()) for source, reasons in sorted(dropped.items())},
+            "without_text": self._without_text,
+            "warnings": warnings,
+        }
 
 
 def _alike_words(one: str, other: str) -> str:

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mulan_core.config import PrepareConfig
-from mulan_core.data.tracks import SPLITS, open_manifest
+from mulan_core.data.rows import SPLITS
+from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import locate
 from mulan_core.errors import UserError
 

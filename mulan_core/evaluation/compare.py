@@ -17,15 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
+from mulan_core.evaluation.bootstrap import bootstrap_weights, percentile_interval
 from mulan_core.evaluation.comparison import Comparison, Difference, OfClass, OfQuery
 from mulan_core.evaluation.evidence import Evidence
-from mulan_core.evaluation.metrics import (
-    bootstrap_weights,
-    is_better_lower,
-    percentile_interval,
-    ranking_metrics,
-    weighted_curves,
-)
+from mulan_core.evaluation.metrics import is_better_lower, ranking_metrics, weighted_curves
 from mulan_core.evaluation.retrieval import CUTOFFS
 from mulan_core.evaluation.tagging import class_groups
 from mulan_core.evaluation.triplets import triplet_accuracy

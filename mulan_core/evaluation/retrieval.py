@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mulan_core.evaluation.bootstrap import bootstrap_mean, bootstrap_median
 from mulan_core.evaluation.metrics import (
     RankingMetrics,
-    bootstrap_mean,
-    bootstrap_median,
     expected_average_precision,
     expected_median_rank,
     ranking_metrics,

@@ -75,17 +75,73 @@ def evaluate(
     """
     asked = check_suites(suites)
     audio = _select(content, vectors)
-    report: dict[str, Any] = {
-        "set": {**(set_info or {}), **_describe(content, audio, config), "suites": list(asked)},
-        "metrics": {},
-        "intervals": {},
-        "chance": {},
-        "per_class": [],
-        "per_query": [],
-        "notes": list(content.notes),
-    }
-    notes = report["notes"]
-    suites = _possible(asked, content, has_audio=bool(audio), has_text=embed_texts is not None, notes=notes)
+    described = {**(set_info or {}), **_describe(content, audio, config), "suites": list(asked)}
+    report: dict[str, Any] = {"set": described, "metrics": {}, "intervals": {}, "chance": {}}
+    report |= {"per_class": [], "per_query": [], "notes": list(content.notes)}
+    notes, has_text = report["notes"], embed_texts is not None
+    suites = _possible(asked, content, has_audio=bool(audio), has_text=has_text, notes=notes)
+    content, classes, prompts = _wanted(content, suites, config, class_prompts, notes)
+    if unknown_texts:
+        content, prompts = _without(set(unknown_texts(_texts(content, prompts))), content, prompts, notes)
+    texts = _embed_once(_texts(content, prompts), embed_texts, audio)
+    class_vectors = by_suite.class_vectors(prompts, texts)
+    positives_NC, probe_NC = _measure_classes(
+        report, audio, classes, class_vectors, content=content, config=config, has_probe="probe" in suites
+    )
+    if audio:
+        by_suite.add_retrieval(report, audio["test"], content, texts, config)
+    by_suite.add_triplets(report, content, texts, config)
+    _check_measured(report)
+    evidence = gather(
+        content,
+        audio.get("test", ((), np.zeros((0, 0)))),
+        classes=classes,
+        positives_NC=positives_NC,
+        class_vectors=class_vectors,
+        prompts=prompts,
+        texts=texts,
+        probe_NC=probe_NC,
+    )
+    report["slices"] = slices_of(report, content, evidence)
+    return report, evidence
+
+
+def _check_measured(report: Mapping[str, Any]) -> None:
+    if not report["metrics"]:
+        name, notes = report["set"].get("name", "this set"), " ".join(report["notes"])
+        raise UserError(f"nothing can be measured on {name}: {notes or 'it has nothing for these suites.'}")
+
+
+def _measure_classes(
+    report: dict[str, Any],
+    audio: Mapping[str, Split],
+    classes: list[str],
+    class_vectors: Vectors,
+    *,
+    content: Content,
+    config: EvaluateConfig,
+    has_probe: bool,
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.floating] | None]:
+    """Tagging where classes have vectors, the probe where it is asked for; the truth of the test split (N, C), and the
+    probe's decision values (N, C).
+    """
+    positives = {split: positives_of(ids, content.labels, classes) for split, (ids, _) in audio.items()}
+    if class_vectors:
+        test = audio["test"], positives["test"], classes
+        by_suite.add_tagging(report, *test, class_vectors=class_vectors, content=content, config=config)
+    if not has_probe or not classes:
+        return positives.get("test"), None
+    return positives["test"], by_suite.add_probe(report, audio, positives, classes, content=content, config=config)
+
+
+def _wanted(
+    content: Content,
+    suites: Sequence[str],
+    config: EvaluateConfig,
+    class_prompts: Callable[[str, tuple[str, ...]], tuple[str, ...]] | None,
+    notes: list[str],
+) -> tuple[Content, list[str], dict[str, tuple[str, ...]]]:
+    """What of a set the suites ask for; its classes; and the texts that stand for each of them in tagging."""
     labelled = {"tagging", "probe"} & set(suites)
     classes = _classes(content) if labelled else []
     if labelled and not classes:
@@ -93,52 +149,9 @@ def evaluate(
     prompts = {label: by_suite.prompts_of(label, content, config) for label in classes} if "tagging" in suites else {}
     if class_prompts is not None:
         prompts = {label: class_prompts(label, texts) for label, texts in prompts.items()}
-    content = replace(
-        content,
-        queries=content.queries if "retrieval" in suites else {},
-        pairs=content.pairs if "triplets" in suites else {},
-    )
-    wanted = _texts(content, prompts)
-    unknown = set(unknown_texts(wanted)) if unknown_texts and wanted else set()
-    if unknown:
-        left_out = "the classes, queries and pairs that need them are left out"
-        notes.append(f"{len(unknown):,} texts have no vector; {left_out}.")
-        content, prompts = _without(unknown, content, prompts)
-    known = _embed_once([text for text in wanted if text not in unknown], embed_texts, audio)
-
-    positives = {split: positives_of(ids, content.labels, classes) for split, (ids, _) in audio.items()}
-    class_vectors = by_suite.class_vectors(prompts, known)
-    probe_NC = None
-    if class_vectors:
-        by_suite.add_tagging(
-            report,
-            audio["test"],
-            positives["test"],
-            classes,
-            class_vectors=class_vectors,
-            content=content,
-            config=config,
-        )
-    if "probe" in suites and classes:
-        probe_NC = by_suite.add_probe(report, audio, positives, classes, content=content, config=config)
-    if audio:
-        by_suite.add_retrieval(report, audio["test"], content, known, config)
-    by_suite.add_triplets(report, content, known, config)
-    if not report["metrics"]:
-        name = report["set"].get("name", "this set")
-        raise UserError(f"nothing can be measured on {name}: {' '.join(notes) or 'it has nothing for these suites.'}")
-    evidence = gather(
-        content,
-        audio.get("test", ((), np.zeros((0, 0)))),
-        classes=classes,
-        positives_NC=positives.get("test"),
-        class_vectors=class_vectors,
-        prompts=prompts,
-        texts=known,
-        probe_NC=probe_NC,
-    )
-    report["slices"] = slices_of(report, content, evidence)
-    return report, evidence
+    queries = content.queries if "retrieval" in suites else {}
+    pairs = content.pairs if "triplets" in suites else {}
+    return replace(content, queries=queries, pairs=pairs), classes, prompts
 
 
 def _select(content: Content, vectors: Mapping[str, Split]) -> dict[str, Split]:
@@ -196,9 +209,12 @@ def _texts(content: Content, prompts: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _without(
-    unknown: set[str], content: Content, prompts: Mapping[str, tuple[str, ...]]
+    unknown: set[str], content: Content, prompts: Mapping[str, tuple[str, ...]], notes: list[str]
 ) -> tuple[Content, dict[str, tuple[str, ...]]]:
     """What is left to measure where some texts have no vector."""
+    if unknown:
+        left_out = "the classes, queries and pairs that need them are left out"
+        notes.append(f"{len(unknown):,} texts have no vector; {left_out}.")
     queries = {kind: [query for query in of if query.text not in unknown] for kind, of in content.queries.items()}
     pairs = {name: [pair for pair in of if unknown.isdisjoint(pair)] for name, of in content.pairs.items()}
     kept = {label: of_class for label, of_class in prompts.items() if unknown.isdisjoint(of_class)}

@@ -17,12 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.metrics import (
-    bootstrap_weights,
-    expected_average_precision,
-    percentile_interval,
-    weighted_curves,
-)
+from mulan_core.evaluation.bootstrap import bootstrap_weights, percentile_interval
+from mulan_core.evaluation.metrics import expected_average_precision, weighted_curves
 
 _CLASSES_AT_ONCE = 16
 PLAIN_FACET = "tag"

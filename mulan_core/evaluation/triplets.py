@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.metrics import bootstrap_weights, percentile_interval
+from mulan_core.evaluation.bootstrap import bootstrap_weights, percentile_interval
 
 CHUNK = 256
 """Anchors compared with all descriptions at once."""

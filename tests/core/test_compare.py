@@ -14,12 +14,13 @@ from test_suite import catalogue, content_of, embed_texts, evaluate_both
 
 from mulan_core.config import GateConfig
 from mulan_core.errors import UserError
+from mulan_core.evaluation.bootstrap import bootstrap_weights
 from mulan_core.evaluation.compare import compare
 from mulan_core.evaluation.compare_report import to_markdown, write_comparison
 from mulan_core.evaluation.comparison import MAX_NAMED, Comparison, Difference
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metric_labels import metric_label
-from mulan_core.evaluation.metrics import average_precision, bootstrap_weights, roc_auc
+from mulan_core.evaluation.metrics import average_precision, roc_auc
 from mulan_core.evaluation.suite import evaluate
 from mulan_core.evaluation.triplets import triplet_accuracy
 from mulan_core.gate import decide_promotion

@@ -6,12 +6,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mulan_core.errors import UserError
 from mulan_core.evaluation import metrics
+from mulan_core.evaluation.bootstrap import bootstrap_mean, bootstrap_weights, percentile_interval
 from mulan_core.evaluation.metrics import (
     average_precision,
-    bootstrap_mean,
-    bootstrap_weights,
     expected_average_precision,
-    percentile_interval,
     ranking_metrics,
     roc_auc,
     weighted_curves,

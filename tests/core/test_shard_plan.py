@@ -7,8 +7,9 @@ import pytest
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shard_plan as plan_module
 from mulan_core.data import shards
+from mulan_core.data.rows import SPLITS
 from mulan_core.data.shard_plan import Shard, place_of, plan_shards, shard_counts
-from mulan_core.data.tracks import SPLITS, read_manifest
+from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 
 CONFIG = PrepareConfig(clip_s=5.0, shard_mb=1)  # ten clips

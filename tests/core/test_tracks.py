@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
 from mulan_core.data.clips import fetch_clip
+from mulan_core.data.rows import SPLITS, hashed_split
 from mulan_core.data.tables import Problems
-from mulan_core.data.tracks import SCHEMA, SPLITS, hashed_split, open_manifest, read_manifest, read_playlists
+from mulan_core.data.tracks import SCHEMA, open_manifest, read_manifest, read_playlists
 from mulan_core.data.uris import locate, root_of
 from mulan_core.errors import UserError
 from mulan_core.text.filters import filter_texts

@@ -16,7 +16,8 @@ from flows.pipeline.data import reproduce
 from flows.runtime.settings import read_settings
 from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
 from mulan_core.config import load_config
-from mulan_core.data.tracks import hashed_split, read_manifest
+from mulan_core.data.rows import hashed_split
+from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 
 

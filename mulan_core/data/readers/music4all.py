@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mulan_core.data.readers.dataset import Dataset, Track, recording_id
 from mulan_core.data.readers.official import find_file, read_rows
-from mulan_core.data.tracks import hashed_split
+from mulan_core.data.rows import hashed_split
 
 
 def read(folder: Path, notes: list[str]) -> Iterator[Track]:

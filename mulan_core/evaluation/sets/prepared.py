@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mulan_core.data import shards
 from mulan_core.data.playlists import check_known
-from mulan_core.data.tracks import SPLITS
+from mulan_core.data.rows import SPLITS
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets.content import Content, Query, playlist_content, text_queries
 from mulan_core.evaluation.sets.definition import EvaluationSet, Pair

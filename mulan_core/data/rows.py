@@ -1,0 +1,266 @@
+"""A row of a manifest or of playlists, cell by cell: what is right becomes a row of ours, what is wrong is told.
+
+A cell that cannot be used is one clause, so that all that is wrong with a row stands in one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from mulan_core.config import SOURCES
+from mulan_core.data.names import labels_of, why_misnamed
+from mulan_core.data.tables import Problems, unencodable
+from mulan_core.data.tags import MAX_TAG_WORDS
+from mulan_core.errors import without_secrets
+from mulan_core.ranges import Range, of_commas
+from mulan_core.text.filters import DEFAULTS
+from mulan_core.text.music_score import words_of
+
+T = TypeVar("T")
+
+SPLITS = ("train", "valid", "test")
+
+SMALL = 500
+"""With fewer tracks chance alone may leave too few for a test."""
+
+LIST_MARKS = re.compile(r"[,;|\n、，；]")
+"""What stands between the tags of a list that somebody typed."""
+
+_Seconds = Annotated[float, Range(ge=0)]
+
+
+class _RowError(Exception):
+    """One thing that is wrong with a row; becomes part of a UserError."""
+
+
+class Cells:
+    """A row whose cells are taken one by one; what is wrong with each is kept, so that all of it can be told."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        found = {name: unencodable(value) for name, value in row.items()}
+        self._row, self._broken = row, {name for name, reason in found.items() if reason}
+        self.wrong = [f"column {name!r}: {reason}" for name, reason in found.items() if reason]
+
+    def take(self, read: Callable[[Mapping[str, Any], str], T], name: str) -> T | None:
+        """The value of a column; None where it is wrong."""
+        if name in self._broken:
+            return None
+        try:
+            return read(self._row, name)
+        except _RowError as error:
+            self.wrong.append(f"column {name!r}: {error}")
+            return None
+
+    def is_given(self, name: str) -> bool:
+        """Whether the row says something there, right or wrong."""
+        return bool(self._row.get(name))
+
+
+@dataclass
+class RowCheck:
+    """Callable: a row as found in, the row of a manifest out; None where it is bad, which goes to the problems."""
+
+    dataset: str
+    refuse: Callable[[str], str | None]
+    problems: Problems
+    split: str | None = None
+    """Of tracks without one; None takes one by their hash."""
+
+    def __post_init__(self) -> None:
+        self._seen: dict[bytes, int] = {}
+        self.hashed: set[str] = set()
+        """Ids of tracks whose split nobody gave; of a catalogue that is not small, some of them."""
+
+    def __call__(self, number: int, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Check the row of this number."""
+        cells = Cells(row)
+        checked = _check_row(cells, self.dataset, self.split)
+        if checked["uri"] and (refused := self.refuse(checked["uri"])):
+            cells.wrong.append(f"column 'uri': {refused}")
+        if track_id := checked["track_id"]:  # of a bad row too: whoever mends it must not find its id taken
+            digest = hashlib.blake2b(track_id.encode(), digest_size=8).digest()
+            cells.wrong += repeated(track_id, number, self._seen, digest)
+        if cells.wrong:
+            self.problems.add(number, *cells.wrong)
+            return None
+        if self.split is None and not cells.is_given("split") and len(self.hashed) < SMALL:
+            self.hashed.add(checked["track_id"])
+        return checked
+
+
+def repeated(value: str, number: int, seen: dict[Any, int], key: Any = None) -> list[str]:
+    """What is wrong with an id that an earlier row has; the first row of each is kept in ``seen``."""
+    first = seen.setdefault(value if key is None else key, number)
+    return [] if first == number else [f"id {value!r} stands in row {first} and again in row {number}"]
+
+
+def _check_row(cells: Cells, dataset: str, split: str | None) -> dict[str, Any]:
+    """The row of a manifest, as far as its cells are right."""
+    uri = cells.take(_required, "uri")
+    track_id = cells.take(_name, "track_id")
+    if uri and not cells.is_given("track_id"):
+        track_id = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    texts = cells.take(_texts, "texts") or []
+    if plain := cells.take(_text, "text"):
+        texts += typed_texts(plain)
+    cells.take(_name, "artist")  # carried along as it is, and shown
+    return {
+        "track_id": track_id,
+        "uri": uri,
+        "start_s": cells.take(_number, "start_s"),
+        "duration_s": cells.take(_number, "duration_s"),
+        "split": cells.take(_split, "split") or split or hashed_split(track_id or ""),
+        "dataset": cells.take(_name, "dataset") or dataset,
+        "title": cells.take(_name, "title"),
+        "texts": texts,
+        "labels": cells.take(_labels, "labels"),
+        "license": cells.take(_text, "license"),
+        "sha256": cells.take(_text, "sha256"),
+    }
+
+
+def typed_texts(value: str) -> list[dict[str, str]]:
+    """What the column ``text`` holds, by source, so that nothing is dropped for its length alone.
+
+    As many words as SF may have are SF, as they stand. More of them are a list, whose parts are SF each, where no part
+    has more than three words; else they are a sentence, which is LF.
+
+    >>> typed_texts("calm piano, rainy evening")
+    [{'source': 'sf', 'text': 'calm piano, rainy evening'}]
+    >>> [text["source"] for text in typed_texts("A slow waltz for the piano, recorded on a rainy evening.")]
+    ['lf']
+    """
+    if len(words_of(value)) <= DEFAULTS.max_sf_words:
+        return [{"source": "sf", "text": value}]
+    parts = [part.strip() for part in LIST_MARKS.split(value) if part.strip()]
+    if all(len(part.split()) <= MAX_TAG_WORDS for part in parts):
+        return [{"source": "sf", "text": part} for part in parts]
+    return [{"source": "lf", "text": value}]
+
+
+def check_playlist(cells: Cells) -> dict[str, Any]:
+    """The row of a table of playlists, as far as its cells are right."""
+    return {
+        "playlist_id": cells.take(_required, "playlist_id"),
+        "title": cells.take(_required, "title"),
+        "description": cells.take(_text, "description"),
+        "track_ids": cells.take(_strings, "track_ids"),
+        "split": cells.take(_split, "split") or "test",
+    }
+
+
+def hashed_split(track_id: str) -> str:
+    """A split for a track without one, by a hash of its id: 80 % train, 10 % valid, 10 % test."""
+    bucket = hash_of(track_id) % 10
+    return "test" if bucket == 0 else "valid" if bucket == 1 else "train"
+
+
+def hash_of(track_id: str) -> int:
+    """The number by which a track's split is chosen, the same on every machine."""
+    return int(hashlib.sha256(track_id.encode()).hexdigest(), 16)
+
+
+def _required(row: Mapping[str, Any], name: str) -> str:
+    value = _text(row, name)
+    if not value:
+        raise _RowError("a value is required")
+    return value
+
+
+def _split(row: Mapping[str, Any], name: str) -> str | None:
+    split = _text(row, name)
+    if split and split not in SPLITS:
+        raise _RowError(f"{split!r} is not one of {', '.join(SPLITS)}")
+    return split
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise _RowError(f"expected text, got {_shown(value)}")
+
+
+def _name(row: Mapping[str, Any], name: str) -> str | None:
+    """Text that a track is called by, under the rule of ``names``."""
+    value = _text(row, name)
+    refused = why_misnamed(name, value) if value else None
+    if refused:
+        raise _RowError(refused)
+    return value
+
+
+def _labels(row: Mapping[str, Any], name: str) -> list[str]:
+    try:
+        return labels_of(_strings(row, name))
+    except ValueError as error:
+        raise _RowError(str(error)) from error
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
+        raise _RowError(f"expected seconds (a number from 0), got {_shown(value)}{of_commas(_Seconds, value)}")
+    return number
+
+
+def _strings(row: Mapping[str, Any], name: str) -> list[str]:
+    value = row.get(name)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        # A cell of a CSV file: a JSON list, or names split at bars or semicolons, with the rule of names for each.
+        is_json = value.startswith("[")
+        value = _json_cell(value, '["a", "b"] or a|b') if is_json else value.replace(";", "|").split("|")
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [item for item in value if item]
+    raise _RowError(f"expected a list of text, got {_shown(value)}")
+
+
+def _texts(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    value = row.get(name)
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = _json_cell(value, '[{"source": "sf", "text": "calm piano"}]')
+    if not isinstance(value, list):
+        raise _RowError(f"expected a list of {{source, text}}, got {_shown(value)}")
+    texts = []
+    for item in value:
+        source, text = (item.get("source"), item.get("text")) if isinstance(item, dict) else (None, None)
+        if source not in SOURCES or not isinstance(text, str):
+            known = ", ".join(SOURCES)
+            raise _RowError(f"expected {{source, text}} with source in {known}, got {_shown(item)}")
+        texts.append({"source": source, "text": text})
+    return texts
+
+
+def _json_cell(value: str, example: str) -> Any:
+    """What the JSON in a cell holds."""
+    try:
+        found = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise _RowError(
+            f"{_shown(value)} is not valid JSON from character {error.pos + 1} on; write {example}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise _RowError(f"{_shown(value)} has a number too long, or is nested too deeply") from error
+    if refused := unencodable(found):
+        raise _RowError(refused)
+    return found
+
+
+def _shown(value: Any) -> str:
+    shown = repr(without_secrets(value) if isinstance(value, str) else value)
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
