@@ -6,16 +6,27 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
 from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
+from serving.answers import (
+    Answer,
+    EmbedAnswer,
+    Filter,
+    MapAnswer,
+    QueryPart,
+    ReleaseAnswer,
+    SearchAnswer,
+    TagAnswer,
+    TrackAnswer,
+)
 from serving.loopback import http_client, proxy_of
 
 _BUSY = (429, 503)
@@ -24,119 +35,6 @@ _MAX_WAIT_S = 30.0
 _KEY = "Idempotency-Key"
 _MAY_BE_ASKED_TWICE = ("/v1/search", "/v1/tag", "/v1/embed", "/v1/feedback")
 _DOUBT = "; whether it was done is not known, so look before you ask again"
-
-
-class ReleaseName(TypedDict):
-    """What gave an answer."""
-
-    model_version: str
-    preprocessing_hash: str
-    collection: str
-    data_hash: str
-
-
-class Answer(TypedDict):
-    """What every answer names."""
-
-    request_id: str
-    release: ReleaseName
-    timing_ms: dict[str, float]
-
-
-class Track(TypedDict):
-    """A track of the catalogue."""
-
-    track_id: str
-    title: str
-    artist: str
-    dataset: str
-    labels: list[str]
-    audio_url: str | None
-
-
-class Hit(Track):
-    """A track found: its cosine to the query, the chance that it fits, and the window that fits best."""
-
-    score: float
-    match: float | None
-    start_s: float | None
-    end_s: float | None
-
-
-class SearchAnswer(Answer):
-    """Tracks, best first. With ``has_more`` and no ``next_offset`` there are more than pages reach."""
-
-    hits: list[Hit]
-    no_good_match: bool | None
-    next_offset: int | None
-    has_more: bool
-
-
-class LabelScore(TypedDict):
-    """A label and its cosine to the audio."""
-
-    label: str
-    score: float
-
-
-class TagAnswer(Answer):
-    """Labels, best first."""
-
-    labels: list[LabelScore]
-
-
-class EmbedAnswer(Answer):
-    """Unit vectors, in the order of the request."""
-
-    dim: int
-    vectors: list[list[float]]
-
-
-class TrackAnswer(Answer):
-    """One track; ``replaced`` is said of one that was added."""
-
-    track: Track
-    replaced: NotRequired[bool]
-
-
-class ReleaseAnswer(ReleaseName):
-    """The release served."""
-
-    created_at: str
-    num_tracks: int
-    labels: list[str]
-    takes_feedback: bool
-
-
-class MapPoint(TypedDict):
-    """A track on the map, with its label of the map's facet."""
-
-    track_id: str
-    title: str
-    artist: str
-    audio_url: str | None
-    label: str | None
-    x: float
-    y: float
-
-
-class MapAnswer(Answer):
-    """The catalogue, or a sample of it, as points within 1 of the middle; near ones tend to sound alike."""
-
-    facet: str | None
-    points: list[MapPoint]
-
-
-class Query(TypedDict, total=False):
-    """One of several queries: ``text`` or ``track_id``, and a weight, 1 where none is given."""
-
-    text: str
-    track_id: str
-    weight: float
-
-
-Filter = Mapping[str, Any]
-"""``labels``, ``dataset`` and ``artist``; all that are given must hold."""
 
 
 class MulanClient:
@@ -199,7 +97,7 @@ class MulanClient:
         return self._post("/v1/search", {"track_id": track_id, "k": k, "offset": offset, "filter": filter})
 
     def search(
-        self, queries: Sequence[Query], *, k: int = 10, offset: int = 0, filter: Filter | None = None
+        self, queries: Sequence[QueryPart], *, k: int = 10, offset: int = 0, filter: Filter | None = None
     ) -> SearchAnswer:
         """Tracks that fit the weighted sum of several queries; a weight below 0 leads away from one."""
         return self._post("/v1/search", {"queries": list(queries), "k": k, "offset": offset, "filter": filter})
@@ -211,7 +109,7 @@ class MulanClient:
         k: int = 10,
         offset: int = 0,
         weight: float = 1.0,
-        queries: Sequence[Query] | None = None,
+        queries: Sequence[QueryPart] | None = None,
         filter: Filter | None = None,
     ) -> SearchAnswer:
         """Tracks like an audio file, with more queries added to it if there are any."""

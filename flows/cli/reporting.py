@@ -15,7 +15,7 @@ from flows.runtime.terminal import Table, console, end_quietly, errors, words
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
-    from serving.client import Hit, SearchAnswer
+    from serving.answers import Hit, SearchAnswer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """The option of every command that ``print_json`` serves."""
