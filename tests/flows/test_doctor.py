@@ -210,15 +210,13 @@ def test_drift_from_the_lock_is_told(settings, tmp_path, monkeypatch):
     assert others.level == "warning" and "instead of 1.2.3" in others.said
 
 
-def test_a_port_that_is_taken(settings, monkeypatch):
+def test_a_port_that_is_taken(settings, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with server() as url:
         port = int(url.rpartition(":")[2])
-        monkeypatch.setattr(machine, "endpoint_config", lambda: replace(real(), port=port))
+        Path("params.yaml").write_text(f"serve: {{port: {port}}}")
         finding = only(machine.check_port(settings))
     assert finding.level == "warning" and str(port) in finding.said
-
-
-real = machine.endpoint_config
 
 
 def test_a_check_that_breaks_does_not_end_the_others(settings, monkeypatch):
