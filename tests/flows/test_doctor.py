@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 from flow_fixtures import mulan
