@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertModel
 
-from mulan_core.evaluation.encoders import Encoder, open_encoder
+from mulan_core.evaluation.encoder import Encoder
+from mulan_core.evaluation.encoders import open_encoder
 from mulan_core.evaluation.sets.texts import read_ontology_pairs, read_text_pairs
 from mulan_core.evaluation.triplets import triplet_accuracy
 from mulan_core.towers.pretrained import DEMO_TEXT, locate

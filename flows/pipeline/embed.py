@@ -19,7 +19,8 @@ import ray.data
 from flows.pipeline.vector_cache import VectorCache
 from mulan_core.data.rows import SPLITS
 from mulan_core.data.shards import MANIFEST, decode_flac, sample_rate_hz
-from mulan_core.evaluation.encoders import TABLES, open_encoder, weights_hash
+from mulan_core.evaluation.encoder import TABLES
+from mulan_core.evaluation.encoders import open_encoder, weights_hash
 
 if TYPE_CHECKING:  # Ray's actors import this file, and neither of these
     from flows.pipeline.sets import PlacedSet

@@ -9,7 +9,8 @@ from typing import Any
 
 from flows.registry import Registry
 from mulan_core.errors import UserError
-from mulan_core.evaluation.encoders import Encoder, check_model, kind_of, open_encoder
+from mulan_core.evaluation.encoder import Encoder
+from mulan_core.evaluation.encoders import check_model, kind_of, open_encoder
 
 
 @dataclass(frozen=True)

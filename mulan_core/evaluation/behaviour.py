@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mulan_core.evaluation.encoders import Encoder
+from mulan_core.evaluation.encoder import Encoder
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import roc_auc
 from mulan_core.evaluation.tagging import is_negation, split_label

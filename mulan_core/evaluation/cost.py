@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mulan_core.evaluation.behaviour import CLIP_S, SAMPLE_RATE_HZ
-from mulan_core.evaluation.encoders import Encoder
+from mulan_core.evaluation.encoder import Encoder
 
 RUNS = 9
 """Timed runs after one that warms up; the median is told."""

@@ -20,7 +20,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 from mulan_core.classifier import AudioClassifier
 from mulan_core.embedding import embed_texts, encode_windows
 from mulan_core.errors import UserError
-from mulan_core.evaluation.encoders import Encoder
+from mulan_core.evaluation.encoder import Encoder
 from mulan_core.evaluation.tagging import split_label
 from mulan_core.evaluation.text_encoder import POOLINGS, pool
 from mulan_core.model import MuLanModel, mean_of_windows

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.encoders import Encoder
+from mulan_core.evaluation.encoder import Encoder
 
 _SIDES = {"track": ("track_ids", "tracks_ND"), "text": ("texts", "texts_TD")}
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoModelForTextEncoding
 
 from mulan_core.errors import UserError
-from mulan_core.evaluation.encoders import Encoder, folder_of
+from mulan_core.evaluation.encoder import Encoder, folder_of
 from mulan_core.towers.text import without_pooler
 from mulan_core.towers.warm_start import load_config, load_tokenizer, load_weights
 

@@ -11,7 +11,7 @@ from test_suite import CONFIG, catalogue, content_of
 
 from mulan_core.evaluation.behaviour import NOISES, made_clips, measure_behaviour
 from mulan_core.evaluation.cost import RUNS, measure_cost
-from mulan_core.evaluation.encoders import Encoder
+from mulan_core.evaluation.encoder import Encoder
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import roc_auc
 from mulan_core.evaluation.sets.content import Content, text_queries
