@@ -47,7 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.add_typer(cli_stage.app, name="stage", hidden=True)
+app.command(hidden=True)(cli_stage.stage)
 app.add_typer(cli_release.app, name="release")
 app.add_typer(cli_catalogue.app, name="catalogue")
 app.add_typer(cli_data.app, name="data")

@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
+from flows.runtime.dvc_repo import bring_up_to_date, check_dvc, run_dvc
 from flows.runtime.settings import read_settings
-from flows.runtime.workspace import Workspace, check_dvc, run_dvc, write_set_catalogues
-from mulan_core.data.shard_builder import CHANGES, work_folder
+from flows.runtime.workspace import Workspace, write_set_catalogues
 from mulan_core.data.shards import read_counts
 from mulan_core.errors import UserError
 
 
-def reproduce(workspace: Workspace, *, ray_address: str) -> dict[str, Any]:
-    """Run ``dvc repro``: stages whose inputs have not changed do nothing.
+def reproduce(workspace: Workspace) -> dict[str, Any]:
+    """Do what ``dvc repro`` does, in this process: stages whose inputs have not changed do nothing.
 
     Args:
         workspace: whose ``dvc.yaml``.
-        ray_address: the running Ray, which the stages join instead of starting their own.
 
     Returns:
         The counts of the prepared folder, and ``changes``: new, changed, removed and unchanged tracks.
 
     Raises:
-        UserError: if a stage fails; its own sentence stands on the terminal.
+        UserError: if a stage fails, or DVC; ``dvc.lock`` has what succeeded before.
     """
     workspace.find_data_hash()  # says what ails dvc.lock, of which DVC would say more than a sentence
     write_set_catalogues(workspace)
-    changes = work_folder(workspace.prepared) / CHANGES
-    changes.unlink(missing_ok=True)
-    run_dvc(["repro", "-q"], workspace.folder, env=stage_environment(ray_address))
+    made: dict[str, Any] = {}
+
+    def run(name: str, key: str | None = None) -> None:
+        # The numbers as they are on disk now, where DVC reads them too.
+        made[name] = run_stage(Workspace(workspace.folder), name, key)
+
+    bring_up_to_date(workspace.folder, run)
     counts = read_counts(workspace.prepared)
     nothing = {"new": 0, "changed": 0, "removed": 0, "unchanged": counts["tracks"]}
-    return counts | {"changes": json.loads(changes.read_text(encoding="utf-8")) if changes.exists() else nothing}
+    return counts | {"changes": made["prepare"]["changes"] if "prepare" in made else nothing}
+
+
+def run_stage(workspace: Workspace, name: str, key: str | None = None) -> Any:
+    """Run a stage of ``dvc.yaml``: what DVC calls as ``mulan stage NAME [KEY]``, and ``reproduce`` without a process.
+
+    Args:
+        workspace: whose data.
+        name: corpus, judge, text, prepare or set.
+        key: the name of an evaluation set, for ``set``.
+
+    Returns:
+        What the stage does.
+
+    Raises:
+        UserError: if there is no such stage, or it fails.
+    """
+    match name, key:
+        case "corpus", None:
+            from flows.pipeline.corpus import build_demo
+
+            return build_demo(workspace)
+        case "judge", None:
+            from flows.pipeline.judge import note_judge
+
+            return note_judge(workspace)
+        case "text", None:
+            from flows.pipeline.text import judge_catalogue
+
+            return judge_catalogue(workspace)
+        case "prepare", None:
+            from flows.pipeline.prepare import prepare_catalogue
+
+            return prepare_catalogue(workspace)
+        case "set", str() if key in workspace.config.evaluate.sets:
+            from flows.pipeline.prepare import prepare_set
+
+            return prepare_set(workspace, key)
+    raise UserError(f"there is no stage {name} {key or ''}".rstrip() + f" of {workspace.folder}; see its dvc.yaml")
 
 
 def push(workspace: Workspace) -> None:
@@ -75,12 +112,3 @@ def _name_remote(workspace: Workspace) -> None:
     """Make MULAN_DVC_REMOTE the default, in DVC's local configuration, which git does not see."""
     if remote := read_settings().dvc_remote:
         run_dvc(["remote", "add", "--local", "-q", "-f", "-d", "mulan", remote], workspace.folder)
-
-
-def stage_environment(ray_address: str | None) -> dict[str, str]:
-    """The environment of a stage: our own ``mulan`` first on the path, the running Ray by address."""
-    environment = dict(os.environ)
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    if ray_address:
-        environment["RAY_ADDRESS"] = ray_address
-    return environment

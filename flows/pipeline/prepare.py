@@ -13,6 +13,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ from flows.pipeline import data
 from flows.pipeline.prepare_worker import find_work, make_clips, write_shards
 from flows.runtime.catalogues import note_use
 from flows.runtime.notifications import FAILURE_HOOKS
+from flows.runtime.progress import bar, console
 from flows.runtime.session import Session, open_session
+from flows.runtime.stack import ray_for_stage
 from flows.runtime.storage import open_storage
+from flows.runtime.workspace import SET_CATALOGUES, Workspace
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.overlap import check_splits
 from mulan_core.data.playlists import check_known
-from mulan_core.data.shard_builder import CHANGES, ShardBuilder, work_folder
+from mulan_core.data.shard_builder import ShardBuilder, work_folder
 from mulan_core.data.shard_plan import Shard, plan_shards, shard_counts
 from mulan_core.data.tracks import open_manifest
 from mulan_core.errors import UserError, without_secrets
 
+CHANGES = ("new", "changed", "removed", "unchanged")
 ROWS_PER_GROUP = 16_384
 
 Progress = Callable[[int, int], None]
@@ -53,7 +58,7 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
     with open_session(manifest, playlists, params) as session, session.stage("prepare"):
         if remote := session.settings.dvc_remote:
             open_storage(remote, variable="MULAN_DVC_REMOTE")  # now, rather than after the work
-        counts = data.reproduce(session.workspace, ray_address=session.stack.ray_address)
+        counts = data.reproduce(session.workspace)
         # Now that they are found right: wrong ones would be in the way of every later command.
         note_use(session.settings.home, session.workspace.folder, playlists=playlists)
         push_data(session)
@@ -64,6 +69,30 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
 def push_data(session: Session) -> None:
     """Copy new shards to the DVC remote."""
     data.push(session.workspace)
+
+
+def prepare_catalogue(workspace: Workspace) -> dict[str, Any]:
+    """Prepare a workspace's catalogue into its ``prepared``; see ``build_shards``."""
+    config, texts = workspace.config, workspace.texts / shards.TEXTS
+    return _build("prepare", workspace.folder / config.catalogue, workspace.prepared, config.prepare, texts=texts)
+
+
+def prepare_set(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Prepare one of a workspace's ``evaluate.sets`` into its folder below ``sets``; see ``build_shards``."""
+    config = workspace.config
+    clip_s = config.evaluate.sets[name].clip_s or config.prepare.clip_s
+    catalogue = workspace.folder / SET_CATALOGUES / name
+    return _build(f"prepare {name}", catalogue, workspace.sets / name, replace(config.prepare, clip_s=clip_s))
+
+
+def _build(
+    title: str, catalogue: Path, out: Path, config: PrepareConfig, *, texts: Path | None = None
+) -> dict[str, Any]:
+    with ray_for_stage(), bar(title) as update:
+        counts = build_shards(catalogue.resolve(), out, config, texts=texts, progress=update)
+    changes = ", ".join(f"{number:,} {change}" for change, number in counts["changes"].items())
+    console.print(f"{title}: {changes}")
+    return counts
 
 
 def build_shards(
@@ -97,7 +126,6 @@ def build_shards(
     manifest, work, replaced = catalogue / "manifest.parquet", work_folder(out), _replaced(out)
     if replaced.exists() and not out.exists():
         replaced.rename(out)  # the last run was killed between its last two moves
-    (work / CHANGES).unlink(missing_ok=True)
     playlists = catalogue / shards.PLAYLISTS
     if playlists.exists():
         ids = pq.ParquetFile(manifest).iter_batches(columns=["track_id"])
@@ -124,9 +152,7 @@ def build_shards(
         (built / shards.PLAYLISTS).unlink(missing_ok=True)
     _publish(work, out)
     changes = dict(sum((Counter(result["changes"]) for result in results), Counter()))
-    changes = {name: changes.get(name, 0) for name in ("new", "changed", "removed", "unchanged")}
-    (work / CHANGES).write_text(json.dumps(changes), encoding="utf-8")
-    return summary | {"changes": changes}
+    return summary | {"changes": {name: changes.get(name, 0) for name in CHANGES}}
 
 
 def _make_clips(builder: ShardBuilder, plan: list[Shard], num_tracks: int, progress: Progress | None) -> None:

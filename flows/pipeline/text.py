@@ -1,4 +1,4 @@
-"""Judge a catalogue's texts, with a Ray Data pipeline, apart from the audio: a changed rule decodes nothing again.
+"""The stage ``text``: the texts judged, with Ray Data, apart from the audio: a changed rule decodes nothing again.
 
 The rules run in tasks, a classifier in actors that hold it. Verdicts do not depend on how the rows are dealt, rows
 stream in order, and memory does not grow with the catalogue.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,7 @@ from mulan_core.text.tokens import open_tokens
 from mulan_core.towers.pretrained import locate
 
 if TYPE_CHECKING:
+    from flows.runtime.workspace import Workspace
     from mulan_core.text.classifier import TextClassifier
 
 TRACKS_PER_BLOCK = 1000
@@ -35,12 +37,30 @@ JUDGED = pa.schema([pa.field("track_id", pa.string(), nullable=False), ("texts",
 ROWS = "rows.parquet"
 
 
+def judge_catalogue(workspace: Workspace) -> dict[str, Any]:
+    """Judge the texts of a workspace's catalogue into its ``texts``; see ``judge_texts``."""
+    from flows.runtime.progress import bar  # here, as Ray's workers import this file and need neither
+    from flows.runtime.stack import ray_for_stage
+
+    config, folder = workspace.config, workspace.folder
+    with ray_for_stage(), bar("text") as update:
+        return judge_texts(
+            (folder / config.catalogue).resolve(),
+            workspace.texts,
+            config.text,
+            tokenizer=config.model.text.pretrained,
+            root=folder,
+            progress=update,
+        )
+
+
 def judge_texts(
     catalogue: Path,
     out: Path,
     config: TextConfig,
     *,
     tokenizer: str | None = None,
+    root: Path = Path(),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Judge the texts of a catalogue.
@@ -52,6 +72,7 @@ def judge_texts(
         config: the limits, and the classifier's folder.
         tokenizer: the text tower's weights, whose tokens the report counts; null, or one that does not open
             here, counts words.
+        root: where relative paths of classifier and tokenizer begin.
         progress: called with (tracks done, tracks in all).
 
     Returns:
@@ -64,7 +85,9 @@ def judge_texts(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     num_tracks = _write_rows(catalogue / "manifest.parquet", building / ROWS)
-    statistics, done = _statistics(tokenizer), 0
+    if config.lf_classifier:
+        config = replace(config, lf_classifier=str((root / config.lf_classifier).resolve()))
+    statistics, done = _statistics(tokenizer, root), 0
     with pq.ParquetWriter(building / shards.TEXTS, JUDGED) as file:
         for block in _judge(building / ROWS, config):
             file.write_table(block)
@@ -105,11 +128,10 @@ def _judge(path: Path, config: TextConfig) -> Iterator[pa.Table]:
     else:
         from mulan_core.text.classifier import TextClassifier
 
-        folder = Path(config.lf_classifier).resolve()
-        TextClassifier.from_pretrained(folder)  # a wrong folder is told here in one sentence
+        TextClassifier.from_pretrained(config.lf_classifier)  # a wrong folder is told here in one sentence
         judged = rows.map_batches(
             _ClassifierActor,
-            fn_constructor_args=(str(folder), config),
+            fn_constructor_args=(config.lf_classifier, config),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=config.num_actors),
@@ -140,10 +162,11 @@ def _judge_block(block: Any, config: TextConfig, classifier: TextClassifier | No
     return pa.table({"track_id": block["track_id"], "texts": texts}, JUDGED)
 
 
-def _statistics(tokenizer: str | None) -> TextStatistics:
+def _statistics(tokenizer: str | None, root: Path) -> TextStatistics:
     if tokenizer is None:
         return TextStatistics(count_words, tokens="words, as the text tower names no weights")
     where = locate(tokenizer)
+    where = str(root / where) if (root / where).is_dir() else where
     try:
         encode = open_tokens(where).encode
     except UserError:  # no network, say: training will need it, a count of tokens may do without

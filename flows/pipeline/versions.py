@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.registry import Registry
-from flows.runtime.workspace import Workspace, check_dvc, hash_in
+from flows.runtime.dvc_repo import open_repo
+from flows.runtime.workspace import Workspace, hash_in
 from mulan_core.data import shards
 from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError
@@ -63,19 +64,13 @@ def read_version(workspace: Workspace, data_hash: str) -> pa.Table:
     Raises:
         UserError: if neither holds that version.
     """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
     try:
-        with Repo(str(workspace.folder)) as repo:
+        with open_repo(workspace.folder) as repo:
             listing = json.loads(_read_object(repo, f"{data_hash}.dir", workspace.folder, data_hash))
             files = {entry["relpath"]: entry["md5"] for entry in listing}
             return pq.read_table(io.BytesIO(_read_object(repo, files[shards.MANIFEST], workspace.folder, data_hash)))
     except UserError:
         raise
-    except DvcException as error:
-        check_dvc(workspace.folder)
-        raise UserError(f"DVC cannot read its data in {workspace.folder}: {' '.join(str(error).split())}") from error
     except (ValueError, KeyError, OSError, TypeError) as error:  # pyarrow's are such
         raise UserError(
             f"the data {data_hash} is damaged in DVC's cache in {workspace.folder} ({type(error).__name__}); `mulan "

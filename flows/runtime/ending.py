@@ -92,6 +92,7 @@ def check() -> None:
         KeyboardInterrupt: if so.
     """
     if signalled() and not _state.is_ending:
+        _state.has_raised = True
         raise KeyboardInterrupt
 
 
@@ -103,6 +104,21 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         _state.is_ending = before or signalled()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let the body, of milliseconds, come to its end: a file that is written in place would be cut off.
+
+    Raises:
+        KeyboardInterrupt: after it, if a signal came meanwhile.
+    """
+    before, _state.is_ending = _state.is_ending, True
+    try:
+        yield
+    finally:
+        _state.is_ending = before
+    check()
 
 
 def remove_at_end(path: Path) -> None:

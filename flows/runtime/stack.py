@@ -166,7 +166,12 @@ def _start_ray(address: str | None) -> str:
 
 @contextmanager
 def ray_for_stage() -> Iterator[None]:
-    """Connect a DVC stage to the flow's Ray (RAY_ADDRESS), or to a private one when run by hand."""
+    """Have Ray for a stage: the flow's around it; else that of RAY_ADDRESS, or a private one, as for a DVC by hand."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
     _start_ray(os.environ.get("RAY_ADDRESS"))
     try:
         yield

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
-import sys
 import unicodedata
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.runtime.catalogues import find_catalogue, full_place
+from flows.runtime.dvc_repo import init_dvc
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
 from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
@@ -29,7 +28,6 @@ from mulan_core.data.tracks import open_manifest, read_playlists
 from mulan_core.data.uris import fingerprints, is_remote, locate
 from mulan_core.errors import UserError
 from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
-from serving.supervised_process import die_with_parent
 
 SET_CATALOGUES = Path(".mulan/data/set_catalogues")
 """Where the catalogues of ``evaluate.sets`` lie in a workspace; dvc.yaml names it."""
@@ -301,6 +299,8 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     # The stages run in the workspace, the user named files from where they are.
     if config.text.lf_classifier:
         config = replace(config, text=replace(config.text, lf_classifier=_absolute(config.text.lf_classifier)))
+    if config.corpus.soundfont:
+        config = replace(config, corpus=replace(config.corpus, soundfont=_absolute(config.corpus.soundfont)))
     sets = {
         name: replace(one, manifest=_absolute(one.manifest), playlists=one.playlists and _absolute(one.playlists))
         for name, one in config.evaluate.sets.items()
@@ -308,15 +308,7 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     config = replace(config, evaluate=replace(config.evaluate, sets=sets))
     _write_if_changed(folder / "params.yaml", format_yaml(to_mapping(config)))
     _write_if_changed(folder / "dvc.yaml", format_yaml(stages))
-    settings = folder / ".dvc" / "config"
-    # What is missing was not reached: whoever made the workspace was interrupted here.
-    if not settings.exists() or "no_scm" not in settings.read_text(encoding="utf-8"):
-        run_dvc(["init", "--no-scm", "-q", "-f"], folder)
-    if "hardlink" not in settings.read_text(encoding="utf-8"):
-        run_dvc(["config", "core.analytics", "false"], folder)
-        # DVC's own default copies where a file system cannot share blocks, which doubles a catalogue's space; so does
-        # a list that begins with reflink (findings/dvc_reflink_first.sh).
-        run_dvc(["config", "cache.type", "hardlink,copy"], folder)
+    init_dvc(folder)
     return Workspace(folder)
 
 
@@ -328,41 +320,6 @@ def keep_numbers(workspace: Workspace, config: Config) -> None:
 def _write_if_changed(path: Path, text: str) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
-
-
-def run_dvc(arguments: list[str], folder: Path, *, env: dict[str, str] | None = None) -> None:
-    """Run a DVC command in a folder; its own words go to the terminal, whose Ctrl-C reaches us alone.
-
-    Raises:
-        UserError: if DVC fails.
-    """
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, check=False, preexec_fn=die_with_parent, start_new_session=True)
-    if done.returncode:
-        check_dvc(folder)
-        raise UserError(f"`dvc {' '.join(arguments)}` failed in {folder} (see its message above)")
-
-
-def check_dvc(folder: Path) -> None:
-    """Say what ails DVC's own configuration in a folder, where it failed.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    from dvc.config import Config as Settings
-    from dvc.config import ConfigError
-
-    for name in ("config", "config.local"):
-        path = folder / ".dvc" / name
-        try:
-            if path.exists():
-                Settings.load_file(str(path))
-        except (ConfigError, OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"{path} is damaged ({said}); put it back as it was, or move the folder {path.parent} away and run "
-                "`mulan prepare`, which makes it again"
-            ) from error
 
 
 def _absolute(place: str) -> str:

@@ -32,8 +32,6 @@ from mulan_core.data.shard_plan import Shard
 from mulan_core.data.uris import fingerprints
 from mulan_core.text.filters import filter_texts, names_of
 
-CHANGES = "changes.json"
-"""In the work folder: how many tracks the last run found new, changed, removed and unchanged."""
 LEDGER = pa.schema([field for field in OUTCOME if field.name not in ("num_samples", "audio")])
 ROW_GROUP = 64
 """Clips in a row group: readers take a few clips at a time, and the writer holds no more."""

@@ -1,6 +1,7 @@
 """``mulan text`` through the real command: labels from a pipe, a classifier, verdicts, the report; the text stage."""
 
 import json
+import os
 import subprocess
 
 import mlflow
@@ -11,9 +12,9 @@ from flow_fixtures import MULAN, ROOT, environment, mulan, result_of
 from test_cli_errors import refused
 from text_fixtures import JUNK, LABELS, MUSIC, tiny_bert, tiny_classifier
 
-from flows.pipeline.data import stage_environment
 from flows.runtime.database import database_uri
-from flows.runtime.workspace import open_workspace, run_dvc
+from flows.runtime.dvc_repo import run_dvc
+from flows.runtime.workspace import open_workspace
 from mulan_core.config import TextConfig
 from mulan_core.text.judging import judge_tracks
 from mulan_core.text.labelling import read_labels
@@ -155,6 +156,7 @@ def workspace(tmp_path):
 def test_the_text_stage_judges_once_and_again_when_the_judge_changes(tmp_path, workspace, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{MULAN.parent}{os.pathsep}{os.environ['PATH']}")  # DVC's stages are commands
     trained, report = tiny_classifier(tmp_path / "bert", tmp_path / "lf")
     trained.threshold = 0.0  # keeps all that the rules of form let through
     trained.save_pretrained(tmp_path / "lf", report)
@@ -165,7 +167,7 @@ def test_the_text_stage_judges_once_and_again_when_the_judge_changes(tmp_path, w
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(params | {"text": numbers}))
         opened = open_workspace(tmp_path, manifest="tracks.jsonl", params="mine.yaml")
         before = opened.texts.stat().st_ino if opened.texts.exists() else None
-        run_dvc(["repro", "-q", "text"], opened.folder, env=stage_environment(None))
+        run_dvc(["repro", "-q", "text"], opened.folder)
         return opened.texts, opened.texts.stat().st_ino != before
 
     folder, ran = judged_with()

@@ -15,7 +15,8 @@ from flows.pipeline import data
 from flows.pipeline.versions import count_new_tracks, read_version, resolve_data
 from flows.registry import Registry
 from flows.runtime.database import database_uri
-from flows.runtime.workspace import Workspace, run_dvc
+from flows.runtime.dvc_repo import run_dvc
+from flows.runtime.workspace import Workspace
 from mulan_core.data import shards
 from mulan_core.data.changes import compare_versions
 from mulan_core.errors import UserError

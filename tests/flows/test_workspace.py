@@ -13,8 +13,9 @@ from flows.cli.app import app
 from flows.doctor.machine import check_data
 from flows.doctor.status import find_status
 from flows.pipeline.data import reproduce
+from flows.runtime.dvc_repo import run_dvc
 from flows.runtime.settings import read_settings
-from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, run_dvc, write_set_catalogues
+from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, write_set_catalogues
 from mulan_core.config import load_config
 from mulan_core.data.rows import hashed_split
 from mulan_core.data.tracks import read_manifest
@@ -52,7 +53,11 @@ def test_a_workspace_whose_making_was_interrupted_is_finished(tmp_path, manifest
     whole = settings.read_text()
     assert "hardlink,copy" in whole and "remote" not in whole, "data lie once unless a remote is asked for"
     settings.unlink() if written is None else settings.write_text(written)
+    kept = settings.parent / "cache" / "files" / "md5" / "00" / "1"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("data")
     open_workspace(tmp_path / "home", manifest=manifest)
+    assert kept.read_text() == "data"
     assert sorted(settings.read_text().split()) == sorted(whole.split())
 
 
@@ -147,7 +152,7 @@ def test_a_damaged_dvc_lock_is_one_sentence_to_whoever_asks(lock, said, tmp_path
     for ask in (
         lambda: open_workspace(home, manifest=manifest).data_hash,
         lambda: find_workspace(home).data_hash,
-        lambda: reproduce(workspace, ray_address="none"),
+        lambda: reproduce(workspace),
         lambda: find_status(read_settings()),
     ):
         with pytest.raises(UserError, match=r"^[^\n]+$") as error:
