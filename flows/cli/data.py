@@ -15,7 +15,7 @@ from flows.runtime.terminal import Table, console
 from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
-    from mulan_core.data.readers.dataset import Dataset
+    from mulan_core.readers.dataset import Dataset
 
 app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", no_args_is_help=True)
 
@@ -74,7 +74,7 @@ def list_datasets(
 
     Example: mulan data list magnatagatune
     """
-    from mulan_core.data.readers import DATASETS, find_dataset
+    from mulan_core.readers import DATASETS, find_dataset
 
     if as_json:
         chosen = [find_dataset(name)] if name else list(DATASETS.values())
@@ -151,8 +151,8 @@ def fetch(
     """
     from flows.runtime.progress import bar
     from flows.runtime.settings import read_settings
-    from mulan_core.data.readers import find_dataset
-    from mulan_core.data.readers.downloads import check_fetchable, fetch_file
+    from mulan_core.readers import find_dataset
+    from mulan_core.readers.downloads import check_fetchable, fetch_file
 
     dataset = find_dataset(name)
     check_fetchable(dataset)
@@ -202,8 +202,8 @@ def import_dataset(
     Example: mulan data import musiccaps musiccaps/ --audio clips/ --out musiccaps.parquet
     """
     from flows.runtime.progress import bar
-    from mulan_core.data.readers import find_dataset
-    from mulan_core.data.readers.importing import check_manifest_name, import_tracks, write_manifest
+    from mulan_core.readers import find_dataset
+    from mulan_core.readers.importing import check_manifest_name, import_tracks, write_manifest
 
     dataset = find_dataset(name)
     check_manifest_name(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.runtime.progress import bar
 from flows.runtime.workspace import Workspace
-from mulan_core.data.demo.corpus import build_corpus
+from mulan_core.demo.corpus import build_corpus
 
 
 def build_demo(workspace: Workspace) -> None:

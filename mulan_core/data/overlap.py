@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mulan_core.data.readers import DATASETS
-from mulan_core.data.readers.dataset import recording_id
 from mulan_core.errors import UserError
+from mulan_core.readers import DATASETS
+from mulan_core.readers.dataset import recording_id
 
 COLUMNS = ("track_id", "dataset", "split", "sha256")
 SHOWN = 5

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mulan_core.data.readers.magnatagatune import BROKEN
+from mulan_core.readers.magnatagatune import BROKEN
 
 SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=2, num_segs=2, num_unique_labels=3, num_positive_labels=3

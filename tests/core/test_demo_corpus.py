@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 from mulan_core.config import CorpusConfig
-from mulan_core.data.demo.corpus import MARKER, MIN_RMS, build_corpus
-from mulan_core.data.demo.soundfont import find_soundfont
 from mulan_core.data.tracks import PLAYLIST_SCHEMA, SCHEMA, read_manifest
+from mulan_core.demo.corpus import MARKER, MIN_RMS, build_corpus
+from mulan_core.demo.soundfont import find_soundfont
 from mulan_core.errors import UserError
 
 CONFIG = CorpusConfig(size=12, seed=3, clip_s=4.0)

@@ -9,10 +9,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mulan_core.data.demo.composer import compose, hash_notes
-from mulan_core.data.demo.genres import DRUM_KEYS, GENRES
-from mulan_core.data.demo.spec import draw_spec, draw_specs, held_out_pairs
-from mulan_core.data.demo.styles import INSTRUMENTS, LEADS, MOODS
+from mulan_core.demo.composer import compose, hash_notes
+from mulan_core.demo.genres import DRUM_KEYS, GENRES
+from mulan_core.demo.spec import draw_spec, draw_specs, held_out_pairs
+from mulan_core.demo.styles import INSTRUMENTS, LEADS, MOODS
 
 SPECS = draw_specs(600, seed=7)
 
@@ -67,8 +67,8 @@ def test_factors_are_independent_of_genre_in_train(factor: str) -> None:
 def test_the_same_spec_gives_the_same_notes_in_another_process() -> None:
     here = [hash_notes(compose(draw_spec(i, 7), seconds=12)) for i in range(4)]
     code = (
-        "from mulan_core.data.demo.composer import compose, hash_notes\n"
-        "from mulan_core.data.demo.spec import draw_spec\n"
+        "from mulan_core.demo.composer import compose, hash_notes\n"
+        "from mulan_core.demo.spec import draw_spec\n"
         "print(*[hash_notes(compose(draw_spec(i, 7), seconds=12)) for i in range(4)])"
     )
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

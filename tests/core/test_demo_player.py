@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mulan_core.data.demo.genres import DRUM_KEYS
-from mulan_core.data.demo.player import RENDER_RATE_HZ, Note, Player
-from mulan_core.data.demo.soundfont import DRUM_BANK, find_soundfont, read_soundfont
-from mulan_core.data.demo.styles import BASS_PROGRAMS, INSTRUMENTS
+from mulan_core.demo.genres import DRUM_KEYS
+from mulan_core.demo.player import RENDER_RATE_HZ, Note, Player
+from mulan_core.demo.soundfont import DRUM_BANK, find_soundfont, read_soundfont
+from mulan_core.demo.styles import BASS_PROGRAMS, INSTRUMENTS
 from mulan_core.errors import UserError
 
 

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from mulan_core.data.demo import words
-from mulan_core.data.demo.genres import GENRES
-from mulan_core.data.demo.playlists import MIN_TEST_TRACKS, make_playlists
-from mulan_core.data.demo.spec import draw_specs
-from mulan_core.data.demo.styles import INSTRUMENTS, MOODS
-from mulan_core.data.demo.texts import fix_articles, write_texts
+from mulan_core.demo import words
+from mulan_core.demo.genres import GENRES
+from mulan_core.demo.playlists import MIN_TEST_TRACKS, make_playlists
+from mulan_core.demo.spec import draw_specs
+from mulan_core.demo.styles import INSTRUMENTS, MOODS
+from mulan_core.demo.texts import fix_articles, write_texts
 
 SPECS = draw_specs(600, seed=7)
 TEXTS = {s.track_id: write_texts(s) for s in SPECS}

@@ -32,9 +32,9 @@ from reader_fixtures import (
 
 from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
-from mulan_core.data.readers import DATASETS
-from mulan_core.data.readers.importing import import_tracks, write_manifest
 from mulan_core.errors import UserError
+from mulan_core.readers import DATASETS
+from mulan_core.readers.importing import import_tracks, write_manifest
 
 JAMENDO = jamendo(train=[TRACK], validation=[TRACK.replace("948", "949")], test=[TRACK.replace("948", "950")])
 OFFICIAL = {

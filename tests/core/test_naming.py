@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
 from mulan_core.data.names import MAX_BYTES, MAX_LABELS, clean_name, why_misnamed
-from mulan_core.data.readers.dataset import Dataset, Track
-from mulan_core.data.readers.importing import import_tracks
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Track
+from mulan_core.readers.importing import import_tracks
 
 ODD = [
     "a\xa0b",

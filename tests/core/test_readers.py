@@ -22,12 +22,12 @@ from reader_fixtures import (
     write,
 )
 
-from mulan_core.data.readers import DATASETS, find_dataset
-from mulan_core.data.readers.dataset import recording_id
-from mulan_core.data.readers.importing import IMPORTED, import_tracks, write_manifest
-from mulan_core.data.readers.magnatagatune import BROKEN
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
+from mulan_core.readers import DATASETS, find_dataset
+from mulan_core.readers.dataset import recording_id
+from mulan_core.readers.importing import IMPORTED, import_tracks, write_manifest
+from mulan_core.readers.magnatagatune import BROKEN
 
 
 def audio_of(tmp_path, *names):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mulan_core.data.readers import DATASETS
-from mulan_core.data.readers.importing import import_tracks
-from mulan_core.data.readers.mtg_jamendo import SPELLED
+from mulan_core.readers import DATASETS
+from mulan_core.readers.importing import import_tracks
+from mulan_core.readers.mtg_jamendo import SPELLED
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mulan_core.data import shards
-from mulan_core.data.readers.audioset import MUSIC, below, read_names, read_ontology
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets import SETS, find_set
 from mulan_core.evaluation.sets.audioset import GEN_25, GENRES, INSTRUMENTS, MOODS, MU_141, MU_141_B, ROLES
@@ -19,6 +18,7 @@ from mulan_core.evaluation.sets.mtg_jamendo import TOP_50 as JAMENDO_50
 from mulan_core.evaluation.sets.playlists import OWN, any_folder
 from mulan_core.evaluation.sets.prepared import hash_set, read_content
 from mulan_core.evaluation.sets.texts import any_table, read_ontology_pairs, read_text_pairs
+from mulan_core.readers.audioset import MUSIC, below, read_names, read_ontology
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -25,10 +25,10 @@ from flows.cli import reporting
 from flows.cli.app import app
 from flows.runtime.terminal import Terminal
 from flows.runtime.workspace import open_workspace
-from mulan_core.data.readers import DATASETS
-from mulan_core.data.readers.dataset import Dataset, Download
-from mulan_core.data.readers.downloads import fetch_file
 from mulan_core.errors import UserError
+from mulan_core.readers import DATASETS
+from mulan_core.readers.dataset import Dataset, Download
+from mulan_core.readers.downloads import fetch_file
 
 CAPTIONS = (
     "caption_id,track_id,caption,is_valid_subset,familiarity,artist_id,album_id,path,duration\n"

@@ -6,8 +6,8 @@ that was imported; split 0 is what papers report.
 
 from __future__ import annotations
 
-from mulan_core.data.readers.mtg_jamendo import spell
 from mulan_core.evaluation.sets.definition import EvaluationSet, parse_names
+from mulan_core.readers.mtg_jamendo import spell
 
 TOP_50 = parse_names(
     """

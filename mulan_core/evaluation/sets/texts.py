@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mulan_core.data.readers.audioset import MUSIC, below, read_ontology
 from mulan_core.errors import UserError
 from mulan_core.evaluation.sets.definition import EvaluationSet, Pair
+from mulan_core.readers.audioset import MUSIC, below, read_ontology
 
 COLUMNS = ("title", "description")
 

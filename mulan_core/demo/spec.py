@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from mulan_core.data.demo.genres import GENRES
-from mulan_core.data.demo.styles import BASS_PROGRAMS, COMPS, LEADS, MOODS, PADS
+from mulan_core.demo.genres import GENRES
+from mulan_core.demo.styles import BASS_PROGRAMS, COMPS, LEADS, MOODS, PADS
 
 T = TypeVar("T")
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mulan_core.data.readers.dataset import Dataset, Download, Track, recording_id
-from mulan_core.data.readers.official import (
+from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Download, Track, recording_id
+from mulan_core.readers.official import (
     find_file,
     find_optional,
     read_cells,
@@ -20,7 +21,6 @@ from mulan_core.data.readers.official import (
     shown,
     to_number,
 )
-from mulan_core.errors import UserError
 
 SEGMENTS = {
     "balanced_train_segments.csv": "train",

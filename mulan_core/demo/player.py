@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from mulan_core.data.demo.soundfont import Region, SoundFont
+from mulan_core.demo.soundfont import Region, SoundFont
 
 RENDER_RATE_HZ = 32_000
 """Rate at which notes are rendered, before one resampling of the whole mix."""

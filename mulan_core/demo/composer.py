@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mulan_core.data.demo.genres import DRUM_KEYS, GENRES, Style
-from mulan_core.data.demo.player import Note
-from mulan_core.data.demo.soundfont import DRUM_BANK
-from mulan_core.data.demo.spec import TrackSpec, generator
-from mulan_core.data.demo.styles import INSTRUMENTS, MOODS, Instrument
+from mulan_core.demo.genres import DRUM_KEYS, GENRES, Style
+from mulan_core.demo.player import Note
+from mulan_core.demo.soundfont import DRUM_BANK
+from mulan_core.demo.spec import TrackSpec, generator
+from mulan_core.demo.styles import INSTRUMENTS, MOODS, Instrument
 
 PARTS = ("lead", "comp", "pad", "bass", "drums")
 _STROKES = {"X": 1.0, "x": 0.8, "o": 0.5}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers import audioset
-from mulan_core.data.readers.dataset import Dataset, Download, Track
-from mulan_core.data.readers.official import find_file, find_optional, read_rows, to_list, to_number
+from mulan_core.readers import audioset
+from mulan_core.readers.dataset import Dataset, Download, Track
+from mulan_core.readers.official import find_file, find_optional, read_rows, to_list, to_number
 
 COLUMNS = ("ytid", "start_s", "end_s", "audioset_positive_labels", "aspect_list", "caption", "is_audioset_eval")
 

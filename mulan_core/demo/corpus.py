@@ -26,14 +26,14 @@ import pyarrow.parquet as pq
 import soundfile
 
 from mulan_core.config import CorpusConfig
-from mulan_core.data.demo.composer import compose, hash_notes
-from mulan_core.data.demo.player import Player
-from mulan_core.data.demo.playlists import Playlist, make_playlists
-from mulan_core.data.demo.render import RATE_HZ, render
-from mulan_core.data.demo.soundfont import find_soundfont, read_soundfont
-from mulan_core.data.demo.spec import TrackSpec, draw_spec, draw_specs
-from mulan_core.data.demo.texts import draw_credits, write_texts
 from mulan_core.data.tracks import PLAYLIST_SCHEMA, SCHEMA
+from mulan_core.demo.composer import compose, hash_notes
+from mulan_core.demo.player import Player
+from mulan_core.demo.playlists import Playlist, make_playlists
+from mulan_core.demo.render import RATE_HZ, render
+from mulan_core.demo.soundfont import find_soundfont, read_soundfont
+from mulan_core.demo.spec import TrackSpec, draw_spec, draw_specs
+from mulan_core.demo.texts import draw_credits, write_texts
 from mulan_core.errors import UserError
 
 MIN_RMS = 0.03

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mulan_core.data.readers import audioset
-from mulan_core.data.readers.dataset import Dataset, Track, recording_id
-from mulan_core.data.readers.magnatagatune import BROKEN, clip_track
-from mulan_core.data.readers.musiccaps import optional_names
-from mulan_core.data.readers.official import one_line, reading, to_list, to_number, to_text
 from mulan_core.errors import UserError
+from mulan_core.readers import audioset
+from mulan_core.readers.dataset import Dataset, Track, recording_id
+from mulan_core.readers.magnatagatune import BROKEN, clip_track
+from mulan_core.readers.musiccaps import optional_names
+from mulan_core.readers.official import one_line, reading, to_list, to_number, to_text
 
 CAPTIONS = ("caption_writing", "caption_summary", "caption_paraphrase")
 COLUMNS = (

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Download
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Download
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mulan_core.data.demo import words
-from mulan_core.data.demo.spec import TrackSpec, generator
+from mulan_core.demo import words
+from mulan_core.demo.spec import TrackSpec, generator
 
 LF_SHARE = 0.8
 """Part of the tracks that have long-form text."""

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Download, Track, check_choice, recording_id
-from mulan_core.data.readers.official import check_header, find_file, read_cells, read_rows, shown, to_list
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Download, Track, check_choice, recording_id
+from mulan_core.readers.official import check_header, find_file, read_cells, read_rows, shown, to_list
 
 SUBSETS = ("small", "medium", "large", "full")
 """Each holds the one before; ``large`` and ``full`` hold the same tracks, as clips of 30 s and whole."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Download, Track, check_choice, recording_id
-from mulan_core.data.readers.official import check_header, find_file, find_optional, read_cells, read_rows, shown
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Download, Track, check_choice, recording_id
+from mulan_core.readers.official import check_header, find_file, find_optional, read_cells, read_rows, shown
 
 SUBSETS = ("all", "genre", "instrument", "moodtheme", "top50tags")
 PARTS = {"train": "train", "validation": "valid", "test": "test"}

@@ -14,9 +14,9 @@ from itertools import combinations
 
 import numpy as np
 
-from mulan_core.data.demo import words
-from mulan_core.data.demo.spec import TrackSpec, generator
-from mulan_core.data.demo.texts import fix_articles
+from mulan_core.demo import words
+from mulan_core.demo.spec import TrackSpec, generator
+from mulan_core.demo.texts import fix_articles
 
 PL_SHARE = 0.7
 """Part of the train and valid tracks that anyone puts into a playlist."""

@@ -10,11 +10,11 @@ import numpy as np
 import scipy.fft
 import soxr
 
-from mulan_core.data.demo.composer import PARTS
-from mulan_core.data.demo.genres import GENRES
-from mulan_core.data.demo.player import RENDER_RATE_HZ, Note, Player
-from mulan_core.data.demo.spec import TrackSpec, generator
-from mulan_core.data.demo.styles import MOODS
+from mulan_core.demo.composer import PARTS
+from mulan_core.demo.genres import GENRES
+from mulan_core.demo.player import RENDER_RATE_HZ, Note, Player
+from mulan_core.demo.spec import TrackSpec, generator
+from mulan_core.demo.styles import MOODS
 
 RATE_HZ = 16_000
 _LEVEL_DB = {"lead": 0.0, "comp": -5.0, "pad": -9.5, "bass": -8.0, "drums": -4.0}

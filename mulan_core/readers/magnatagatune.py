@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Download, Track, recording_id
-from mulan_core.data.readers.official import find_file, find_optional, read_rows, reading, shown
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Download, Track, recording_id
+from mulan_core.readers.official import find_file, find_optional, read_rows, reading, shown
 
 BROKEN = (
     "6/norine_braun-now_and_zen-08-gently-117-146.mp3",

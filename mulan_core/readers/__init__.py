@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mulan_core.data.readers import (
+from mulan_core.errors import UserError
+from mulan_core.readers import (
     audioset,
     fma,
     lp_musiccaps,
@@ -12,8 +13,7 @@ from mulan_core.data.readers import (
     musiccaps,
     song_describer,
 )
-from mulan_core.data.readers.dataset import Dataset
-from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset
 
 DATASETS: dict[str, Dataset] = {
     module.DATASET.name: module.DATASET

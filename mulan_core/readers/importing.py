@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mulan_core.data.names import MAX_LABELS, clean_name, why_misnamed
-from mulan_core.data.readers.dataset import Dataset, Track
 from mulan_core.data.tracks import SCHEMA
 from mulan_core.errors import UserError
+from mulan_core.readers.dataset import Dataset, Track
 
 IMPORTED = SCHEMA.append(pa.field("artist", pa.string()))
 """Columns of an imported manifest."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Download, Track, recording_id
-from mulan_core.data.readers.official import find_file, read_rows, to_list, to_number
+from mulan_core.readers.dataset import Dataset, Download, Track, recording_id
+from mulan_core.readers.official import find_file, read_rows, to_list, to_number
 
 FACETS = ("genre", "instrument", "mood/theme")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mulan_core.data.readers.dataset import Dataset, Track, recording_id
-from mulan_core.data.readers.official import find_file, read_rows
 from mulan_core.data.rows import hashed_split
+from mulan_core.readers.dataset import Dataset, Track, recording_id
+from mulan_core.readers.official import find_file, read_rows
 
 
 def read(folder: Path, notes: list[str]) -> Iterator[Track]:
