@@ -183,9 +183,14 @@ def _render_all(jobs: list[_Job], soundfont: Path, workers: int | None) -> Itera
         return
     # Spawned, not forked: the caller may hold threads (torch, Ray), which a fork would copy in mid-flight.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(soundfont,))
     try:
         yield from pool.map(_render_job, jobs, chunksize=4)
+    except (KeyboardInterrupt, GeneratorExit):
+        for worker in set(multiprocessing.active_children()) - others:  # seconds of starting, and of tracks under way
+            worker.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

