@@ -28,6 +28,7 @@ from mulan_core.audio.decode import AudioError, find_clip_start_s
 from mulan_core.audio.windows import place_windows
 from mulan_core.config import IndexConfig, PrepareConfig
 from mulan_core.data import shards
+from mulan_core.data.names import title_of_file
 from mulan_core.evaluation.encoders import open_encoder, weights_hash
 from mulan_core.evaluation.tagging import split_label
 from mulan_core.processor import MuLanProcessor
@@ -200,7 +201,7 @@ def track_rows(prepared: Path, vectors: Vectors, *, weights: str, here: Callable
         if row["track_id"] not in by_id:
             continue
         shown = {
-            "title": row["title"] or row["track_id"],
+            "title": row["title"] or title_of_file(row["uri"]) or row["track_id"],
             "artist": row.get("artist") or "",
             "dataset": row["dataset"],
             "labels": row["labels"],

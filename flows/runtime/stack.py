@@ -120,7 +120,7 @@ def taken(state: Path, running: Stack) -> str:
     """What to say to whoever wants a catalogue for itself for which a mulan runs."""
     return (
         f"another mulan is running in {state} (process {running.pid}, since {running.started}); stop it first "
-        "(Ctrl-C), or set MULAN_HOME to another folder"
+        "(Ctrl-C), take another catalogue (--catalogue NAME), or set MULAN_HOME to another folder"
     )
 
 

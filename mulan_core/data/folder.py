@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mulan_core.data.names import clean_name
+from mulan_core.data.names import title_of_file
 from mulan_core.data.tables import CHUNK_ROWS, Chunk, Table
 from mulan_core.data.tags import Tags, read_tags
 from mulan_core.data.uris import list_files, locate, open_uri, root_of
@@ -71,5 +71,5 @@ def _row(name: str, root: str, allow_private: bool) -> dict[str, Any]:
     with suppress(OSError), open_uri(locate(name, root), allow_private=allow_private) as file:
         tags = read_tags(file, name)
     uri = _as_uri(name)
-    title = tags.title or clean_name("title", PurePosixPath(uri).stem.replace("_", " "))
+    title = tags.title or title_of_file(uri)
     return {"uri": uri, "title": title, "artist": tags.artist, "texts": tags.texts}

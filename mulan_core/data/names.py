@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from mulan_core.errors import without_secrets
 
@@ -77,6 +79,16 @@ def clean_name(field: str, value: str) -> str:
     text = " ".join(part for piece in _UNWRITABLE.split(value) if (part := piece.strip()))
     text = text.encode()[: MAX_BYTES[field]].decode(errors="ignore").strip()
     return "" if _UNSEEN.fullmatch(text) else text
+
+
+def title_of_file(uri: str) -> str:
+    """What a track without a title is called: the name of its file without the ending; empty where nothing is left.
+
+    >>> title_of_file("music/sad_piano.flac"), title_of_file("https://x.org/a/Blue%20Moon.mp3?v=2")
+    ('sad piano', 'Blue Moon')
+    """
+    path = unquote(urlsplit(uri).path) if "://" in uri else uri
+    return clean_name("title", PurePosixPath(path).stem.replace("_", " "))
 
 
 def labels_of(values: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mulan_core.config import PrepareConfig
 from mulan_core.data.check import check_manifest
-from mulan_core.data.names import MAX_BYTES, MAX_LABELS, clean_name, why_misnamed
+from mulan_core.data.names import MAX_BYTES, MAX_LABELS, clean_name, title_of_file, why_misnamed
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
 from mulan_core.readers.dataset import Dataset, Track
@@ -246,3 +246,22 @@ def test_labels_given_twice_are_kept_once(tmp_path, kind):
     labels = ["calm", "genre:Jazz", "calm", *["genre:Jazz"] * MAX_LABELS, "a"]
     path = written(tmp_path, kind, [{"uri": "a.wav", "labels": labels}])
     assert read_manifest(path)["labels"].to_pylist() == [["calm", "genre:Jazz", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("uri", "title"),
+    [
+        ("music/0001.flac", "0001"),
+        ("/a b/sad_piano v2.0.mp3", "sad piano v2.0"),
+        ("https://x.org/a/Blue%20Moon.mp3?v=2#t", "Blue Moon"),
+        ("s3://bucket/a/b.wav", "b"),
+        ("file:///a/100%25.wav", "100%"),
+        ("100% love.wav", "100% love"),
+        ("what?.wav", "what?"),
+        (".wav", ".wav"),
+        ("a\nb.wav", "a b"),
+        ("x" * 5_000 + ".wav", "x" * MAX_BYTES["title"]),
+    ],
+)
+def test_a_track_without_a_title_is_called_as_its_file(uri, title):
+    assert title_of_file(uri) == title and not why_misnamed("title", title_of_file(uri))
