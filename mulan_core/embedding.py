@@ -78,18 +78,18 @@ def encode_windows(
         vectors_WD of all windows in order, and how many each track has: int64 (N,).
     """
     starts = [window_starts(len(wave), window_samples, hop_samples) for wave in waves]
-    places = [(wave, start) for wave, of_wave in zip(waves, starts, strict=True) for start in of_wave]
+    cuts = [(wave, start) for wave, wave_starts in zip(waves, starts, strict=True) for start in wave_starts]
 
-    def length(place: tuple[np.ndarray, int]) -> int:
-        return window_samples if pad else min(window_samples, len(place[0]))
+    def length(cut: tuple[np.ndarray, int]) -> int:
+        return window_samples if pad else min(window_samples, len(cut[0]))
 
     vectors = []
-    for size, of_one_length in itertools.groupby(places, key=length):
-        run = list(of_one_length)
+    for size, group in itertools.groupby(cuts, key=length):
+        run = list(group)
         for first in range(0, len(run), batch_size):
             windows = [cut_window(wave, start, size) for wave, start in run[first : first + batch_size]]
             vectors.append(encode(np.stack(windows)))
-    return torch.cat(vectors), torch.tensor([len(of_wave) for of_wave in starts])
+    return torch.cat(vectors), torch.tensor([len(wave_starts) for wave_starts in starts])
 
 
 def embed_texts(model: MuLanModel, processor: MuLanProcessor, texts: Sequence[str], *, batch_size: int) -> np.ndarray:

@@ -162,10 +162,10 @@ def _towers(model: MuLanModel, processor: MuLanProcessor) -> dict[str, tuple[nn.
     audio = processor(audio=[0.1 * noise, 0.2 * chord, 0 * noise], sampling_rate=processor.sample_rate_hz)
     text = processor(text=list(_PROBES))
     waveforms = {"waveforms": audio["waveforms"].to(model.device)}
-    of_text = {0: Dim("texts"), 1: Dim("tokens", max=processor.max_tokens)}
+    text_axes = {0: Dim("texts"), 1: Dim("tokens", max=processor.max_tokens)}
     return {
         "audio": (_Audio(model), waveforms, {"waveforms": {0: Dim("windows")}}),
-        "text": (_Text(model), dict(text.to(model.device)), dict.fromkeys(text, of_text)),
+        "text": (_Text(model), dict(text.to(model.device)), dict.fromkeys(text, text_axes)),
     }
 
 

@@ -80,14 +80,14 @@ def from_mapping(kind: type[T], values: Any, where: str | None = None) -> T:
     try:
         if not isinstance(values, Mapping):
             raise FieldError("", f"is {show(values)}; it must be keys and values")
-        known = list(hints_of(kind))
+        names = list(hints_of(kind))
         for key in values:
-            if key not in known:
+            if key not in names:
                 if new := getattr(kind, "renamed", {}).get(key):
                     raise UnknownKeyError(str(key), f"it is called {new} now")
-                near = difflib.get_close_matches(str(key), known, n=1)
+                near = difflib.get_close_matches(str(key), names, n=1)
                 meant = f"; did you mean {near[0]}?" if near else ""
-                raise UnknownKeyError(str(key), f"known here: {', '.join(known)}{meant}")
+                raise UnknownKeyError(str(key), f"known here: {', '.join(names)}{meant}")
         return kind(**values)
     except FieldError as error:
         raise (error if where is None else error.moved(error.key, within=where)) from None

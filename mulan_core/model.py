@@ -55,11 +55,11 @@ class MuLanConfig(PreTrainedConfig):
         Raises:
             UserError: if it is another model's.
         """
-        found = config_dict.get("model_type")
+        model_type = config_dict.get("model_type")
         if not config_dict:
             raise OSError("there is no config.json")  # transformers hands out an empty one for a folder without
-        if found != cls.model_type:
-            raise UserError(f"its config.json is that of a {found!r} model, not of a {cls.model_type!r} one")
+        if model_type != cls.model_type:
+            raise UserError(f"its config.json is that of a {model_type!r} model, not of a {cls.model_type!r} one")
         return super().from_dict(config_dict, **kwargs)
 
     @classmethod

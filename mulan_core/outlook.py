@@ -56,16 +56,16 @@ class Outlook:
         self._held_out = 0
         self._words = _Words(config.model.text.pretrained)
 
-    def add(self, row: Mapping[str, Any], judged: Sequence[Mapping[str, Any]], *, place: str) -> None:
+    def add(self, row: Mapping[str, Any], judged: Sequence[Mapping[str, Any]], *, location: str) -> None:
         """Count a usable track.
 
         Args:
             row: of the manifest.
             judged: its texts with ``drop``.
-            place: of its file.
+            location: of its file, a path or a URL.
         """
         split, train = row["split"], self.config.train
-        path = "" if is_remote(place) else local_path(place)
+        path = "" if is_remote(location) else local_path(location)
         self._rows.append((row["track_id"], row["dataset"], split, path, Path(path).stat().st_size if path else 0))
         self._usable[split] += 1
         given = [text for text in judged if text["text"].strip()]
@@ -132,8 +132,8 @@ class Outlook:
             if not self.config.train.source_weights.get(source):
                 yield f"{source}: train.source_weights gives it no weight"
             elif reasons:
-                said = ", ".join(f"{count:,} {reason} ({REASONS[reason]})" for reason, count in reasons.items())
-                yield f"{source}: the filters drop {sum(reasons.values()):,} of {number:,}: {said}"
+                counts = ", ".join(f"{count:,} {reason} ({REASONS[reason]})" for reason, count in reasons.items())
+                yield f"{source}: the filters drop {sum(reasons.values()):,} of {number:,}: {counts}"
             else:
                 yield f"{source}: {number:,} texts are white space"
 
@@ -175,9 +175,9 @@ class Outlook:
                 )
         if not few or not usable["test"]:
             return refusals, None, self._splits(least, 1.0) if few else None
-        found = min(few.values())
-        proposal = format_yaml({"gate": {"min_items": found}}) if found >= MIN_ITEMS else None
-        return refusals, proposal, self._splits(least, found / usable["test"])
+        smallest = min(few.values())
+        proposal = format_yaml({"gate": {"min_items": smallest}}) if smallest >= MIN_ITEMS else None
+        return refusals, proposal, self._splits(least, smallest / usable["test"])
 
     def _splits(self, least: int, rate: float) -> str | None:
         """Numbers of tracks for each split with which the gate has enough, where a test track gives ``rate`` items."""
@@ -223,9 +223,9 @@ class Outlook:
         disk, held = sizing.disk_of_catalogue(self.config, seconds), sizing.memory_of_clips(self.config, seconds)
         disk, held = disk + sizing.DISK_BESIDE, held + sizing.MEMORY_BESIDE
         rows = ((disk, disk_free, "disk, {} are free"), (held, memory, "memory, this machine has {}"))
-        said = [f"{_gigabytes(needed)} of {words.format(_gigabytes(free))}" for needed, free, words in rows]
-        short = [f"it takes {words}" for words, (needed, free, _) in zip(said, rows, strict=True) if needed > free]
-        return f"it takes about {' and '.join(said)}", short
+        needs = [f"{_gigabytes(needed)} of {words.format(_gigabytes(free))}" for needed, free, words in rows]
+        short = [f"it takes {words}" for words, (needed, free, _) in zip(needs, rows, strict=True) if needed > free]
+        return f"it takes about {' and '.join(needs)}", short
 
 
 class _Words:

@@ -103,10 +103,10 @@ class MuLanProcessor(PushToHubMixin):
             UserError: if it does not open, or is the processor of another model.
         """
         try:
-            found = cached_file(str(path), _FILE, **options)
+            file = cached_file(str(path), _FILE, **options)
         except OSError as error:
             raise load_error(str(path), error) from error
-        values = json.loads(Path(str(found)).read_text(encoding="utf-8"))
+        values = json.loads(Path(str(file)).read_text(encoding="utf-8"))
         kind = values.pop("processor_class", None)
         if kind != cls.__name__:
             raise UserError(f"{str(path)!r} holds a processor of class {kind}, not a {cls.__name__}")
@@ -166,7 +166,7 @@ class MuLanProcessor(PushToHubMixin):
             waves = self._waves(audio, sampling_rate)
             windows = [cut_windows(wave, window_samples=size, hop_samples=hop) for wave in waves]
             inputs["waveforms"] = torch.from_numpy(np.concatenate(windows))
-            inputs["num_windows"] = torch.tensor([len(of_item) for of_item in windows])
+            inputs["num_windows"] = torch.tensor([len(item_windows) for item_windows in windows])
         if text is not None:
             inputs |= self._tokens(text)
         if not inputs:
@@ -227,15 +227,15 @@ class MuLanProcessor(PushToHubMixin):
         lengths = encoded["attention_mask"].sum(dim=1).tolist()
         full = [text for text, length in zip(texts, lengths, strict=True) if length == self.max_tokens]
         if full:
-            self._count_cut(full, of=len(texts))
+            self._count_cut(full, total=len(texts))
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
-    def _count_cut(self, full: list[str], *, of: int) -> None:
+    def _count_cut(self, full: list[str], *, total: int) -> None:
         """Of texts that fill ``max_tokens``, count those that had more."""
         cut = sum(len(ids) > self.max_tokens for ids in self.tokenizer(full, verbose=False)["input_ids"])
         if cut and not self.num_truncated:
             warnings.warn(
-                f"texts of more than {self.max_tokens} tokens lose their end, {cut} of these {of}; from now on they "
+                f"texts of more than {self.max_tokens} tokens lose their end, {cut} of these {total}; from now on they "
                 "are only counted, in processor.num_truncated",
                 stacklevel=4,
             )

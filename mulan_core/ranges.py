@@ -70,7 +70,7 @@ class Pattern:
     """What a text looks like as a whole."""
 
     regex: str
-    said: str
+    description: str
     """The pattern in words, as they go on after "text"."""
 
     def allows(self, value: str) -> bool:
@@ -79,22 +79,22 @@ class Pattern:
 
     def words(self) -> str:
         """Its words."""
-        return self.said
+        return self.description
 
 
 class OneOf:
     """Words to choose from."""
 
-    def __init__(self, *known: str) -> None:
-        self.known = known
+    def __init__(self, *options: str) -> None:
+        self.options = options
 
     def allows(self, value: str) -> bool:
         """Whether it is one of them."""
-        return value in self.known
+        return value in self.options
 
     def words(self) -> str:
         """All of them."""
-        return f"that is one of {', '.join(self.known)}"
+        return f"that is one of {', '.join(self.options)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +178,12 @@ def fit(hint: Any, value: Any, key: str, *, build: Callable[[type, Any], Any] | 
         if dataclasses.is_dataclass(kind):
             fitted = value if isinstance(value, kind) else _build(build, kind, value, key)  # type: ignore[arg-type]
         elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            of = typing.get_args(kind)[0]
-            fitted = tuple(fit(of, item, f"{key}[{place}]", build=build) for place, item in enumerate(value))
+            item_type = typing.get_args(kind)[0]
+            fitted = tuple(fit(item_type, item, f"{key}[{index}]", build=build) for index, item in enumerate(value))
         elif typing.get_origin(kind) is Mapping and isinstance(value, Mapping):
-            of_key, of = typing.get_args(kind)
+            key_type, item_type = typing.get_args(kind)
             fitted = {
-                _fit_key(of_key, name, key): fit(of, item, join(key, str(name)), build=build)
+                _fit_key(key_type, name, key): fit(item_type, item, join(key, str(name)), build=build)
                 for name, item in value.items()
             }
         else:
@@ -289,8 +289,8 @@ def _fit_scalar(kind: Any, value: Any, key: str) -> Any:
             except OverflowError:
                 return math.inf
     elif kind is str and isinstance(value, str):
-        if found := CONTROL.search(value):
-            raise FieldError(key, f"holds the control character {found[0]!a}; leave it out")
+        if match := CONTROL.search(value):
+            raise FieldError(key, f"holds the control character {match[0]!a}; leave it out")
         return str(value)
     raise _UnfitError
 
@@ -299,7 +299,7 @@ def _offer(hint: Any, value: Any) -> str:
     """The right spelling, where the slip is a known one and what was meant would be taken."""
     kind, meant, spelling = kind_of(hint), None, None
     if kind in (int, float):
-        if commas := of_commas(hint, value):
+        if commas := comma_advice(hint, value):
             return commas
         spelling = number_meant(value, whole=kind is int)
         meant = kind(spelling.split()[0]) if spelling else None
@@ -322,7 +322,7 @@ def _offer(hint: Any, value: Any) -> str:
         return ""
 
 
-def of_commas(hint: Any, value: Any) -> str:
+def comma_advice(hint: Any, value: Any) -> str:
     """What to write for ``0,5`` or ``1,000``, as the end of a sentence; empty where no comma is to blame.
 
     Args:

@@ -55,7 +55,7 @@ def write_shards(builder: ShardBuilder, plan: list[Shard]) -> list[dict[str, Any
 
 
 def _over(plan: list[Shard]) -> Any:
-    rows = [{"split": shard.split, "index": shard.index, "of": shard.of} for shard in plan]
+    rows = [{"split": shard.split, "index": shard.index, "of": shard.total} for shard in plan]
     return ray.data.from_items(rows, override_num_blocks=min(len(rows), 64))
 
 

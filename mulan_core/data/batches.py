@@ -53,10 +53,10 @@ class TrainingBatches:
         self._clips, self.sampler, self._beside = clips, sampler, beside
         self._config = config
         share = config.batch_size // config.num_workers
-        self._places = range(rank * share, (rank + 1) * share)
+        self._slots = range(rank * share, (rank + 1) * share)
         self._window = round(frontend.window_s * frontend.sample_rate_hz)
         self._num_frames, self._num_mels = frontend.num_frames, frontend.num_mels
-        own = sampler.lanes.members({sampler.lanes.lane_of(place) for place in self._places})
+        own = sampler.lanes.members({sampler.lanes.lane_of(slot) for slot in self._slots})
         groups_of_window = -(-config.shuffle_window // clips.rows_of_group) + 2
         clips.keep_groups = groups_of_window * len(own)
         num_samples = clips.column("num_samples").to_numpy()
@@ -121,8 +121,8 @@ class TrainingBatches:
 
         def track_of(row: int) -> tuple[str, dict[str, list[str]]]:
             # To the sampler labels are texts of one source, of which it draws one; below all of them count.
-            track_id, of_track = clips.row(row, "track_id", "labels")
-            return track_id, {"aset": of_track}
+            track_id, track_labels = clips.row(row, "track_id", "labels")
+            return track_id, {"aset": track_labels}
 
         def beside(draws: list[Draw]) -> dict[str, Tensor]:
             labels_BC = torch.zeros(len(draws), len(names))
@@ -161,7 +161,7 @@ class TrainingBatches:
 
     def __getitem__(self, step: int) -> Batch:
         """Make this worker's slice of the batch of one step."""
-        draws = self.sampler.batch(step, self._places)
+        draws = self.sampler.batch(step, self._slots)
         inputs = self._beside(draws)
         inputs["waveforms"] = torch.from_numpy(np.stack([self._crop(draw) for draw in draws]))
         inputs["spec_masks"] = torch.from_numpy(np.stack([self._masks(draw) for draw in draws]))

@@ -22,8 +22,8 @@ def compare_versions(before: pa.Table, after: pa.Table) -> dict[str, Any]:
     new = {row["track_id"]: row for row in after.to_pylist()}
     changed = {}
     for track_id in sorted(old.keys() & new.keys()):
-        one, other = _aspects(old[track_id]), _aspects(new[track_id])
-        if differing := [name for name in ASPECTS if one[name] != other[name]]:
+        old_aspects, new_aspects = _aspects(old[track_id]), _aspects(new[track_id])
+        if differing := [name for name in ASPECTS if old_aspects[name] != new_aspects[name]]:
             changed[track_id] = differing
     return {
         "added": sorted(new.keys() - old.keys()),

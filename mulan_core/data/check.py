@@ -51,24 +51,24 @@ def check_manifest(
         UserError: if the manifest cannot be read at all.
     """
     problems = Problems(str(manifest), most=None)
-    found = _Found(config, outlook)
+    tally = _Tally(config, outlook)
     allow_private = config.allow_private
     with open_manifest(manifest, problems=problems, allow_outside=allow_outside, allow_private=allow_private) as opened:
         for batch in opened.batches:
-            found.add(batch.to_pylist(), opened.root)
+            tally.add(batch.to_pylist(), opened.root)
             if progress:
-                progress(found.rows)
-    bad_rows = [{"row": number, "problems": list(said)} for number, said in sorted(problems.told)]
+                progress(tally.rows)
+    bad_rows = [{"row": number, "problems": list(sentences)} for number, sentences in sorted(problems.bad_rows)]
     return {
         "manifest": without_secrets(str(manifest)),
-        "rows": found.rows + len(bad_rows),
+        "rows": tally.rows + len(bad_rows),
         "bad_rows": bad_rows,
-        "duplicate_ids": sum(said[-1].startswith("id ") for _, said in problems.told),
-        **found.as_mapping(),
+        "duplicate_ids": sum(sentences[-1].startswith("id ") for _, sentences in problems.bad_rows),
+        **tally.as_mapping(),
     }
 
 
-class _Found:
+class _Tally:
     """What the rows and files have shown so far."""
 
     def __init__(self, config: PrepareConfig, outlook: Outlook | None) -> None:
@@ -91,23 +91,23 @@ class _Found:
             other = self._alike.setdefault(same_but_typed_otherwise(track_id), track_id)
             if other != track_id:
                 self._warnings.append(_alike_words(other, track_id))
-        places = [locate(row["uri"], root) for row in tracks]
-        marks = fingerprints(places, allow_private=self._config.allow_private, refusals=self._refusals)
-        for row, place, mark in zip(tracks, places, marks, strict=True):
-            self._remote += is_remote(place)
+        locations = [locate(row["uri"], root) for row in tracks]
+        marks = fingerprints(locations, allow_private=self._config.allow_private, refusals=self._refusals)
+        for row, location, mark in zip(tracks, locations, marks, strict=True):
+            self._remote += is_remote(location)
             try:
-                if place in self._refusals:
-                    raise AudioError("refused", f"{place} is not asked for: {self._refusals[place]}")
-                self._seconds += _clip_length(row, place, mark, self._config)
+                if location in self._refusals:
+                    raise AudioError("refused", f"{location} is not asked for: {self._refusals[location]}")
+                self._seconds += _clip_length(row, location, mark, self._config)
             except AudioError as error:
-                told = {"track_id": row["track_id"], "uri": without_secrets(row["uri"]), "reason": error.reason}
+                bad_file = {"track_id": row["track_id"], "uri": without_secrets(row["uri"]), "reason": error.reason}
                 remedy = remedy_of_missing(row["uri"]) if error.reason == "missing" else ""
-                self._bad_files.append(told | {"detail": f"{error}{remedy}"})
+                self._bad_files.append(bad_file | {"detail": f"{error}{remedy}"})
             else:
-                self._add_usable(row, place)
+                self._add_usable(row, location)
         self.rows += len(tracks)
 
-    def _add_usable(self, row: dict[str, Any], place: str) -> None:
+    def _add_usable(self, row: dict[str, Any], location: str) -> None:
         self._splits[row["split"]] += 1
         self._without_text += not any(text["text"].strip() for text in row["texts"])
         judged = filter_texts(row["texts"], self._texts, names=names_of(row))
@@ -116,7 +116,7 @@ class _Found:
             if text["drop"]:
                 self._dropped.setdefault(text["source"], Counter())[text["drop"]] += 1
         if self._outlook:
-            self._outlook.add(row, judged, place=place)
+            self._outlook.add(row, judged, location=location)
 
     def as_mapping(self) -> dict[str, Any]:
         """The part of the answer that the files and texts decide; see ``check_manifest``."""
@@ -143,21 +143,21 @@ class _Found:
         }
 
 
-def _alike_words(one: str, other: str) -> str:
+def _alike_words(first: str, second: str) -> str:
     return (
-        f"the ids {one!a} and {other!a} look the same, but are typed with other characters (one is not NFC), "
+        f"the ids {first!a} and {second!a} look the same, but are typed with other characters (one is not NFC), "
         "so they are two tracks; give them one spelling if they are one"
     )
 
 
-def _clip_length(row: dict[str, Any], place: str, mark: str | None, config: PrepareConfig) -> float:
+def _clip_length(row: dict[str, Any], location: str, mark: str | None, config: PrepareConfig) -> float:
     """Seconds of the clip that would be cut; of a remote file that answers, the configured length."""
-    if is_remote(place):
+    if is_remote(location):
         if mark is None:
-            raise AudioError("missing", f"there is no file {place}, or its server is out of reach")
+            raise AudioError("missing", f"there is no file {location}, or its server is out of reach")
         length = float("inf")
     else:
-        length = read_length(place, max_s=config.max_s)
+        length = read_length(location, max_s=config.max_s)
     segment = max(0.0, length - (row["start_s"] or 0.0))
     segment = min(segment, row["duration_s"] or segment, config.clip_s)
     if segment < config.min_s:

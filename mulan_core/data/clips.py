@@ -139,16 +139,16 @@ def _fetch(uri: str, downloads: Path, *, allow_private: bool) -> tuple[str, byte
             with open_uri(uri, allow_private=allow_private) as file:
                 return _read(file, uri, downloads)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            told = f"there is no file {uri}" if remote else str(error)
-            raise AudioError("missing", f"{told}{remedy_of_missing(uri)}") from error
+            message = f"there is no file {uri}" if remote else str(error)
+            raise AudioError("missing", f"{message}{remedy_of_missing(uri)}") from error
         except AudioError:
             raise
         except PrivateAddressError as error:
             raise AudioError("refused", f"{uri} is not asked for: {error}") from error
         except Exception as error:  # each protocol's library has exceptions of its own
             if attempt == _TRIES or not remote or isinstance(error, PermissionError):
-                told = " ".join(str(error).split()) or type(error).__name__
-                raise AudioError("missing", f"cannot read {uri}: {told}") from error
+                message = " ".join(str(error).split()) or type(error).__name__
+                raise AudioError("missing", f"cannot read {uri}: {message}") from error
             time.sleep(attempt)
     raise AssertionError("unreachable")
 

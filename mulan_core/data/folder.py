@@ -56,8 +56,8 @@ def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
 
 def remedy_of_missing(uri: str) -> str:
     """What to add of a file that is not there, where its name was escaped here; else nothing."""
-    told = "; a name like this stands for one that is not UTF-8 text or holds '::', so rename the file"
-    return told if _ESCAPE in uri else ""
+    remedy = "; a name like this stands for one that is not UTF-8 text or holds '::', so rename the file"
+    return remedy if _ESCAPE in uri else ""
 
 
 def _as_uri(name: str) -> str:

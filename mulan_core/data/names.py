@@ -34,10 +34,10 @@ _UNSEEN = re.compile(
 
 def why_unwritable(value: str) -> str | None:
     """Why no name can hold this text, or None: the part of the rule that also what is asked for must keep."""
-    found = _UNWRITABLE.search(value)
-    if found is None:
+    match = _UNWRITABLE.search(value)
+    if match is None:
         return None
-    return f"must not hold control characters or line breaks; remove U+{ord(found[0]):04X}"
+    return f"must not hold control characters or line breaks; remove U+{ord(match[0]):04X}"
 
 
 def why_misnamed(field: str, value: str) -> str | None:
@@ -101,7 +101,7 @@ def labels_of(values: Iterable[str]) -> list[str]:
     ['genre:Jazz', 'calm']
     """
     labels = list(dict.fromkeys(value for value in values if value))
-    refused = next((told for label in labels if (told := why_misnamed("labels", label))), None)
+    refused = next((reason for label in labels if (reason := why_misnamed("labels", label))), None)
     if len(labels) > MAX_LABELS:
         refused = f"a track may carry {MAX_LABELS} labels, this one has {len(labels)}"
     if refused:

@@ -48,7 +48,7 @@ def find_overlaps(train: pa.Table, evaluation: pa.Table) -> list[Overlap]:
         train, evaluation: manifests; ``track_id`` must be there, ``dataset`` and ``sha256`` count where they are.
     """
     train_rows, eval_rows = _rows(train), _rows(evaluation)
-    found: dict[tuple[str, str], Overlap] = {}
+    overlaps: dict[tuple[str, str], Overlap] = {}
     for kind, key in SIGNS.items():
         by_key: dict[str | None, list[Mapping[str, Any]]] = {}
         for row in train_rows:
@@ -57,8 +57,8 @@ def find_overlaps(train: pa.Table, evaluation: pa.Table) -> list[Overlap]:
         for row in eval_rows:
             for other in by_key.get(key(row), ()):
                 pair = (other["track_id"], row["track_id"])
-                found.setdefault(pair, Overlap(kind, *pair, other["dataset"], row["dataset"]))
-    return list(found.values())
+                overlaps.setdefault(pair, Overlap(kind, *pair, other["dataset"], row["dataset"]))
+    return list(overlaps.values())
 
 
 def check_overlaps(overlaps: Sequence[Overlap], *, remedy: str, allow: bool = False) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 from mulan_core.errors import UserError
 
 
-def check_known(playlists: Iterable[Mapping[str, Any]], known: Iterable[Iterable[str]]) -> None:
+def check_known(playlists: Iterable[Mapping[str, Any]], chunks: Iterable[Iterable[str]]) -> None:
     """Refuse playlists that name tracks which are nowhere: the two tables do not belong together.
 
     Args:
         playlists: rows with playlist_id and track_ids.
-        known: chunks of track ids; what grows here is the playlists' own ids, not the catalogue's.
+        chunks: of track ids; what grows here is the playlists' own ids, not the catalogue's.
 
     Raises:
         UserError: naming the first playlist and track, and how many there are.
@@ -23,7 +23,7 @@ def check_known(playlists: Iterable[Mapping[str, Any]], known: Iterable[Iterable
         for track_id in playlist["track_ids"]:
             named.setdefault(track_id, playlist["playlist_id"])
     total = len(named)
-    for chunk in known:
+    for chunk in chunks:
         for track_id in chunk:
             named.pop(track_id, None)
     if named:

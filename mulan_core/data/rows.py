@@ -17,7 +17,7 @@ from mulan_core.data.names import labels_of, why_misnamed
 from mulan_core.data.tables import Problems, unencodable
 from mulan_core.data.tags import MAX_TAG_WORDS
 from mulan_core.errors import without_secrets
-from mulan_core.ranges import Range, of_commas
+from mulan_core.ranges import Range, comma_advice
 from mulan_core.text.filters import DEFAULTS
 from mulan_core.text.music_score import words_of
 
@@ -42,9 +42,9 @@ class Cells:
     """A row whose cells are taken one by one; what is wrong with each is kept, so that all of it can be told."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
-        found = {name: unencodable(value) for name, value in row.items()}
-        self._row, self._broken = row, {name for name, reason in found.items() if reason}
-        self.wrong = [f"column {name!r}: {reason}" for name, reason in found.items() if reason]
+        reasons = {name: unencodable(value) for name, value in row.items()}
+        self._row, self._broken = row, {name for name, reason in reasons.items() if reason}
+        self.wrong = [f"column {name!r}: {reason}" for name, reason in reasons.items() if reason]
 
     def take(self, read: Callable[[Mapping[str, Any], str], T], name: str) -> T | None:
         """The value of a column; None where it is wrong."""
@@ -211,7 +211,7 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise _RowError(f"expected seconds (a number from 0), got {_shown(value)}{of_commas(_Seconds, value)}")
+        raise _RowError(f"expected seconds (a number from 0), got {_shown(value)}{comma_advice(_Seconds, value)}")
     return number
 
 
@@ -240,8 +240,8 @@ def _texts(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
     for item in value:
         source, text = (item.get("source"), item.get("text")) if isinstance(item, dict) else (None, None)
         if source not in SOURCES or not isinstance(text, str):
-            known = ", ".join(SOURCES)
-            raise _RowError(f"expected {{source, text}} with source in {known}, got {_shown(item)}")
+            sources = ", ".join(SOURCES)
+            raise _RowError(f"expected {{source, text}} with source in {sources}, got {_shown(item)}")
         texts.append({"source": source, "text": text})
     return texts
 
@@ -249,16 +249,16 @@ def _texts(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
 def _json_cell(value: str, example: str) -> Any:
     """What the JSON in a cell holds."""
     try:
-        found = json.loads(value)
+        content = json.loads(value)
     except json.JSONDecodeError as error:
         raise _RowError(
             f"{_shown(value)} is not valid JSON from character {error.pos + 1} on; write {example}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise _RowError(f"{_shown(value)} has a number too long, or is nested too deeply") from error
-    if refused := unencodable(found):
+    if refused := unencodable(content):
         raise _RowError(refused)
-    return found
+    return content
 
 
 def _shown(value: Any) -> str:

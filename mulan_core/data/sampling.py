@@ -39,7 +39,7 @@ class Lanes:
 
     Args:
         count: how many things.
-        num_lanes: lanes; never more than there are things or places in a batch.
+        num_lanes: lanes; never more than there are things or slots in a batch.
         window: things that are shuffled among each other.
         batch_size: of the global batch.
         seed: everything drawn follows from it.
@@ -48,25 +48,25 @@ class Lanes:
     def __init__(self, count: int, *, num_lanes: int, window: int, batch_size: int, seed: int) -> None:
         lanes = min(num_lanes, count, batch_size)
         self._bounds = [lane * count // lanes for lane in range(lanes + 1)]
-        self._places = [-(-lane * batch_size // lanes) for lane in range(lanes + 1)]
+        self._slots = [-(-lane * batch_size // lanes) for lane in range(lanes + 1)]
         self._window, self._seed = window, seed
         self._shuffled: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
-    def lane_of(self, place: int) -> int:
-        """The lane that fills a place of the batch."""
-        return int(np.searchsorted(self._places, place, side="right")) - 1
+    def lane_of(self, slot: int) -> int:
+        """The lane that fills a slot of the batch."""
+        return int(np.searchsorted(self._slots, slot, side="right")) - 1
 
     def members(self, lanes: Iterable[int]) -> list[tuple[int, int]]:
         """The first thing and the one after the last of some lanes."""
         return [(self._bounds[lane], self._bounds[lane + 1]) for lane in sorted(lanes)]
 
-    def at(self, step: int, place: int) -> int:
-        """What stands at a place of a step's global batch."""
-        lane = self.lane_of(place)
+    def at(self, step: int, slot: int) -> int:
+        """What stands at a slot of a step's global batch."""
+        lane = self.lane_of(slot)
         first, length = self._bounds[lane], self._bounds[lane + 1] - self._bounds[lane]
-        share = self._places[lane + 1] - self._places[lane]
-        epoch, position = divmod(step * share + place - self._places[lane], length)
+        share = self._slots[lane + 1] - self._slots[lane]
+        epoch, position = divmod(step * share + slot - self._slots[lane], length)
         start, inside = self._locate(lane, epoch, position, length)
         return first + start + int(self._shuffle(lane, epoch, start, length)[inside])
 
@@ -86,19 +86,19 @@ class Lanes:
         return int(order[turn]) * self._window, inside
 
     def _window_order(self, lane: int, epoch: int, count: int) -> NDArray[np.int64]:
-        known = self._orders.get(lane)
-        if known is None or known[0] != epoch:
-            known = epoch, np.random.default_rng([self._seed, epoch, lane]).permutation(count)
-            self._orders[lane] = known
-        return known[1]
+        entry = self._orders.get(lane)
+        if entry is None or entry[0] != epoch:
+            entry = epoch, np.random.default_rng([self._seed, epoch, lane]).permutation(count)
+            self._orders[lane] = entry
+        return entry[1]
 
     def _shuffle(self, lane: int, epoch: int, start: int, length: int) -> NDArray[np.int64]:
-        known = self._shuffled.get(lane)
-        if known is None or known[:2] != (epoch, start):
+        entry = self._shuffled.get(lane)
+        if entry is None or entry[:2] != (epoch, start):
             size = min(self._window, length - start)
-            known = epoch, start, np.random.default_rng([self._seed, epoch, lane, start]).permutation(size)
-            self._shuffled[lane] = known
-        return known[2]
+            entry = epoch, start, np.random.default_rng([self._seed, epoch, lane, start]).permutation(size)
+            self._shuffled[lane] = entry
+        return entry[2]
 
 
 class Sampler:
@@ -146,14 +146,14 @@ class Sampler:
         self.lanes = Lanes(len(self.rows), num_lanes=num_lanes, window=window, batch_size=batch_size, seed=seed)
         self._track_of, self._batch_size, self._seed, self._by_quota = track_of, batch_size, seed, by_quota
 
-    def batch(self, step: int, places: range | None = None) -> list[Draw]:
-        """The global batch of a step, or some places of it."""
-        places = range(self._batch_size) if places is None else places
+    def batch(self, step: int, slots: range | None = None) -> list[Draw]:
+        """The global batch of a step, or some slots of it."""
+        slots = range(self._batch_size) if slots is None else slots
         quota = self._fill_quota(step) if self._by_quota else None
-        return [self._draw(self._row(step, p), step, None if quota is None else int(quota[p])) for p in places]
+        return [self._draw(self._row(step, p), step, None if quota is None else int(quota[p])) for p in slots]
 
-    def _row(self, step: int, place: int) -> int:
-        return int(self.rows[self.lanes.at(step, place)])
+    def _row(self, step: int, slot: int) -> int:
+        return int(self.rows[self.lanes.at(step, slot)])
 
     def _draw(self, row: int, step: int, source: int | None) -> Draw:
         track_id, by_source = self._track_of(row)
@@ -168,18 +168,18 @@ class Sampler:
         return int(np.searchsorted(np.cumsum(odds_S), rng.random() * odds_S.sum(), side="right"))
 
     def _fill_quota(self, step: int) -> NDArray[np.int64]:
-        """The source of every place of the global batch, (B,)."""
+        """The source of every slot of the global batch, (B,)."""
         rng = np.random.default_rng([self._seed, step])
-        rows_B = np.array([self._row(step, place) for place in range(self._batch_size)])
+        rows_B = np.array([self._row(step, slot) for slot in range(self._batch_size)])
         has_BS = self._has_NS[rows_B]
         left_S = self._weights_S / self._weights_S.sum() * self._batch_size
         sources_B = np.empty(self._batch_size, np.int64)
-        for place in np.lexsort([rng.random(self._batch_size), has_BS.sum(axis=1)]):
-            wanted_S = np.where(has_BS[place], left_S / self._weights_S, -np.inf)
+        for slot in np.lexsort([rng.random(self._batch_size), has_BS.sum(axis=1)]):
+            wanted_S = np.where(has_BS[slot], left_S / self._weights_S, -np.inf)
             source = int(wanted_S.argmax())
             if left_S[source] < 0.5:  # less than half a text is missing: the batch has its share
-                source = self._by_odds(rows_B[place], rng)
-            sources_B[place] = source
+                source = self._by_odds(rows_B[slot], rng)
+            sources_B[slot] = source
             left_S[source] -= 1
         return sources_B
 

@@ -63,13 +63,13 @@ class ShardBuilder:
     def find_work(self, shard: Shard) -> pa.Table:
         """The clips of a shard that must be made: those whose file or segment is not known to be as it was."""
         rows = self._plan(shard)
-        known = self._outcomes(shard)
+        outcomes = self._outcomes(shard)
         keys: dict[str, set[str]] = {}
         for track_id, key in self._clips(shard):
             keys.setdefault(track_id, set()).add(key)
         work = []
         for row, mark in zip(rows, _marks(rows, self.config), strict=True):
-            track_id, outcome = row["track_id"], known.get(row["track_id"])
+            track_id, outcome = row["track_id"], outcomes.get(row["track_id"])
             if outcome and mark and outcome["mark"] == mark and outcome["sha256"]:
                 key = clip_key(outcome["sha256"], row["start_s"], row["duration_s"], self.config)
                 if outcome["clip_key"] == key and (outcome["reason"] or key in keys.get(track_id, ())):
@@ -92,7 +92,7 @@ class ShardBuilder:
         for name in dict.fromkeys(outcomes["shard"].to_pylist()):
             folder = self.work / "clips" / name
             folder.mkdir(parents=True, exist_ok=True)
-            chosen = [place for place, of in enumerate(outcomes["shard"].to_pylist()) if of == name]
+            chosen = [index for index, shard in enumerate(outcomes["shard"].to_pylist()) if shard == name]
             # In order of time: of two outcomes of a track the later one counts.
             _write(outcomes.take(pa.array(chosen)), folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet")
 
@@ -139,27 +139,27 @@ class ShardBuilder:
         """What is known of each track: from the ledger of the last run, then from clips as they came."""
         ledgers = [self.work / "ledger" / s.path for s in shard.overlapping(self.counts["ledger"][shard.split])]
         parts = sorted((self.work / "clips" / shard.path).glob("*.parquet"))
-        found: dict[str, dict[str, Any]] = {}
+        outcomes: dict[str, dict[str, Any]] = {}
         for path in (*ledgers, *parts):
             if path.exists():
                 rows = pq.read_table(path, columns=LEDGER.names).to_pylist()
-                found |= {row["track_id"]: row for row in rows}
-        return found
+                outcomes |= {row["track_id"]: row for row in rows}
+        return outcomes
 
     def _clips(self, shard: Shard) -> dict[tuple[str, str], _Clip]:
         """Where the audio of (track, key) lies: in shards of the last run or of this one, or among the clips."""
         paths = [self.before / s.path for s in shard.overlapping(self.counts["before"][shard.split])]
         paths += [self.work / "shards" / s.path for s in shard.overlapping(self.counts["shards"][shard.split])]
         paths += sorted((self.work / "clips" / shard.path).glob("*.parquet"))
-        found = {}
+        clips = {}
         for path in paths:
             if path.exists() and "clip_key" in pq.read_schema(path).names:
                 table = pq.read_table(path, columns=["track_id", "clip_key", "num_samples"])
                 columns = (table[name].to_pylist() for name in table.column_names)
-                for place, (track_id, key, num_samples) in enumerate(zip(*columns, strict=True)):
+                for row, (track_id, key, num_samples) in enumerate(zip(*columns, strict=True)):
                     if num_samples is not None:
-                        found[track_id, key] = _Clip(path, place, num_samples)
-        return found
+                        clips[track_id, key] = _Clip(path, row, num_samples)
+        return clips
 
     def _metadata(self, row: dict[str, Any], outcome: dict[str, Any], clip: _Clip) -> dict[str, Any]:
         texts = row["texts"]
@@ -183,7 +183,7 @@ class ShardBuilder:
             building, self.schema, compression="none", use_dictionary=False, write_statistics=False
         ) as file:
             for first in range(0, len(kept), ROW_GROUP):
-                audio = [sources[clip.path][clip.place].as_py() for clip in kept[first : first + ROW_GROUP]]
+                audio = [sources[clip.path][clip.row].as_py() for clip in kept[first : first + ROW_GROUP]]
                 group = table.slice(first, ROW_GROUP).append_column("audio", pa.array(audio, pa.binary()))
                 file.write_table(group.select(self.schema.names))
         building.replace(target)
@@ -209,8 +209,8 @@ class ShardBuilder:
             now.setdefault(row["track_id"], (outcome["reason"], outcome["clip_key"]))
         changes = Counter({"removed": len(before.keys() - now.keys())})
         for track_id, what in now.items():
-            known = before.get(track_id)
-            changes["new" if known is None else "unchanged" if known == what else "changed"] += 1
+            previous = before.get(track_id)
+            changes["new" if previous is None else "unchanged" if previous == what else "changed"] += 1
         return changes
 
 
@@ -219,7 +219,7 @@ class _Clip:
     """Encoded audio in a file of shards or clips."""
 
     path: Path
-    place: int
+    row: int
     num_samples: int
 
 
@@ -255,10 +255,10 @@ def _count_texts(texts_of_tracks: Iterable[list[dict[str, Any]]]) -> dict[str, A
     counts: dict[str, Any] = {}
     for texts in texts_of_tracks:
         for text in texts:
-            of = counts.setdefault(text["source"], {"before": 0, "after": 0, "dropped": {}})
-            of["before"] += 1
+            count = counts.setdefault(text["source"], {"before": 0, "after": 0, "dropped": {}})
+            count["before"] += 1
             if text["drop"] is None:
-                of["after"] += 1
+                count["after"] += 1
             else:
-                of["dropped"][text["drop"]] = of["dropped"].get(text["drop"], 0) + 1
+                count["dropped"][text["drop"]] = count["dropped"].get(text["drop"], 0) + 1
     return counts

@@ -42,24 +42,24 @@ class Shard:
 
     split: str
     index: int
-    of: int
+    total: int
 
     @property
     def path(self) -> Path:
         """Where it lies within a prepared folder."""
-        return Path(self.split) / f"shard-{self.index:05d}-of-{self.of:05d}.parquet"
+        return Path(self.split) / f"shard-{self.index:05d}-of-{self.total:05d}.parquet"
 
     def holds(self, track_id: str) -> bool:
         """True if a track of this split belongs here."""
-        return place_of(track_id) * self.of >> 64 == self.index
+        return place_of(track_id) * self.total >> 64 == self.index
 
     def overlapping(self, counts: set[int]) -> list[Shard]:
         """The shards that share tracks with this one where a split was cut into other numbers of shards."""
-        found = []
-        for of in sorted(counts):
-            first, last = self.index * of // self.of, ((self.index + 1) * of - 1) // self.of
-            found += [Shard(self.split, index, of) for index in range(first, last + 1)]
-        return found
+        shards = []
+        for total in sorted(counts):
+            first, last = self.index * total // self.total, ((self.index + 1) * total - 1) // self.total
+            shards += [Shard(self.split, index, total) for index in range(first, last + 1)]
+        return shards
 
 
 def place_of(track_id: str) -> int:
@@ -161,12 +161,12 @@ def _with_texts(rows: pa.Table, judged: pa.Table, path: Path) -> pa.Table:
 class _ShardFiles:
     """Writes rows that come in order of place to the files of one split's shards."""
 
-    def __init__(self, folder: Path, split: str, of: int) -> None:
-        self._folder, self._split, self._of = folder, split, of
+    def __init__(self, folder: Path, split: str, total: int) -> None:
+        self._folder, self._split, self._total = folder, split, total
         self._index, self._pending = 0, list[pa.Table]()
 
     def add(self, rows: pa.Table, places: np.ndarray) -> None:
-        indices = np.array([int(place) * self._of >> 64 for place in places], dtype=np.int64)
+        indices = np.array([int(place) * self._total >> 64 for place in places], dtype=np.int64)
         for index in np.unique(indices):
             if index != self._index:
                 self.close()
@@ -176,7 +176,7 @@ class _ShardFiles:
 
     def close(self) -> None:
         if self._pending:
-            path = self._folder / Shard(self._split, self._index, self._of).path
+            path = self._folder / Shard(self._split, self._index, self._total).path
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.concat_tables(self._pending), path)
         self._pending = []

@@ -56,10 +56,10 @@ class Split:
         else:
             while len(self._loaded) >= max(1, self.keep_groups):
                 self._loaded.popitem(last=False)
-            file, of_file = self._groups[group]
-            self._loaded[group] = file.read_row_group(of_file, columns=self._columns)
-        place = number - int(self._first[group])
-        return tuple(self._loaded[group].column(name)[place].as_py() for name in names)
+            file, group_in_file = self._groups[group]
+            self._loaded[group] = file.read_row_group(group_in_file, columns=self._columns)
+        index = number - int(self._first[group])
+        return tuple(self._loaded[group].column(name)[index].as_py() for name in names)
 
     def column(self, *names: str) -> pa.ChunkedArray:
         """A whole column; of a nested one the parts that are named, such as ``texts.list.element.source``."""
@@ -73,7 +73,7 @@ class Split:
             use_filtered: only texts that the filters kept count; False counts all but empty ones.
         """
         texts = self.column("texts.list.element.source", "texts.list.element.drop")
-        found: dict[str, NDArray[np.bool_]] = {}
+        masks: dict[str, NDArray[np.bool_]] = {}
         first = 0
         for chunk in texts.chunks:
             parts = chunk.flatten()
@@ -82,6 +82,6 @@ class Split:
             rows = np.asarray(pc.list_parent_indices(chunk))[np.asarray(drawable)] + first
             names = np.asarray(pc.filter(parts.field("source"), drawable))
             for source in np.unique(names):
-                found.setdefault(str(source), np.zeros(len(self), bool))[rows[names == source]] = True
+                masks.setdefault(str(source), np.zeros(len(self), bool))[rows[names == source]] = True
             first += len(chunk)
-        return found
+        return masks

@@ -32,7 +32,7 @@ class Problems:
     """How many rows are kept with their sentences; null keeps all."""
     count: int = 0
     """Bad rows met; a row counts once."""
-    told: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    bad_rows: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
     """(Row number, its sentences), the first of them."""
     last: int = 0
     """The last of the bad rows."""
@@ -41,8 +41,8 @@ class Problems:
         """Note all that is wrong with a row; rows count from 1, the header of a CSV file not among them."""
         self.count += 1
         self.last = max(self.last, number)
-        if self.most is None or len(self.told) < self.most:
-            self.told.append((number, tuple(map(without_secrets, sentences))))
+        if self.most is None or len(self.bad_rows) < self.most:
+            self.bad_rows.append((number, tuple(map(without_secrets, sentences))))
 
     def raise_any(self, num_rows: int) -> None:
         """Raise one sentence about all of them, if there are any.
@@ -52,10 +52,13 @@ class Problems:
         """
         if not self.count:
             return
-        rows = "; ".join(f"row {number}, {said[0]}{_and_more(len(said) - 1)}" for number, said in sorted(self.told))
+        rows = "; ".join(
+            f"row {number}, {sentences[0]}{_and_more(len(sentences) - 1)}"
+            for number, sentences in sorted(self.bad_rows)
+        )
         if self.count == 1:
             raise UserError(f"{self.table}, {rows}")
-        more = self.count - len(self.told)
+        more = self.count - len(self.bad_rows)
         rest = f"; and {more:,} more (`mulan data check` lists all)" if more else ""
         raise UserError(f"{self.table} has {self.count:,} bad rows of {num_rows:,}: {rows}{rest}")
 
@@ -104,32 +107,32 @@ def open_table(path: str | Path, problems: Problems, *, wanted: Sequence[str]) -
     if kind not in KINDS and (is_remote(path) or Path(local_path(path)).is_file()):
         raise UserError(f"{path} has the ending {kind or 'none'!r}; a table must be .parquet, .csv, .tsv or .jsonl")
     with ExitStack() as opened:
-        with _told(path):
+        with _user_errors(path):
             file = opened.enter_context(open_uri(path, allow_private=True))  # a person has named it
             table = _parquet(file, wanted) if kind == ".parquet" else _text(file, name, kind, problems)
         yield Table(table.columns, table.schema, _telling(table.chunks, path))
 
 
 @contextmanager
-def _told(path: str | Path) -> Iterator[None]:
+def _user_errors(path: str | Path) -> Iterator[None]:
     """What libraries raise while they read, as a sentence."""
     try:
         yield
     except UserError:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        told = f"there is no file {path}" if is_remote(path) else str(error)
-        raise UserError(f"{told}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
+        message = f"there is no file {path}" if is_remote(path) else str(error)
+        raise UserError(f"{message}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
     except Exception as error:
         # The libraries behind URLs raise what they like; of a local file anything else is a mistake of ours.
         if not is_remote(path) and not isinstance(error, OSError | ValueError | pa.ArrowException):
             raise
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read {path}: {told}") from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {path}: {message}") from error
 
 
 def _telling(chunks: Iterator[Chunk], path: str | Path) -> Iterator[Chunk]:
-    with _told(path):
+    with _user_errors(path):
         yield from chunks
 
 
@@ -250,5 +253,5 @@ def unencodable(value: Any) -> str | None:
         return None
     parts = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
     if isinstance(parts, list):
-        return next((found for part in parts if (found := unencodable(part))), None)
+        return next((reason for part in parts if (reason := unencodable(part))), None)
     return None

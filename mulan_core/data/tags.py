@@ -68,10 +68,10 @@ def read_tags(file: BinaryIO, name: str) -> Tags:
         name: its name, whose ending tells the container.
     """
     try:
-        found = TinyTag.get(filename=name, file_obj=file, duration=False).as_dict()
+        tags = TinyTag.get(filename=name, file_obj=file, duration=False).as_dict()
     except Exception:  # whatever broken bytes do to the parser; whether they are audio is judged elsewhere
         return Tags()
-    values = {key: [_plain(v) for v in _listed(found.get(key))] for key in ("title", "artist", "genre", "comment")}
+    values = {key: [_plain(v) for v in _listed(tags.get(key))] for key in ("title", "artist", "genre", "comment")}
     # Nobody typed these into a table, so they are cleaned rather than refused.
     title = next((name for value in values["title"] if (name := clean_name("title", _title(value)))), None)
     artist = next((name for value in values["artist"] if (name := clean_name("artist", value))), None)
@@ -88,7 +88,7 @@ def genres(value: str) -> list[str]:
     >>> genres("Corporate, Motivational"), genres("(17)"), genres("(8)Jazz;12")
     (['Corporate', 'Motivational'], ['Rock'], ['Jazz'])
     """
-    found = []
+    names = []
     for part in SEPARATORS.split(value):
         genre = part.strip()
         numbered = NUMBERED.match(genre)
@@ -96,8 +96,8 @@ def genres(value: str) -> list[str]:
             number = int(numbered[1] or numbered[3])
             genre = numbered[2] or (ID3V1[number] if number < len(ID3V1) else "")
         if genre and not MACHINE.match(genre):
-            found.append(genre)
-    return found
+            names.append(genre)
+    return names
 
 
 def comments(value: str) -> list[tuple[str, str]]:

@@ -205,10 +205,10 @@ def _checked(table: Table, schema: pa.Schema, check: RowCheck, *, strict: bool) 
     for chunk in table.chunks:
         last = chunk.numbers[-1]
         good, rows = [], []
-        for place, (number, row) in enumerate(zip(chunk.numbers, chunk.rows, strict=True)):
+        for index, (number, row) in enumerate(zip(chunk.numbers, chunk.rows, strict=True)):
             checked = check(number, row)
             if checked is not None:
-                good.append(place)
+                good.append(index)
                 rows.append(checked)
         num_good += len(rows)
         if rows:
@@ -242,7 +242,7 @@ def _with_enough_tests(batches: Iterator[pa.RecordBatch], hashed: set[str]) -> I
     splits = dict(zip(ids, [split for batch in held for split in batch["split"].to_pylist()], strict=True))
     free = sorted((i for i in ids if i in hashed and splits[i] == "train"), key=hash_of, reverse=True)
     for split in ("test", "valid"):
-        for _ in range(rows // 10 - sum(of == split for of in splits.values())):
+        for _ in range(rows // 10 - sum(assigned == split for assigned in splits.values())):
             if free:
                 splits[free.pop()] = split
     for batch in held:
@@ -256,5 +256,5 @@ def _batch(chunk: Chunk, good: list[int], rows: list[dict[str, Any]], schema: pa
         if chunk.batch is not None:
             arrays.append(chunk.batch.column(field.name).take(pa.array(good)))
         else:
-            arrays.append(pa.array([chunk.rows[place].get(field.name) for place in good], field.type))
+            arrays.append(pa.array([chunk.rows[index].get(field.name) for index in good], field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -76,17 +76,17 @@ def why_refused(uri: str, root: str, *, allow_outside: bool, allow_private: bool
         allow_outside: take local paths outside the root.
         allow_private: take addresses that are not public.
     """
-    scheme, place = scheme_of(uri), locate(uri, root)
+    scheme, location = scheme_of(uri), locate(uri, root)
     if scheme and scheme not in PROTOCOLS:
         return f"{uri!r} is not a path or a URL that starts with {', '.join(PROTOCOLS)}"
     if "\0" in uri:
         return f"{uri!r} holds a zero byte"
-    if scheme_of(place) in HTTP:
-        if not _names_host(place):
+    if scheme_of(location) in HTTP:
+        if not _names_host(location):
             return f"{uri!r} is not a URL: it names no host"
-        if not allow_private and (reason := why_private(place)):
+        if not allow_private and (reason := why_private(location)):
             return f"{uri!r} {reason}; {ALLOW}"
-    elif is_remote(place) and "::" in uri:
+    elif is_remote(location) and "::" in uri:
         return f"{uri!r} holds '::', which would lead from one file system into another"
     elif scheme == "az" and {"@", "."} & set(urlsplit(uri).netloc):  # its library would sign in there as us
         return f"{uri!r} names an account; a table names containers of the account that you have configured"
@@ -96,8 +96,8 @@ def why_refused(uri: str, root: str, *, allow_outside: bool, allow_private: bool
     if is_remote(root):
         outside = Path(path).is_absolute() or posixpath.normpath(path).startswith("..")
     else:
-        place = os.path.normpath(Path(root) / path)
-        outside = place != root and not place.startswith(root.rstrip("/") + "/")
+        location = os.path.normpath(Path(root) / path)
+        outside = location != root and not location.startswith(root.rstrip("/") + "/")
     return f"{uri!r} lies outside {root}; move the table, or allow it: --allow-outside" if outside else None
 
 
@@ -184,14 +184,14 @@ def list_files(folder: str | Path) -> list[str]:
     try:
         if is_remote(folder):
             fs, base = _filesystem(folder, allow_private=True)
-            found = [path[len(base.rstrip("/")) + 1 :] for path in fs.find(base)]
+            paths = [path[len(base.rstrip("/")) + 1 :] for path in fs.find(base)]
         else:
             base = local_path(folder)
             walked = os.walk(base)  # follows no links to folders, so it ends
-            found = [os.path.relpath(Path(top) / name, base) for top, _, names in walked for name in names]
+            paths = [os.path.relpath(Path(top) / name, base) for top, _, names in walked for name in names]
     except Exception as error:
         raise UserError(f"cannot list {folder}: {' '.join(str(error).split())}") from error
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.split("/")))
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
 
 
 def _filesystem(uri: str | Path, *, allow_private: bool) -> tuple[Any, str]:
@@ -218,5 +218,5 @@ def _mark(uri: str, allow_private: bool, refusals: dict[str, str] | None) -> str
             refusals[uri] = str(refusal)
         return None
     times = ("ETag", "etag", "md5Hash", "content_md5", "Last-Modified", "LastModified", "last_modified", "mtime")
-    known = next((str(facts[name]) for name in times if facts.get(name)), None)
-    return f"{facts.get('size')}:{known}" if known else ""
+    version = next((str(facts[name]) for name in times if facts.get(name)), None)
+    return f"{facts.get('size')}:{version}" if version else ""

@@ -41,10 +41,10 @@ class _PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        public = [one for one in found if kind_of(parse_address(one["host"])) is None]
-        if found and not public:
-            raise _refusal(host, (one["host"] for one in found))
+        answers = await self._resolver.resolve(host, port, family)
+        public = [answer for answer in answers if kind_of(parse_address(answer["host"])) is None]
+        if answers and not public:
+            raise _refusal(host, (answer["host"] for answer in answers))
         return public
 
     async def close(self) -> None:
@@ -52,9 +52,9 @@ class _PublicResolver(AbstractResolver):
 
 
 def _public_socket(info: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, _, place = info
-    if kind_of(parse_address(place[0])) is not None:
-        raise _refusal(place[0], [place[0]])
+    family, kind, protocol, _, address = info
+    if kind_of(parse_address(address[0])) is not None:
+        raise _refusal(address[0], [address[0]])
     return socket.socket(family, kind, protocol)
 
 

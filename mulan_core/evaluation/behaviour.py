@@ -64,7 +64,7 @@ def _intrusion(encoder: Encoder, evidence: Evidence) -> dict[str, Any]:
         return {}
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_QUERIES)).astype(np.int64)]
     top = min(TOP, len(evidence.track_ids))
-    found: dict[str, Any] = {}
+    intrusion: dict[str, Any] = {}
     for name, waves in made_clips().items():
         ids = [f"{name} {m}" for m in range(len(waves))]
         clips_MD = encoder.embed_tracks(ids, waves, sampling_rate=SAMPLE_RATE_HZ)
@@ -75,8 +75,14 @@ def _intrusion(encoder: Encoder, evidence: Evidence) -> dict[str, Any]:
             for first in range(0, len(rows), _AT_ONCE)
         )
         share, chance = inside / (len(rows) * len(waves)), top / (len(evidence.track_ids) + 1)
-        found[name] = {"share": share, "chance": chance, "queries": len(rows), "clips": len(waves), "first_hits": top}
-    return found
+        intrusion[name] = {
+            "share": share,
+            "chance": chance,
+            "queries": len(rows),
+            "clips": len(waves),
+            "first_hits": top,
+        }
+    return intrusion
 
 
 def _inside(
@@ -107,5 +113,5 @@ def _negation(encoder: Encoder, evidence: Evidence) -> dict[str, Any]:
             negated_N = evidence.tracks_ND @ vectors[f"{form} {name}"]
             below.append(float(np.mean(negated_N[has_N] < plain_N[has_N])))
             aucs.append(roc_auc(negated_N, ~has_N))
-    found = {"below": float(np.mean(below)), "roc_auc": float(np.mean(aucs)), "chance": 0.5, "classes": len(columns)}
-    return {"negation": found} if np.isfinite(found["roc_auc"]) else {}
+    negation = {"below": float(np.mean(below)), "roc_auc": float(np.mean(aucs)), "chance": 0.5, "classes": len(columns)}
+    return {"negation": negation} if np.isfinite(negation["roc_auc"]) else {}

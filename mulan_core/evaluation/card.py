@@ -73,10 +73,10 @@ def _table(report: Mapping[str, Any]) -> str:
 
 def _limits(report: Mapping[str, Any]) -> list[str]:
     """The weakest classes and slices, what silence, noise and negation do, and what was not measured."""
-    weakest = sorted((one for one in report["per_class"] if one["tracks"] == "test"), key=lambda one: one["roc_auc"])[
+    weakest = sorted((row for row in report["per_class"] if row["tracks"] == "test"), key=lambda row: row["roc_auc"])[
         :3
     ]
-    lines = [f"{one['label']}: ROC-AUC {one['roc_auc']:.3f} of {one['positives']} tracks" for one in weakest]
-    lines += [f"{what}: {said}" for what, said in behaviour_lines(report)]
+    lines = [f"{row['label']}: ROC-AUC {row['roc_auc']:.3f} of {row['positives']} tracks" for row in weakest]
+    lines += [f"{what}: {sentence}" for what, sentence in behaviour_lines(report)]
     lines += [str(note) for note in report["notes"]]
     return lines or ["nothing was measured of this"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mulan_core.errors import UserError
 from mulan_core.evaluation.bootstrap import bootstrap_weights, percentile_interval
-from mulan_core.evaluation.comparison import Comparison, Difference, OfClass, OfQuery
+from mulan_core.evaluation.comparison import ClassChange, Comparison, Difference, QueryChange
 from mulan_core.evaluation.evidence import Evidence
 from mulan_core.evaluation.metrics import is_better_lower, ranking_metrics, weighted_curves
 from mulan_core.evaluation.retrieval import CUTOFFS
@@ -61,8 +61,8 @@ def compare(
     if not pair.names:
         raise UserError("the two reports have no metric in common: nothing can be compared")
     classes, queries = pair.measure()
-    found = pair.found
-    lost = [name for name in dict.fromkeys([*report_a["metrics"], *report_b["metrics"]]) if name not in found]
+    differences = pair.differences
+    lost = [name for name in dict.fromkeys([*report_a["metrics"], *report_b["metrics"]]) if name not in differences]
     notes = [*pair.notes, *([f"Not of both models, so not compared: {', '.join(lost)}."] if lost else [])]
     return Comparison(
         name_a=names[0],
@@ -71,7 +71,7 @@ def compare(
         models=(report_a["set"].get("model", {}), report_b["set"].get("model", {})),
         resamples=pair.resamples,
         seed=pair.seed,
-        metrics=tuple(found[name] for name in pair.names if name in found),
+        metrics=tuple(differences[name] for name in pair.names if name in differences),
         classes=tuple(classes),
         queries=tuple(queries),
         notes=tuple(notes),
@@ -106,37 +106,37 @@ class _Pair:
     ) -> None:
         self.a, self.b = a, b
         self.names, self.resamples, self.seed, self.num_triplets = names, resamples, seed, num_triplets
-        self.found: dict[str, Difference] = {}
+        self.differences: dict[str, Difference] = {}
         self.notes: list[str] = []
-        place = {track_id: n for n, track_id in enumerate(b.track_ids)}
+        row_of = {track_id: n for n, track_id in enumerate(b.track_ids)}
         self.has_tracks = bool(a.track_ids and b.track_ids)  # a model without an audio side has none
-        if self.has_tracks and place.keys() != set(a.track_ids):
+        if self.has_tracks and row_of.keys() != set(a.track_ids):
             raise UserError("the two evidences are of other tracks, though the sets' hashes are equal; evaluate again")
-        self.rows_b = np.array([place[track_id] for track_id in a.track_ids if self.has_tracks], dtype=np.int64)
+        self.rows_b = np.array([row_of[track_id] for track_id in a.track_ids if self.has_tracks], dtype=np.int64)
 
-    def measure(self) -> tuple[list[OfClass], list[OfQuery]]:
+    def measure(self) -> tuple[list[ClassChange], list[QueryChange]]:
         """Everything; gives what was found for single classes and single queries."""
         for name in dict.fromkeys(self.a.pair_sets):
             self._triplets(name)
         if not self.has_tracks:
             return [], []
-        of_tagging = self._classes("tagging", self.a.class_scores(), self.b.class_scores()[self.rows_b])
+        tagging_classes = self._classes("tagging", self.a.class_scores(), self.b.class_scores()[self.rows_b])
         apart_N = self.a.held_out_N
         if apart_N.any():
             scores = self.a.class_scores()[apart_N], self.b.class_scores()[self.rows_b][apart_N]
-            self._classes("tagging/held_out", *scores, of_tracks=apart_N)
-        of_probe = []
+            self._classes("tagging/held_out", *scores, mask_N=apart_N)
+        probe_classes = []
         if self.a.probe_NC.shape[1] and self.b.probe_NC.shape[1]:
-            of_probe = self._classes("probe", self.a.probe_NC, self.b.probe_NC[self.rows_b])
-        queries = [one for name in dict.fromkeys(self.a.query_sets) for one in self._queries(name)]
-        return of_tagging or of_probe, queries
+            probe_classes = self._classes("probe", self.a.probe_NC, self.b.probe_NC[self.rows_b])
+        queries = [query for name in dict.fromkeys(self.a.query_sets) for query in self._queries(name)]
+        return tagging_classes or probe_classes, queries
 
     def _add(self, name: str, values_aB: Floats, values_bB: Floats, *, centred: bool = False) -> None:
         """Add a metric from its values, of the sample itself and then of each resample."""
         a, b = float(values_aB[0]), float(values_bB[0])
         interval = _interval(values_bB - values_aB, centred=centred)
         if name in self.names:
-            self.found[name] = Difference(name, a, b, interval, is_better_lower(name))
+            self.differences[name] = Difference(name, a, b, interval, is_better_lower(name))
 
     def _weights(self, items: int) -> NDArray[np.uint16]:
         """Of the sample itself, and of each resample."""
@@ -149,23 +149,23 @@ class _Pair:
         scores_a: NDArray[np.floating],
         scores_b: NDArray[np.floating],
         *,
-        of_tracks: NDArray[np.bool_] | None = None,
-    ) -> list[OfClass]:
+        mask_N: NDArray[np.bool_] | None = None,
+    ) -> list[ClassChange]:
         """Metrics of the facets, averaged over the classes that both models have a number for."""
         if not any(name.startswith(f"{start}/") for name in self.names):
             return []
-        positives_NC = self.a.positives_NC if of_tracks is None else self.a.positives_NC[of_tracks]
+        positives_NC = self.a.positives_NC if mask_N is None else self.a.positives_NC[mask_N]
         column_b = {label: c for c, label in enumerate(self.b.classes)}
         weights_BN = self._weights(len(positives_NC))
         labels, values, singles, alone = [], [], [], 0
         for c, label in enumerate(self.a.classes):
             positives_N, other = positives_NC[:, c], column_b.get(label)
-            of_a = np.isfinite(scores_a[:, c]).all()
-            of_b = other is not None and bool(np.isfinite(scores_b[:, other]).all())
+            has_a = np.isfinite(scores_a[:, c]).all()
+            has_b = other is not None and bool(np.isfinite(scores_b[:, other]).all())
             if not 0 < positives_N.sum() < len(positives_N):
                 continue
-            alone += of_a != of_b
-            if not (of_a and of_b):
+            alone += has_a != has_b
+            if not (has_a and has_b):
                 continue
             labels.append(label)
             curves_a = weighted_curves(scores_a[:, c], positives_N, weights_BN)
@@ -173,8 +173,8 @@ class _Pair:
             values.append((curves_a, curves_b))
             (auc_a, _), (auc_b, _) = curves_a, curves_b
             interval = _interval(auc_b - auc_a, centred=True)
-            of_class = Difference(label, float(auc_a[0]), float(auc_b[0]), interval)
-            singles.append(OfClass(of_class, int(positives_N.sum())))
+            difference = Difference(label, float(auc_a[0]), float(auc_b[0]), interval)
+            singles.append(ClassChange(difference, int(positives_N.sum())))
         if alone:
             self.notes.append(f"{start}: {alone} classes have a number of one model alone; the means leave them out.")
         # A class list is one task, whatever facets its labels have; its reports say so.
@@ -185,42 +185,46 @@ class _Pair:
                 self._add(f"{start}/{group}/{metric}", *means, centred=True)
         return singles
 
-    def _queries(self, name: str) -> list[OfQuery]:
+    def _queries(self, name: str) -> list[QueryChange]:
         """Retrieval by one kind of query, over the queries that both models have a vector for."""
         if f"retrieval/{name}/auc" not in self.names:
             return []
-        place = {self._query_key(self.b, q): q for q in self.b.queries_of(name)}
-        of_a = [q for q in self.a.queries_of(name) if self._query_key(self.a, q) in place]
-        of_b = [place[self._query_key(self.a, q)] for q in of_a]
-        if alone := len(self.a.queries_of(name)) + len(place) - 2 * len(of_a):
+        query_b = {self._query_key(self.b, q): q for q in self.b.queries_of(name)}
+        queries_a = [q for q in self.a.queries_of(name) if self._query_key(self.a, q) in query_b]
+        queries_b = [query_b[self._query_key(self.a, q)] for q in queries_a]
+        if alone := len(self.a.queries_of(name)) + len(query_b) - 2 * len(queries_a):
             self.notes.append(f"retrieval/{name}: {alone} queries have a number of one model alone and are left out.")
-        if not of_a:
+        if not queries_a:
             return []
-        relevant = [self.a.relevant[q] for q in of_a]
+        relevant = [self.a.relevant[q] for q in queries_a]
         rankings = [
             ranking_metrics(texts_QD, tracks_ND, relevant, ks=CUTOFFS)
             for texts_QD, tracks_ND in (
-                (self.a.texts_TD[self.a.query_text_Q[of_a]], self.a.tracks_ND),
-                (self.b.texts_TD[self.b.query_text_Q[of_b]], self.b.tracks_ND[self.rows_b]),
+                (self.a.texts_TD[self.a.query_text_Q[queries_a]], self.a.tracks_ND),
+                (self.b.texts_TD[self.b.query_text_Q[queries_b]], self.b.tracks_ND[self.rows_b]),
             )
         ]
         kept = np.flatnonzero(~rankings[0].skipped)
         weights_BQ = self._weights(len(kept))
         values = [
-            {"auc": one.auc, "map": one.ap, **{f"recall_at_{k}": of_k for k, of_k in one.recall_at_k.items()}}
-            for one in rankings
+            {
+                "auc": ranking.auc,
+                "map": ranking.ap,
+                **{f"recall_at_{k}": recall for k, recall in ranking.recall_at_k.items()},
+            }
+            for ranking in rankings
         ]
         for metric in values[0]:
-            of_both = (weights_BQ @ of_model[metric][kept] / len(kept) for of_model in values)
-            self._add(f"retrieval/{name}/{metric}", *of_both)
-        medians = ([np.median(np.repeat(one.best_rank[kept], w)) for w in weights_BQ] for one in rankings)
-        self._add(f"retrieval/{name}/median_rank", *(np.array(of_model) for of_model in medians))
-        ap_a, ap_b = (of_model["map"] for of_model in values)
+            means = (weights_BQ @ scores[metric][kept] / len(kept) for scores in values)
+            self._add(f"retrieval/{name}/{metric}", *means)
+        medians = ([np.median(np.repeat(ranking.best_rank[kept], w)) for w in weights_BQ] for ranking in rankings)
+        self._add(f"retrieval/{name}/median_rank", *(np.array(medians_B) for medians_B in medians))
+        ap_a, ap_b = (scores["map"] for scores in values)
         return [
-            OfQuery(
-                Difference(self.a.texts[self.a.query_text_Q[of_a[q]]], float(ap_a[q]), float(ap_b[q])),
+            QueryChange(
+                Difference(self.a.texts[self.a.query_text_Q[queries_a[q]]], float(ap_a[q]), float(ap_b[q])),
                 query_set=name,
-                query_id=self.a.query_ids[of_a[q]],
+                query_id=self.a.query_ids[queries_a[q]],
                 relevant=int(rankings[0].num_relevant[q]),
             )
             for q in kept

@@ -59,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class OfClass:
+class ClassChange:
     """One class under both models."""
 
     difference: Difference
@@ -69,7 +69,7 @@ class OfClass:
 
 
 @dataclass(frozen=True)
-class OfQuery:
+class QueryChange:
     """One query under both models."""
 
     difference: Difference
@@ -80,7 +80,7 @@ class OfQuery:
     """Right tracks."""
 
 
-Moved = TypeVar("Moved", OfClass, OfQuery)
+Moved = TypeVar("Moved", ClassChange, QueryChange)
 
 
 @dataclass(frozen=True)
@@ -96,44 +96,47 @@ class Comparison:
     resamples: int
     seed: int
     metrics: tuple[Difference, ...]
-    classes: tuple[OfClass, ...]
-    queries: tuple[OfQuery, ...]
+    classes: tuple[ClassChange, ...]
+    queries: tuple[QueryChange, ...]
     notes: tuple[str, ...]
 
     def verdict(self) -> str:
         """In words: which differences stand, how many of how many, and how many would by chance."""
-        stand = [one for one in self.metrics if one.stands]
-        judged = sum(one.interval is not None for one in self.metrics)
+        stand = [difference for difference in self.metrics if difference.stands]
+        judged = sum(difference.interval is not None for difference in self.metrics)
         by_chance = f"{0.05 * judged:.1f}".removesuffix(".0")
-        said = [
+        sentences = [
             f"{len(stand)} of {judged} differences stand: their paired 95 % interval leaves zero out. Were the models "
             f"equal, about {by_chance} of {judged} would all the same."
         ]
-        for word, found in (("better", [d for d in stand if d.gain > 0]), ("worse", [d for d in stand if d.gain < 0])):
-            if found:
+        for word, differences in (
+            ("better", [d for d in stand if d.gain > 0]),
+            ("worse", [d for d in stand if d.gain < 0]),
+        ):
+            if differences:
                 # The largest first; ranks are on another scale, and come last.
-                found.sort(key=lambda one: (one.lower_is_better, -abs(one.gain)))
-                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in found[:MAX_NAMED])
-                more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-                said.append(f"{self.name_b} is {word} than {self.name_a} in {each}{more}.")
-        return " ".join(said)
+                differences.sort(key=lambda difference: (difference.lower_is_better, -abs(difference.gain)))
+                each = "; ".join(f"{metric_label(d.name)} {d.a:.3f} to {d.b:.3f}" for d in differences[:MAX_NAMED])
+                more = f"; and {len(differences) - MAX_NAMED} more" if len(differences) > MAX_NAMED else ""
+                sentences.append(f"{self.name_b} is {word} than {self.name_a} in {each}{more}.")
+        return " ".join(sentences)
 
     def grouped(self) -> list[tuple[str, list[tuple[str, Difference]]]]:
         """Headings, each with its metrics as (label, difference)."""
-        of_name = {one.name: one for one in self.metrics}
+        by_name = {difference.name: difference for difference in self.metrics}
         return [
-            (heading, [(label, of_name[name]) for label, name in of_heading])
-            for heading, of_heading in grouped_metrics({"metrics": of_name})
+            (heading, [(label, by_name[name]) for label, name in entries])
+            for heading, entries in grouped_metrics({"metrics": by_name})
         ]
 
-    def moved_classes(self) -> tuple[list[OfClass], list[OfClass]]:
+    def moved_classes(self) -> tuple[list[ClassChange], list[ClassChange]]:
         """The classes that gained most, and those that lost most."""
         return _moved(self.classes)
 
-    def moved_queries(self) -> dict[str, tuple[list[OfQuery], list[OfQuery]]]:
+    def moved_queries(self) -> dict[str, tuple[list[QueryChange], list[QueryChange]]]:
         """Of each kind of query those that gained most, and those that lost most."""
-        kinds = dict.fromkeys(one.query_set for one in self.queries)
-        return {kind: _moved([one for one in self.queries if one.query_set == kind]) for kind in kinds}
+        kinds = dict.fromkeys(change.query_set for change in self.queries)
+        return {kind: _moved([change for change in self.queries if change.query_set == kind]) for kind in kinds}
 
     def method(self) -> str:
         """What the intervals are, and what they do not cover."""
@@ -152,30 +155,30 @@ class Comparison:
             "resamples": self.resamples,
             "seed": self.seed,
             "verdict": self.verdict(),
-            "metrics": {one.name: one.as_mapping() for one in self.metrics},
+            "metrics": {difference.name: difference.as_mapping() for difference in self.metrics},
             "per_class": [
-                {"label": one.difference.name, "positives": one.positives, **one.difference.as_mapping()}
-                for one in _by_gain(self.classes)
+                {"label": change.difference.name, "positives": change.positives, **change.difference.as_mapping()}
+                for change in _by_gain(self.classes)
             ],
             "per_query": [
                 {
-                    "query_set": one.query_set,
-                    "query_id": one.query_id or None,
-                    "query": one.difference.name,
-                    "relevant": one.relevant,
-                    **{key: value for key, value in one.difference.as_mapping().items() if key != "interval"},
+                    "query_set": change.query_set,
+                    "query_id": change.query_id or None,
+                    "query": change.difference.name,
+                    "relevant": change.relevant,
+                    **{key: value for key, value in change.difference.as_mapping().items() if key != "interval"},
                 }
-                for one in _by_gain(self.queries)
+                for change in _by_gain(self.queries)
             ],
             "notes": list(self.notes),
         }
 
 
-def _by_gain(found: Iterable[Moved]) -> list[Moved]:
-    return sorted(found, key=lambda one: -one.difference.gain)
+def _by_gain(changes: Iterable[Moved]) -> list[Moved]:
+    return sorted(changes, key=lambda change: -change.difference.gain)
 
 
-def _moved(found: Sequence[Moved]) -> tuple[list[Moved], list[Moved]]:
-    ordered = _by_gain(found)
-    won = [one for one in ordered if one.difference.gain > 0][:SHOWN]
-    return won, [one for one in reversed(ordered) if one.difference.gain < 0][:SHOWN]
+def _moved(changes: Sequence[Moved]) -> tuple[list[Moved], list[Moved]]:
+    ordered = _by_gain(changes)
+    won = [change for change in ordered if change.difference.gain > 0][:SHOWN]
+    return won, [change for change in reversed(ordered) if change.difference.gain < 0][:SHOWN]

@@ -28,17 +28,17 @@ def measure_cost(encoder: Encoder) -> dict[str, Any]:
     """
     if encoder.model is None:
         return {}
-    found: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
     # Each run has another text, so that nothing that remembers texts looks fast.
     texts = [f"a slow piano piece for a rainy night, number {run}" for run in range(RUNS + 1)]
     if encoder.has_text and not encoder.unknown_texts(texts[:1]):
-        found["encode_ms_text"] = _median_ms(lambda run: encoder.embed_texts([texts[run]]))
+        cost["encode_ms_text"] = _median_ms(lambda run: encoder.embed_texts([texts[run]]))
     if encoder.has_audio:
         wave = np.random.default_rng(0).standard_normal(round(CLIP_S * SAMPLE_RATE_HZ)).astype(np.float32) * 0.1
-        found["encode_ms_clip"] = _median_ms(
+        cost["encode_ms_clip"] = _median_ms(
             lambda run: encoder.embed_tracks(["clip"], [wave], sampling_rate=SAMPLE_RATE_HZ)
         )
-    return found | {"runs": RUNS, "parameters": encoder.num_parameters, "machine": machine(encoder)}
+    return cost | {"runs": RUNS, "parameters": encoder.num_parameters, "machine": machine(encoder)}
 
 
 def _median_ms(encode: Callable[[int], object]) -> float:

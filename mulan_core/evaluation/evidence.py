@@ -86,8 +86,8 @@ class Evidence:
 
     def pairs_of(self, pair_set: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """anchors_PD and descriptions_PD of one triplet set, for ``triplets.triplet_accuracy``."""
-        of_set = np.flatnonzero(np.array(self.pair_sets, dtype=object) == pair_set)
-        return self.texts_TD[self.pair_anchor_P[of_set]], self.texts_TD[self.pair_description_P[of_set]]
+        rows = np.flatnonzero(np.array(self.pair_sets, dtype=object) == pair_set)
+        return self.texts_TD[self.pair_anchor_P[rows]], self.texts_TD[self.pair_description_P[rows]]
 
     def save(self, path: str | Path) -> None:
         """Write one ``.npz``; no pickle, strings as JSON, the relevant tracks as one row with offsets."""
@@ -144,8 +144,8 @@ def gather(
     named = dict(texts) | {" | ".join(prompts[label]): vector for label, vector in class_vectors.items()}
     row_of = {text: t for t, text in enumerate(named)}
     dim = next((len(vector) for vector in named.values()), test_ND.shape[1])
-    queries = [(kind, query) for kind, of_kind in content.queries.items() for query in of_kind]
-    pairs = [(name, pair) for name, of_name in content.pairs.items() for pair in of_name]
+    queries = [(kind, query) for kind, kind_queries in content.queries.items() for query in kind_queries]
+    pairs = [(name, pair) for name, set_pairs in content.pairs.items() for pair in set_pairs]
     track = {track_id: n for n, track_id in enumerate(test_ids)}
     apart = set(content.held_out)
     return Evidence(

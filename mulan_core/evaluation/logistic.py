@@ -49,7 +49,7 @@ def fit_logistic(
     # Curvature of a column for one unit of weight: its sum of squares.
     curvature_K = torch.cat([scales_D.clamp_min(0.0), torch.full_like(scales_D[:1], len(features))])
     order = sorted(range(len(strengths)), key=lambda i: strengths[i])
-    found = [np.zeros((inputs_NK.shape[1], positives_NC.shape[1])) for _ in strengths]
+    solutions = [np.zeros((inputs_NK.shape[1], positives_NC.shape[1])) for _ in strengths]
     size = max(1, _CELLS // len(features))
     for first in range(0, positives_NC.shape[1], size):
         targets_NC = torch.from_numpy(positives_NC[:, first : first + size]).to(where, torch.float64)
@@ -60,8 +60,8 @@ def fit_logistic(
             problem = _Problem(inputs_NK, targets_NC, curvature_K, strengths[i])
             weights_KC = problem.solve(weights_KC, tolerance)
             rotated_KC = torch.cat([axes_DD @ weights_KC[:-1], weights_KC[-1:]])
-            found[i][:, first : first + size] = rotated_KC.cpu().numpy()
-    return found
+            solutions[i][:, first : first + size] = rotated_KC.cpu().numpy()
+    return solutions
 
 
 class _Problem:

@@ -44,20 +44,20 @@ def behaviour_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Behaviour, cost and parts of the set as (what, sentence); those that were measured."""
     behaviour, cost, lines = report.get("behaviour") or {}, report.get("cost") or {}, []
     for clip in ("silence", "noise"):
-        if found := behaviour.get(clip):
+        if intrusion := behaviour.get(clip):
             lines.append(
                 (
                     f"{clip} among the hits",
-                    f"in {100 * found['share']:.1f} % of {found['queries']:,} queries among the first "
-                    f"{found['first_hits']}; any clip by chance {100 * found['chance']:.1f} %",
+                    f"in {100 * intrusion['share']:.1f} % of {intrusion['queries']:,} queries among the first "
+                    f"{intrusion['first_hits']}; any clip by chance {100 * intrusion['chance']:.1f} %",
                 )
             )
-    if found := behaviour.get("negation"):
+    if negation := behaviour.get("negation"):
         lines.append(
             (
                 "negation",
-                f"\u201cno X\u201d scores below \u201cX\u201d on {100 * found['below']:.0f} % of the tracks of X; as a "
-                f"query for tracks without X its ROC-AUC is {found['roc_auc']:.3f} (chance 0.5)",
+                f"\u201cno X\u201d scores below \u201cX\u201d on {100 * negation['below']:.0f} % of the tracks of X; "
+                f"as a query for tracks without X its ROC-AUC is {negation['roc_auc']:.3f} (chance 0.5)",
             )
         )
     for side, what in (("text", "one query"), ("clip", "10 s of audio")):

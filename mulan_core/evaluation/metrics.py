@@ -302,6 +302,6 @@ def _check_ranking(
     if len(candidates_ND) == 0 or chunk < 1:
         raise UserError(f"need at least one candidate and chunk >= 1, got {len(candidates_ND)} and {chunk}")
     for q, indices in enumerate(relevant):
-        found = np.asarray(indices)
-        if found.size and (found.min() < 0 or found.max() >= len(candidates_ND)):
+        items = np.asarray(indices)
+        if items.size and (items.min() < 0 or items.max() >= len(candidates_ND)):
             raise UserError(f"query {q}: a relevant index is outside 0..{len(candidates_ND) - 1}")

@@ -172,8 +172,8 @@ class AudioTextEncoder(_TransformersListener):
         inputs = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
-        known = {key: inputs[key] for key in ("input_ids", "attention_mask")}
-        return functional.normalize(_vectors(self.model.get_text_features(**known)).float(), dim=-1)
+        tokens = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+        return functional.normalize(_vectors(self.model.get_text_features(**tokens)).float(), dim=-1)
 
 
 class AudioEncoder(_TransformersListener):

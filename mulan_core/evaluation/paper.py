@@ -142,10 +142,10 @@ def paper_value(report: Mapping[str, Any], metric: str) -> tuple[float, str] | N
 
     Genres of any set stand beside Gen-25, as in the ablation's tables.
     """
-    place = _place(report["set"].get("name", ""), metric)
-    if place is None:
+    position = _position(report["set"].get("name", ""), metric)
+    if position is None:
         return None
-    number, kind, column, own = place
+    number, kind, column, own = position
     if number == 0 and column is None and own == "genre":
         column = 0
     if column is None:
@@ -154,7 +154,7 @@ def paper_value(report: Mapping[str, Any], metric: str) -> tuple[float, str] | N
     return None if value is None else (value, TABLES[number].columns[column])
 
 
-def _place(set_name: str, metric: str) -> tuple[int, str, int | None, str] | None:
+def _position(set_name: str, metric: str) -> tuple[int, str, int | None, str] | None:
     """Table, kind of row, the paper's column if it has one, and our own column's name; None for other metrics."""
     match metric.split("/"):
         case ["tagging" | "probe" as suite, facet, "roc_auc"]:
@@ -175,10 +175,10 @@ def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> PaperTable | No
     for report in reports:
         about = report["set"]
         for metric, value in report["metrics"].items():
-            place = _place(about.get("name", ""), metric)
-            if place is None or place[0] != number:
+            position = _position(about.get("name", ""), metric)
+            if position is None or position[0] != number:
                 continue
-            _, kind, column, own = place
+            _, kind, column, own = position
             row = f"{about.get('model', {}).get('name', 'this model')}{', ' if kind else ''}{kind}"
             name = printed.columns[column] if column is not None else own
             if name in ours.setdefault(row, {}) or (column is None and len(reports) > 1):
@@ -193,6 +193,6 @@ def _table(number: int, reports: Sequence[Mapping[str, Any]]) -> PaperTable | No
     columns.sort(key=lambda column: not any(column in cells for cells in ours.values()))
     rows = [Row(name, tuple(map(cells.get, columns)), False) for name, cells in ours.items()]
     for name, values in printed.rows.items():
-        known = {c: Cell(v) for c, v in zip(printed.columns, values, strict=True) if v is not None}
-        rows.append(Row(name, tuple(map(known.get, columns)), True))
+        paper_cells = {c: Cell(v) for c, v in zip(printed.columns, values, strict=True) if v is not None}
+        rows.append(Row(name, tuple(map(paper_cells.get, columns)), True))
     return PaperTable(printed.heading, tuple(columns), tuple(rows))

@@ -87,10 +87,10 @@ def _read(path: Path) -> dict[str, Any]:
         if "allow_pickle" in str(error):
             reason = "it holds Python objects; save names as np.array(names, dtype=str)"
         raise UserError(f"cannot read the vectors in {path}: {reason}") from error
-    found = {side: path.with_name(f"{path.stem}.{side}s.txt") for side in _SIDES}
-    beside = {side: file for side, file in found.items() if file.is_file()}
+    name_files = {side: path.with_name(f"{path.stem}.{side}s.txt") for side in _SIDES}
+    beside = {side: file for side, file in name_files.items() if file.is_file()}
     if len(beside) != 1:
-        wanted = " or ".join(file.name for file in found.values())
+        wanted = " or ".join(file.name for file in name_files.values())
         raise UserError(f"{path} needs exactly one of {wanted} beside it, a line a row")
     ((side, file),) = beside.items()
     names_key, vectors_key = _SIDES[side]

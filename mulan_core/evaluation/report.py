@@ -80,7 +80,7 @@ def to_markdown(report: Mapping[str, Any], *, worst: int = 5) -> str:
     parts = ["# Evaluation", _set_lines(report), _metric_tables(report), _paper_tables(report), _class_table(report)]
     parts += [_query_table(report, name, worst) for name in ("title", "description")]
     if behaviour := behaviour_lines(report):
-        parts.append("## Behaviour and cost\n\n" + "\n".join(f"- {what}: {said}" for what, said in behaviour))
+        parts.append("## Behaviour and cost\n\n" + "\n".join(f"- {what}: {sentence}" for what, sentence in behaviour))
     if report["notes"]:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in report["notes"]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -129,12 +129,12 @@ def write_evaluation(result: Mapping[str, Any], folder: Path) -> None:
 
 def ablation_columns(metrics: Collection[str]) -> list[tuple[str, list[tuple[str, str, str | None]]]]:
     """The headings and columns of ``TABLES`` that have a metric here, and those of a catalogue's own facets."""
-    known = {metric for _, columns in TABLES for _, metric, _ in columns}
+    table_metrics = {metric for _, columns in TABLES for _, metric, _ in columns}
     own: list[tuple[str, str, str | None]] = [
         (name + parts[1], metric, None)
         for start, name in FACETS
         for metric in sorted(metrics)
-        if metric.startswith(start) and metric not in known
+        if metric.startswith(start) and metric not in table_metrics
         if len(parts := metric.split("/")) == 3 and parts[2] == "roc_auc"
     ]
     tables = []
@@ -207,7 +207,7 @@ def _set_lines(report: Mapping[str, Any]) -> str:
 
 def _metric_tables(report: Mapping[str, Any]) -> str:
     tables = []
-    for heading, of_heading in grouped_metrics(report):
+    for heading, entries in grouped_metrics(report):
         rows = [
             [
                 label,
@@ -215,7 +215,7 @@ def _metric_tables(report: Mapping[str, Any]) -> str:
                 _interval(report["intervals"].get(name)),
                 _number(report["chance"].get(name)),
             ]
-            for label, name in of_heading
+            for label, name in entries
         ]
         tables.append(f"## {heading}\n\n" + markdown_table(["metric", "value", "95 % interval", "chance"], rows))
     return "\n\n".join(tables)
@@ -234,8 +234,8 @@ def _paper_tables(report: Mapping[str, Any]) -> str:
         blocks.append(f"### {table.heading}\n\n" + markdown_table(["", *table.columns], body))
     if not blocks:
         return ""
-    said = "Rows in italics are printed in the paper, for its own data and candidates: the scale, not a contest."
-    return "\n\n".join(["## Beside the paper", said, *blocks])
+    intro = "Rows in italics are printed in the paper, for its own data and candidates: the scale, not a contest."
+    return "\n\n".join(["## Beside the paper", intro, *blocks])
 
 
 def _paper_cell(cell: Cell | None, is_paper: bool) -> str:

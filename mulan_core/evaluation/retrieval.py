@@ -65,13 +65,13 @@ def retrieve(
     if kept.any():
         recalls = {f"recall_at_{k}": values_Q for k, values_Q in ranking.recall_at_k.items()}
         means = {"auc": ranking.auc, "map": ranking.ap} | recalls
-        found: dict[str, tuple[float, float] | None] = {}
+        bounds: dict[str, tuple[float, float] | None] = {}
         for name, values_Q in means.items():
             metrics[name] = float(values_Q[kept].mean())
-            found[name] = bootstrap_mean(values_Q[kept], resamples=resamples, seed=seed)
+            bounds[name] = bootstrap_mean(values_Q[kept], resamples=resamples, seed=seed)
         metrics["median_rank"] = float(np.median(ranking.best_rank[kept]))
-        found["median_rank"] = bootstrap_median(ranking.best_rank[kept], resamples=resamples, seed=seed)
-        intervals = {name: interval for name, interval in found.items() if interval is not None}
+        bounds["median_rank"] = bootstrap_median(ranking.best_rank[kept], resamples=resamples, seed=seed)
+        intervals = {name: interval for name, interval in bounds.items() if interval is not None}
         num_relevant_Q = ranking.num_relevant[kept]
         chance = {
             "auc": 0.5,

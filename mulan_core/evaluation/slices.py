@@ -54,22 +54,25 @@ def _of_sources(report: Mapping[str, Any], content: Content) -> list[Row]:
     for row in report["per_query"]:
         if row["query_set"] == "text" and row["query"] in sources:
             aucs.setdefault(str(sources[row["query"]]), []).append(row["auc"])
-    return [_row("source", source, "text auc", float(np.mean(of)), len(of)) for source, of in sorted(aucs.items())]
+    return [
+        _row("source", source, "text auc", float(np.mean(values)), len(values))
+        for source, values in sorted(aucs.items())
+    ]
 
 
 def _of_datasets(content: Content, evidence: Evidence) -> list[Row]:
     """Zero-shot tagging on the tracks of one data set alone, where there are several."""
-    of_track = np.array([content.datasets.get(track_id, "") for track_id in evidence.track_ids])
-    names = sorted(set(of_track.tolist()) - {""})
+    dataset_N = np.array([content.datasets.get(track_id, "") for track_id in evidence.track_ids])
+    names = sorted(set(dataset_N.tolist()) - {""})
     if len(names) < 2 or not len(evidence.classes):
         return []
     scores_NC, rows = evidence.class_scores(), []
     for name in names:
-        of_set_N = of_track == name
-        positives_NC = evidence.positives_NC[of_set_N]
+        in_set_N = dataset_N == name
+        positives_NC = evidence.positives_NC[in_set_N]
         counts_C = positives_NC.sum(axis=0)
         columns = np.flatnonzero((counts_C > 0) & (counts_C < len(positives_NC)) & (evidence.class_text_C >= 0))
         if len(columns):
-            mean = np.mean([roc_auc(scores_NC[of_set_N, c], positives_NC[:, c]) for c in columns])
+            mean = np.mean([roc_auc(scores_NC[in_set_N, c], positives_NC[:, c]) for c in columns])
             rows.append(_row("dataset", name, "tagging roc_auc", float(mean), len(positives_NC)))
     return rows

@@ -72,17 +72,17 @@ class Study:
         """
         rows = tuple(dict.fromkeys(trial["row"] for trial in trials))
         seeds = tuple(dict.fromkeys(trial["seed"] for trial in trials))
-        found = {(trial["row"], trial["seed"]): trial for trial in trials}
+        by_run = {(trial["row"], trial["seed"]): trial for trial in trials}
         for row in rows:
             for seed in seeds:
-                if (row, seed) not in found:
+                if (row, seed) not in by_run:
                     raise UserError(f"row {row} was not trained with seed {seed}: the rows cannot be compared by seed")
         everywhere = [name for name in trials[0]["metrics"] if all(name in trial["metrics"] for trial in trials)]
         return cls(
             rows,
             seeds,
-            {n: np.array([[found[row, seed]["metrics"][n] for seed in seeds] for row in rows]) for n in everywhere},
-            {n: [found[row, seeds[0]].get("intervals", {}).get(n) for row in rows] for n in everywhere},
+            {n: np.array([[by_run[row, seed]["metrics"][n] for seed in seeds] for row in rows]) for n in everywhere},
+            {n: [by_run[row, seeds[0]].get("intervals", {}).get(n) for row in rows] for n in everywhere},
             tuple(sorted({name for trial in trials for name in trial["metrics"]} - set(everywhere))),
         )
 
@@ -105,7 +105,7 @@ class Study:
                 {
                     "name": row,
                     "metrics": {name: float(values_RS[r].mean()) for name, values_RS in self.values.items()},
-                    "intervals": {name: list(found) for name, found in intervals.items() if found},
+                    "intervals": {name: list(interval) for name, interval in intervals.items() if interval},
                 }
             )
         return rows
@@ -120,13 +120,13 @@ class Study:
 
     def differences(self) -> list[Difference]:
         """Every pair of rows on every metric of the tables; their intervals hold together (``least_difference``)."""
-        found = []
+        differences = []
         for metric, half in self.least_differences().items():
             for first, second in combinations(range(len(self.rows)), 2):
                 value = float((self.values[metric][second] - self.values[metric][first]).mean())
                 interval = (value - half, value + half)
-                found.append(Difference(metric, self.rows[first], self.rows[second], value, interval))
-        return found
+                differences.append(Difference(metric, self.rows[first], self.rows[second], value, interval))
+        return differences
 
 
 def mean_interval(values_S: Floats) -> tuple[float, float] | None:
@@ -165,9 +165,9 @@ def to_markdown(study: Study, title: str, *, notes: Sequence[str] = ()) -> str:
     if differences:
         parts += ["## How large a difference must be", _least_table(study)]
     parts += ["## Tables", ablation_table(study.summary(), brackets=interval_words(study))]
-    said = [*notes, *([f"not every run has {', '.join(study.missing)}: not compared"] if study.missing else [])]
-    if said:
-        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in said))
+    remarks = [*notes, *([f"not every run has {', '.join(study.missing)}: not compared"] if study.missing else [])]
+    if remarks:
+        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in remarks))
     return "\n\n".join(parts) + "\n"
 
 
@@ -204,21 +204,23 @@ def in_words(study: Study, differences: Sequence[Difference]) -> str:
 
 
 def _pair_words(pair: Sequence[Difference]) -> str:
-    said = []
-    for word, found in (
+    clauses = []
+    for word, differences in (
         ("higher", [d for d in pair if d.stands and d.value > 0]),
         ("lower", [d for d in pair if d.stands and d.value < 0]),
     ):
-        if found:
-            each = [f"{_name(d)} by {abs(d.value):.3f} ({_bounds(d)})" for d in found]
-            said.append(f"{word} in {', '.join(each)}")
+        if differences:
+            each = [f"{_name(d)} by {abs(d.value):.3f} ({_bounds(d)})" for d in differences]
+            clauses.append(f"{word} in {', '.join(each)}")
     fallen = [d for d in pair if not d.stands]
-    if not said:
+    if not clauses:
         largest = max(fallen, key=lambda d: abs(d.value))
         return f"no difference stands; the largest, {largest.value:+.3f} in {_name(largest)}, does not."
     if fallen:
-        said.append("in the other one none stands" if len(fallen) == 1 else f"in the other {len(fallen)} none stands")
-    return "; ".join(said) + "."
+        clauses.append(
+            "in the other one none stands" if len(fallen) == 1 else f"in the other {len(fallen)} none stands"
+        )
+    return "; ".join(clauses) + "."
 
 
 def _name(difference: Difference) -> str:

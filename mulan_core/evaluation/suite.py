@@ -163,20 +163,20 @@ def _select(content: Content, vectors: Mapping[str, Split]) -> dict[str, Split]:
         had_ids, had_ND = vectors.get(split, ((), np.zeros((0, 0))))
         if len(had_ids) != len(had_ND):
             raise UserError(f"split {split}: {len(had_ids)} track ids but {len(had_ND)} vectors")
-        place = {track_id: n for n, track_id in enumerate(had_ids)}
-        lost = [track_id for track_id in ids if track_id not in place]
+        row_of = {track_id: n for n, track_id in enumerate(had_ids)}
+        lost = [track_id for track_id in ids if track_id not in row_of]
         if lost:
             raise UserError(f"split {split}: {len(lost)} of {len(ids)} tracks have no vector, first {lost[0]}")
         if not ids:
             continue
-        of_split_ND = had_ND[[place[track_id] for track_id in ids]]
-        bad = ~np.isfinite(of_split_ND).all(axis=1)
+        split_ND = had_ND[[row_of[track_id] for track_id in ids]]
+        bad = ~np.isfinite(split_ND).all(axis=1)
         if bad.any():
             raise UserError(
                 f"the model gave vectors that are not finite for {int(bad.sum())} {split} tracks, first "
                 f"{ids[int(np.argmax(bad))]}; its weights are unusable"
             )
-        selected[split] = (ids, of_split_ND)
+        selected[split] = (ids, split_ND)
     return selected
 
 
@@ -202,7 +202,7 @@ def _classes(content: Content) -> list[str]:
 
 def _texts(content: Content, prompts: Mapping[str, Sequence[str]]) -> list[str]:
     """Everything that has to be embedded, each text once, so that equal texts tie exactly."""
-    texts = [text for of_class in prompts.values() for text in of_class]
+    texts = [text for class_prompts in prompts.values() for text in class_prompts]
     texts += [query.text for queries in content.queries.values() for query in queries]
     texts += [text for pairs in content.pairs.values() for pair in pairs for text in pair]
     return list(dict.fromkeys(texts))
@@ -215,9 +215,14 @@ def _without(
     if unknown:
         left_out = "the classes, queries and pairs that need them are left out"
         notes.append(f"{len(unknown):,} texts have no vector; {left_out}.")
-    queries = {kind: [query for query in of if query.text not in unknown] for kind, of in content.queries.items()}
-    pairs = {name: [pair for pair in of if unknown.isdisjoint(pair)] for name, of in content.pairs.items()}
-    kept = {label: of_class for label, of_class in prompts.items() if unknown.isdisjoint(of_class)}
+    queries = {
+        kind: [query for query in kind_queries if query.text not in unknown]
+        for kind, kind_queries in content.queries.items()
+    }
+    pairs = {
+        name: [pair for pair in set_pairs if unknown.isdisjoint(pair)] for name, set_pairs in content.pairs.items()
+    }
+    kept = {label: class_prompts for label, class_prompts in prompts.items() if unknown.isdisjoint(class_prompts)}
     return replace(content, queries=queries, pairs=pairs), kept
 
 

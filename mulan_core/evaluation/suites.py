@@ -41,10 +41,10 @@ def prompts_of(label: str, content: Content, config: EvaluateConfig) -> tuple[st
 def class_vectors(prompts: Mapping[str, Sequence[str]], texts: Vectors) -> dict[str, NDArray[np.floating]]:
     """Label -> unit vector: that of its text, or the re-normalised mean of its prompts' vectors."""
     vectors = {}
-    for label, of_class in prompts.items():
-        vectors[label] = texts[of_class[0]]
-        if len(of_class) > 1:
-            mean_D = np.mean([texts[text] for text in of_class], axis=0)
+    for label, class_prompts in prompts.items():
+        vectors[label] = texts[class_prompts[0]]
+        if len(class_prompts) > 1:
+            mean_D = np.mean([texts[text] for text in class_prompts], axis=0)
             vectors[label] = mean_D / np.linalg.norm(mean_D)
     return vectors
 
@@ -77,8 +77,8 @@ def add_tagging(
     apart = set(content.held_out)
     held_out_N = np.array([track_id in apart for track_id in test_ids])
     if held_out_N.any():
-        of_apart = zero_shot_scores(test_ND[held_out_N], text_CD)
-        alone = score_classes(of_apart, positives_NC[held_out_N], classes, **options)
+        held_out_scores = zero_shot_scores(test_ND[held_out_N], text_CD)
+        alone = score_classes(held_out_scores, positives_NC[held_out_N], classes, **options)
         _add_scores(report, "tagging/held_out", alone)
         report["per_class"] += _class_rows("held_out", alone)
         if alone.skipped:
@@ -110,14 +110,14 @@ def add_probe(
     report["set"]["protocol"]["probe_strength"] = probe.strength
     if not probe.valid_auc:
         report["notes"].append(f"No validation labels: the probe uses strength {probe.strength:g}, not a chosen one.")
-    trained = [label for label, known in zip(classes, probe.trained, strict=True) if known]
+    trained = [label for label, is_trained in zip(classes, probe.trained, strict=True) if is_trained]
     untrained = [label for label in classes if label not in set(trained)]
     if untrained:
         report["notes"].append(
             f"{len(untrained)} classes without training examples not probed: {', '.join(untrained)}."
         )
-    of_trained = probe.scores[:, probe.trained].T
-    probed = score_classes(of_trained, positives["test"][:, probe.trained], trained, **_scoring(content, config))
+    trained_scores = probe.scores[:, probe.trained].T
+    probed = score_classes(trained_scores, positives["test"][:, probe.trained], trained, **_scoring(content, config))
     _add_scores(report, "probe", probed)
     rows = {row["label"]: row for row in report["per_class"] if row["tracks"] == "test"}
     for score in probed.classes:

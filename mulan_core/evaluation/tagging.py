@@ -202,7 +202,7 @@ def class_groups(labels: Sequence[str], *, overall: bool) -> dict[str, list[int]
     facets = [split_label(label)[0] for label in labels]
     groups: dict[str, list[int]] = {}
     for facet in dict.fromkeys(facets):
-        rows = [i for i, of_label in enumerate(facets) if of_label == facet]
+        rows = [i for i, name in enumerate(facets) if name == facet]
         negations = [i for i in rows if is_negation(labels[i])]
         groups[facet] = rows
         if negations:

@@ -45,7 +45,7 @@ def decide_promotion(
         comparison: of champion (a) and candidate (b), as ``Comparison.as_mapping`` gives it; None where the evidence
             of one is lost. ``rules.paired`` needs it.
     """
-    found: list[GateCheck] = [
+    checks: list[GateCheck] = [
         *check_rules(champion, rules),
         *check_set(candidate, champion),
         *check_items(candidate, champion, rules),
@@ -54,10 +54,10 @@ def decide_promotion(
         *check_cost(candidate, rules),
     ]
     if champion is not None:
-        found += [*check_champion(candidate, champion, rules, comparison), *check_slices(candidate, champion, rules)]
-    failed = _texts(found, passed=False)
-    return Decision(not failed, failed or _texts(found, passed=True), _texts(found, passed=None))
+        checks += [*check_champion(candidate, champion, rules, comparison), *check_slices(candidate, champion, rules)]
+    failed = _texts(checks, passed=False)
+    return Decision(not failed, failed or _texts(checks, passed=True), _texts(checks, passed=None))
 
 
-def _texts(found: list[GateCheck], *, passed: bool | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f"{one.rule}: {one.text}" for one in found if one.passed is passed))
+def _texts(checks: list[GateCheck], *, passed: bool | None) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"{check.rule}: {check.text}" for check in checks if check.passed is passed))

@@ -20,25 +20,25 @@ def check_behaviour(candidate: Any, rules: GateConfig) -> GateChecks:
             share = look(candidate, "behaviour", clip, "share")
             chance = look(candidate, "behaviour", clip, "chance")
             if lack := problem(share) or problem(chance):
-                said = f"how often {clip} is among the first hits is {lack}; {AGAIN}"
-                yield GateCheck("max_intrusion", False, said)
+                text = f"how often {clip} is among the first hits is {lack}; {AGAIN}"
+                yield GateCheck("max_intrusion", False, text)
                 continue
-            said = f"{clip} is among the first hits of {share:.4f} of the queries, chance {chance:.4f}"
+            text = f"{clip} is among the first hits of {share:.4f} of the queries, chance {chance:.4f}"
             if is_number(tracks) and tracks < MIN_TRACKS:
-                said += f"; not judged, {tracks} test tracks are fewer than {MIN_TRACKS}"
-                yield GateCheck("max_intrusion", None, said)
+                text += f"; not judged, {tracks} test tracks are fewer than {MIN_TRACKS}"
+                yield GateCheck("max_intrusion", None, text)
             elif share <= chance + rules.max_intrusion:
-                yield GateCheck("max_intrusion", True, f"{said}, allowed {rules.max_intrusion} beyond it")
+                yield GateCheck("max_intrusion", True, f"{text}, allowed {rules.max_intrusion} beyond it")
             else:
-                yield GateCheck("max_intrusion", False, f"{said}, more than {rules.max_intrusion} beyond it")
+                yield GateCheck("max_intrusion", False, f"{text}, more than {rules.max_intrusion} beyond it")
     if rules.min_negation is not None:
         below = look(candidate, "behaviour", "negation", "below")
         if lack := problem(below):
             yield GateCheck("min_negation", False, f"how often a negated label scores below it is {lack}; {AGAIN}")
         else:
-            said = f"a negated label scores below the label on {below:.4f} of the label's tracks"
+            text = f"a negated label scores below the label on {below:.4f} of the label's tracks"
             passed = below >= rules.min_negation
-            yield GateCheck("min_negation", passed, f"{said}, {'at least' if passed else 'below'} {rules.min_negation}")
+            yield GateCheck("min_negation", passed, f"{text}, {'at least' if passed else 'below'} {rules.min_negation}")
 
 
 def check_cost(candidate: Any, rules: GateConfig) -> GateChecks:

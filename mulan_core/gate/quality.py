@@ -48,19 +48,19 @@ def check_rules(champion: Any, rules: GateConfig) -> GateChecks:
 
 def check_set(candidate: Any, champion: Any) -> GateChecks:
     """The test set must be named, and be the champion's."""
-    ours, theirs = look(candidate, "set", "hash"), look(champion, "set", "hash")
-    if not isinstance(ours, str) or not ours:
+    candidate_set, champion_set = look(candidate, "set", "hash"), look(champion, "set", "hash")
+    if not isinstance(candidate_set, str) or not candidate_set:
         yield GateCheck("set", False, "the candidate's report does not name its test set (set.hash is missing)")
-    elif champion is not None and theirs != ours:
-        shown = theirs[:12] if isinstance(theirs, str) and theirs else "unknown"
+    elif champion is not None and champion_set != candidate_set:
+        shown = champion_set[:12] if isinstance(champion_set, str) and champion_set else "unknown"
         yield GateCheck(
             "set",
             False,
-            f"the candidate was measured on set {ours[:12]}, the champion on {shown}; "
+            f"the candidate was measured on set {candidate_set[:12]}, the champion on {shown}; "
             "evaluate the champion on the candidate's set first",
         )
     elif champion is not None:
-        yield GateCheck("set", True, f"both were measured on set {ours[:12]}")
+        yield GateCheck("set", True, f"both were measured on set {candidate_set[:12]}")
 
 
 def check_items(candidate: Any, champion: Any, rules: GateConfig) -> GateChecks:
@@ -70,8 +70,8 @@ def check_items(candidate: Any, champion: Any, rules: GateConfig) -> GateChecks:
         key = next(key for start, key in ITEMS if name.startswith(start))
         count = look(candidate, "set", "counts", key)
         if not is_number(count):
-            said = f"{name}: the candidate's report does not say on how many {key} it was measured"
-            yield GateCheck("min_items", False, said)
+            text = f"{name}: the candidate's report does not say on how many {key} it was measured"
+            yield GateCheck("min_items", False, text)
         elif not count >= least:
             yield GateCheck("min_items", False, f"{name} was measured on {count} {key}, fewer than {least}")
 
@@ -82,8 +82,8 @@ def check_floors(candidate: Any, rules: GateConfig) -> GateChecks:
         value = look(candidate, "metrics", name)
         lower = is_better_lower(name)
         wanted = f"at {'most' if lower else 'least'} {floor}"
-        if said := problem(value):
-            yield GateCheck("floor", False, f"{name} of the candidate is {said}; needed {wanted}")
+        if lack := problem(value):
+            yield GateCheck("floor", False, f"{name} of the candidate is {lack}; needed {wanted}")
         elif is_number(floor) and (value <= floor if lower else value >= floor):
             yield GateCheck("floor", True, f"{name} is {value:.4f}, {wanted}")
         else:
@@ -95,9 +95,13 @@ def check_champion(candidate: Any, champion: Any, rules: GateConfig, comparison:
     for name in rules.compare:
         margin = rules.margins.get(name, rules.margin)
         values = look(candidate, "metrics", name), look(champion, "metrics", name)
-        lost = [(who, said) for who, of in zip(("candidate", "champion"), values, strict=True) if (said := problem(of))]
-        for who, said in lost:
-            yield GateCheck("compare", False, f"{name} of the {who} is {said}")
+        lost = [
+            (who, lack)
+            for who, value in zip(("candidate", "champion"), values, strict=True)
+            if (lack := problem(value))
+        ]
+        for who, lack in lost:
+            yield GateCheck("compare", False, f"{name} of the {who} is {lack}")
         if not is_number(margin):
             yield GateCheck("compare", False, f"{name}: the margin is {margin!r}, not a finite number")
         elif not lost and rules.paired:
@@ -108,36 +112,36 @@ def check_champion(candidate: Any, champion: Any, rules: GateConfig, comparison:
 
 def _judge_values(name: str, values: tuple[float, float], margin: float) -> GateCheck:
     sign = -1 if is_better_lower(name) else 1
-    ours, theirs = values
-    if sign * ours >= sign * theirs - margin:  # not by their difference, which rounds
-        return GateCheck("compare", True, f"{name} is {ours:.4f}, champion {theirs:.4f}, margin {margin}")
-    said = f"{name} is {ours:.4f}, more than {margin} {'above' if sign < 0 else 'below'} the champion's {theirs:.4f}"
-    return GateCheck("compare", False, said)
+    candidate, champion = values
+    if sign * candidate >= sign * champion - margin:  # not by their difference, which rounds
+        return GateCheck("compare", True, f"{name} is {candidate:.4f}, champion {champion:.4f}, margin {margin}")
+    side = "above" if sign < 0 else "below"
+    text = f"{name} is {candidate:.4f}, more than {margin} {side} the champion's {champion:.4f}"
+    return GateCheck("compare", False, text)
 
 
 def _judge_interval(
     candidate: Any, name: str, values: tuple[float, float], margin: float, comparison: Any
 ) -> GateCheck:
     """The unfavourable end of the difference's paired interval must lie within the margin."""
-    ours, theirs = values
     difference = look(comparison, "metrics", name)
     interval = look(difference, "interval")
     compared = look(difference, "b"), look(difference, "a")
     if look(comparison, "set", "hash") != look(candidate, "set", "hash"):
-        said = (
+        text = (
             "there is no comparison on this set, which needs the evidence of both; `mulan evaluate champion` leaves it"
         )
-        return GateCheck("compare", False, f"{name}: {said}")
+        return GateCheck("compare", False, f"{name}: {text}")
     if not (isinstance(interval, (list, tuple)) and len(interval) == 2 and all(map(is_number, interval))):
         return GateCheck("compare", False, f"{name}: the difference from the champion has no paired interval")
-    if not all(is_number(of) and abs(of - value) < SAME for of, value in zip(compared, values, strict=True)):
+    if not all(is_number(given) and abs(given - value) < SAME for given, value in zip(compared, values, strict=True)):
         return GateCheck(
             "compare", False, f"{name}: the comparison is of other models ({compared[1]} to {compared[0]})"
         )
     worst, best = (-interval[1], -interval[0]) if is_better_lower(name) else interval
-    said = f"{name} is {ours:.4f}, champion {theirs:.4f}, difference {interval[0]:+.4f} to {interval[1]:+.4f}"
+    text = f"{name} is {values[0]:.4f}, champion {values[1]:.4f}, difference {interval[0]:+.4f} to {interval[1]:+.4f}"
     if worst >= -margin:
-        return GateCheck("compare", True, f"{said}, margin {margin}")
+        return GateCheck("compare", True, f"{text}, margin {margin}")
     if best >= 0:
-        said += " (too wide to tell: more test items, a larger gate.margin, or gate.paired: false)"
-    return GateCheck("compare", False, f"{said}: it may be more than {margin} worse")
+        text += " (too wide to tell: more test items, a larger gate.margin, or gate.paired: false)"
+    return GateCheck("compare", False, f"{text}: it may be more than {margin} worse")

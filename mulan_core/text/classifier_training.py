@@ -129,17 +129,17 @@ def _split(lines: Lines, config: TextClassifierConfig) -> tuple[Lines, Lines]:
     train: Lines = []
     held_out: Lines = []
     for label in (True, False):
-        of_label = [line for line in lines if line[1] == label]
-        if len(of_label) < MIN_OF_EACH:
+        label_lines = [line for line in lines if line[1] == label]
+        if len(label_lines) < MIN_OF_EACH:
             counts = {wanted: sum(line[1] == wanted for line in lines) for wanted in (True, False)}
             raise UserError(
                 f"there are {counts[True]} lines labelled as descriptions and {counts[False]} as others; "
                 f"label at least {MIN_OF_EACH} of each (`mulan text label`)"
             )
-        of_label.sort(key=lambda line: hashlib.sha256(f"{config.seed} {duplicate_key(line[0])}".encode()).digest())
-        cut = max(1, round(config.held_out * len(of_label)))
-        held_out += of_label[:cut]
-        train += of_label[cut:]
+        label_lines.sort(key=lambda line: hashlib.sha256(f"{config.seed} {duplicate_key(line[0])}".encode()).digest())
+        cut = max(1, round(config.held_out * len(label_lines)))
+        held_out += label_lines[:cut]
+        train += label_lines[cut:]
     return train, held_out
 
 

@@ -206,11 +206,11 @@ def _is_name(text: str, names: Sequence[str]) -> bool:
 
     A text of nothing but vocabulary is none: a track titled "Sad Piano" may be tagged so.
     """
-    known = {"".join(tokens(name)) for name in names for tokens in (_tokens, _telling_tokens)} - {""}
+    name_forms = {"".join(tokens(name)) for name in names for tokens in (_tokens, _telling_tokens)} - {""}
     tokens = _telling_tokens(text)
-    if not known or all(vocabulary_form(word) in VOCABULARY for word in tokens):
+    if not name_forms or all(vocabulary_form(word) in VOCABULARY for word in tokens):
         return False
-    return bool(re.fullmatch(f"(?:{'|'.join(map(re.escape, sorted(known)))})+", "".join(tokens)))
+    return bool(re.fullmatch(f"(?:{'|'.join(map(re.escape, sorted(name_forms)))})+", "".join(tokens)))
 
 
 def _tokens(name: str) -> list[str]:

@@ -42,9 +42,9 @@ class Labelling:
         """
         self.path = path
         self.labels = read_labels(path) if path.exists() else {}
-        known = {duplicate_key(text) for text in self.labels}
+        labelled = {duplicate_key(text) for text in self.labels}
         distinct = {duplicate_key(line): normalised(line) for line in lines if not form_reason("lf", line, config)}
-        self.queue = in_order([line for key, line in distinct.items() if key not in known], config)
+        self.queue = in_order([line for key, line in distinct.items() if key not in labelled], config)
         self._position = 0
 
     @property

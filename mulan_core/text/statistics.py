@@ -134,8 +134,8 @@ class _Source:
             del samples[max(samples)]
 
     def report(self, num_tracks: int) -> dict[str, Any]:
-        def counts(of: Counter[str]) -> dict[str, float]:
-            return {"texts": of["texts"], "tokens": of["tokens"], "per_track": of["texts"] / num_tracks}
+        def counts(counter: Counter[str]) -> dict[str, float]:
+            return {"texts": counter["texts"], "tokens": counter["tokens"], "per_track": counter["texts"] / num_tracks}
 
         return {
             "before": counts(self.before),

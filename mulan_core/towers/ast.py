@@ -71,10 +71,10 @@ def warm_start_ast(tower: ASTTower, pretrained: str) -> None:
         UserError: if the weights do not open or are of another architecture.
     """
     source = load_weights(ASTModel, pretrained)
-    found, wanted = source.config, tower.encoder.config
-    refuse_other_architecture(pretrained, found, wanted, ARCHITECTURE)
+    config, wanted = source.config, tower.encoder.config
+    refuse_other_architecture(pretrained, config, wanted, ARCHITECTURE)
     weights = source.state_dict()
-    weights[_POSITIONS] = fit_positions(weights[_POSITIONS], _grid(found), _grid(wanted))
+    weights[_POSITIONS] = fit_positions(weights[_POSITIONS], _grid(config), _grid(wanted))
     tower.encoder.load_state_dict(weights)
 
 

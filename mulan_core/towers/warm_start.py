@@ -101,13 +101,13 @@ def open_weights(kind: Any, pretrained: str, **options: Any) -> tuple[PreTrained
 
 
 def refuse_other_architecture(
-    pretrained: str, found: PreTrainedConfig, wanted: PreTrainedConfig, fields: Mapping[str, str | None]
+    pretrained: str, source_config: PreTrainedConfig, wanted: PreTrainedConfig, fields: Mapping[str, str | None]
 ) -> None:
     """Raise ``UserError`` if pretrained weights were made for another encoder than the tower's.
 
     Args:
         pretrained: the name or folder, for the sentence.
-        found: the configuration that came with the weights.
+        source_config: that which came with the weights.
         wanted: the tower's.
         fields: the settings that must agree, each with its field of ``model.audio``; None where it has none.
     """
@@ -116,9 +116,9 @@ def refuse_other_architecture(
         value = getattr(config, key)
         return list(value) if isinstance(value, tuple) else value  # a tuple in Python is a list in JSON
 
-    wrong = [key for key in fields if setting(found, key) != setting(wanted, key)]
+    wrong = [key for key in fields if setting(source_config, key) != setting(wanted, key)]
     if wrong:
-        differences = ", ".join(f"{key} {setting(found, key)} (not {setting(wanted, key)})" for key in wrong)
+        differences = ", ".join(f"{key} {setting(source_config, key)} (not {setting(wanted, key)})" for key in wrong)
         settable = [f"model.audio.{fields[key]}" for key in wrong if fields[key]]
         advice = f"set {', '.join(settable)} to the same" if len(settable) == len(wrong) else "name other weights"
         raise UserError(f"audio.pretrained {pretrained!r} has {differences}: {advice}")

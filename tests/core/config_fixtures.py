@@ -94,7 +94,7 @@ def _set_allowed(values: Any, rng: random.Random) -> None:
 def allowed(hint: Any, rng: random.Random) -> Any:
     """A value of a type within its rules; of what has a pattern, an empty list or mapping where those may be."""
     kind, origin = kind_of(hint), get_origin(kind_of(hint))
-    known = next((rule.known for rule in rules_of(hint) if isinstance(rule, OneOf)), None)
+    known = next((rule.options for rule in rules_of(hint) if isinstance(rule, OneOf)), None)
     if kind in (int, float):
         return rng.choice(edges(hint))
     if kind is bool:

@@ -243,8 +243,8 @@ def test_paths_outside_the_catalogue_need_a_word(tmp_path):
     path = write_jsonl(folder / "m.jsonl", [{"uri": uri} for uri in inside + outside])
     with open_manifest(path, problems=(problems := Problems(str(path))), allow_outside=False) as manifest:
         assert [uri for batch in manifest.batches for uri in batch["uri"].to_pylist()] == inside
-    assert [number for number, _ in problems.told] == [6, 7, 8, 9]
-    (outside_said,) = problems.told[0][1]
+    assert [number for number, _ in problems.bad_rows] == [6, 7, 8, 9]
+    (outside_said,) = problems.bad_rows[0][1]
     assert "lies outside" in outside_said and "--allow-outside" in outside_said
     assert len(read_manifest(path, allow_outside=True)) == 9
     assert locate(inside[3], root_of(path)) == str(folder / "e f.wav")

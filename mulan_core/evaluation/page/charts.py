@@ -24,13 +24,13 @@ def bar(
     paper: float | None = None,
     probe: float | None = None,
     low: float = 0.0,
-    said: str = "",
+    label: str = "",
 ) -> str:
     """A horizontal bar from chance to the value, with its interval; ticks for chance and paper, a ring for the probe.
 
     Args:
         low: left end of the scale; the right one is 1.
-        said: what a screen reader says.
+        label: what a screen reader says.
     """
 
     def x(at: float) -> str:
@@ -51,15 +51,15 @@ def bar(
     if probe is not None:
         parts.append(f'<circle class="probe" cx="{x(probe)}" cy="11" r="4"/>')
     parts.append(f'<circle class="value" cx="{x(value)}" cy="11" r="5"/>')
-    return f'<svg class="bar" role="img" aria-label="{escape(said)}">{"".join(parts)}</svg>'
+    return f'<svg class="bar" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
-def difference(value: float, *, interval: Sequence[float] | None, reach: float, kind: str, said: str) -> str:
+def difference(value: float, *, interval: Sequence[float] | None, reach: float, kind: str, label: str) -> str:
     """A dot with its interval on a scale from -reach to reach, with zero in the middle.
 
     Args:
         kind: class of the style sheet: ``won``, ``lost`` or ``open``.
-        said: what a screen reader says.
+        label: what a screen reader says.
     """
 
     def x(at: float) -> str:
@@ -70,7 +70,7 @@ def difference(value: float, *, interval: Sequence[float] | None, reach: float, 
     if interval:
         parts.append(f'<line class="interval" x1="{x(interval[0])}" x2="{x(interval[1])}" y1="11" y2="11"/>')
     parts.append(f'<circle class="value" cx="{x(value)}" cy="11" r="5"/>')
-    return f'<svg class="bar {kind}" role="img" aria-label="{escape(said)}">{"".join(parts)}</svg>'
+    return f'<svg class="bar {kind}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
 def curves(lines: Iterable[tuple[str, Floats, Floats, str]], chance: float | None) -> str:

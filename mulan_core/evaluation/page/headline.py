@@ -34,23 +34,23 @@ class Headline:
 def headlines(report: Report) -> list[Headline]:
     """The main metrics that a report has: ROC-AUC of every facet and search, accuracy of every set of triplets."""
     metrics = report["metrics"]
-    found = []
+    measures = []
     for metric in metrics:
         match metric.split("/"):
             case ["tagging", facet, "roc_auc"]:
                 beside = (("PR-AUC", f"tagging/{facet}/pr_auc"), ("linear probe", f"probe/{facet}/roc_auc"))
-                found.append(Headline(f"{facet.capitalize()} tagging", metric, "ROC-AUC", beside))
+                measures.append(Headline(f"{facet.capitalize()} tagging", metric, "ROC-AUC", beside))
             case ["probe", facet, "roc_auc"] if f"tagging/{facet}/roc_auc" not in metrics:
-                found.append(
+                measures.append(
                     Headline(f"Linear probe, {facet}", metric, "ROC-AUC", (("PR-AUC", f"probe/{facet}/pr_auc"),))
                 )
             case ["retrieval", kind, "auc"]:
                 start = f"retrieval/{kind}"
                 beside = (("mAP", f"{start}/map"), ("recall@10", f"{start}/recall_at_10"))
-                found.append(Headline(_SEARCH.get(kind, f"Search by {kind}"), metric, "ROC-AUC", beside))
+                measures.append(Headline(_SEARCH.get(kind, f"Search by {kind}"), metric, "ROC-AUC", beside))
             case ["triplets", name, "accuracy"]:
-                found.append(Headline(f"{name.capitalize()} triplets", metric, "accuracy", ()))
-    return found
+                measures.append(Headline(f"{name.capitalize()} triplets", metric, "accuracy", ()))
+    return measures
 
 
 def is_above_chance(report: Report, metric: str) -> bool:
@@ -61,42 +61,42 @@ def is_above_chance(report: Report, metric: str) -> bool:
 
 def verdict(report: Report) -> str:
     """One or two sentences: what beats chance, what is strongest and weakest."""
-    found = headlines(report)
-    if not found:
+    measures = headlines(report)
+    if not measures:
         return ""
-    lost = [one for one in found if not is_above_chance(report, one.metric)]
+    lost = [measure for measure in measures if not is_above_chance(report, measure.metric)]
     if not lost:
         all_of = {1: "The main measure is", 2: "Both main measures are"}.get(
-            len(found), f"All {len(found)} main measures are"
+            len(measures), f"All {len(measures)} main measures are"
         )
-        said = f"{all_of} clearly above chance."
+        text = f"{all_of} clearly above chance."
     else:
-        names = ", ".join(one.title for one in lost)
-        said = f"{len(found) - len(lost)} of {len(found)} main measures are clearly above chance; not: {names}."
-    if len(found) > 1:
-        ranked = sorted(found, key=lambda one: -float(report["metrics"][one.metric]))
+        names = ", ".join(measure.title for measure in lost)
+        text = f"{len(measures) - len(lost)} of {len(measures)} main measures are clearly above chance; not: {names}."
+    if len(measures) > 1:
+        ranked = sorted(measures, key=lambda measure: -float(report["metrics"][measure.metric]))
         best, worst = ranked[0], ranked[-1]
-        said += (
+        text += (
             f" Strongest: {best.title} ({report['metrics'][best.metric]:.3f}); "
             f"weakest: {worst.title} ({report['metrics'][worst.metric]:.3f})."
         )
-    return said
+    return text
 
 
 def cards(report: Report) -> str:
     """A card for each main metric, and what the paper's ticks are."""
-    found = headlines(report)
-    printed = [place[1] for one in found if (place := paper_value(report, one.metric))]
-    said = ""
+    measures = headlines(report)
+    printed = [cell[1] for measure in measures if (cell := paper_value(report, measure.metric))]
+    note = ""
     if printed:
-        said = f"Paper: {MODEL} on the paper's own sets ({escape(', '.join(printed))}); for the scale. "
-    about = f'<p class="about">{said}Chance: a random ranking.</p>' if found else ""
-    return f'<div class="cards">{"".join(_card(report, one) for one in found)}</div>{about}'
+        note = f"Paper: {MODEL} on the paper's own sets ({escape(', '.join(printed))}); for the scale. "
+    about = f'<p class="about">{note}Chance: a random ranking.</p>' if measures else ""
+    return f'<div class="cards">{"".join(_card(report, measure) for measure in measures)}</div>{about}'
 
 
-def _card(report: Report, one: Headline) -> str:
-    value, chance = report["metrics"][one.metric], report["chance"].get(one.metric)
-    interval, paper = report["intervals"].get(one.metric), paper_value(report, one.metric)
+def _card(report: Report, measure: Headline) -> str:
+    value, chance = report["metrics"][measure.metric], report["chance"].get(measure.metric)
+    interval, paper = report["intervals"].get(measure.metric), paper_value(report, measure.metric)
     facts = []
     if interval:
         facts.append(f"95\u00a0% interval {interval[0]:.3f} to {interval[1]:.3f}")
@@ -106,15 +106,15 @@ def _card(report: Report, one: Headline) -> str:
     if paper is not None:
         number, _ = paper
         marks.append(f'<span class="key paper">paper {number:.3f}</span>')
-    for unit, metric in one.beside:
+    for unit, metric in measure.beside:
         if metric in report["metrics"]:
             level = report["chance"].get(metric)
             beside = f" (chance {level:.3f})" if level is not None and unit != "linear probe" else ""
             facts.append(f"{unit} {report['metrics'][metric]:.3f}{beside}")
-    weak = "" if is_above_chance(report, one.metric) else ' <em class="weak">not above chance</em>'
-    drawn = bar(value, interval=interval, chance=chance, paper=paper and paper[0], said=f"{one.title} {value:.3f}")
+    weak = "" if is_above_chance(report, measure.metric) else ' <em class="weak">not above chance</em>'
+    drawn = bar(value, interval=interval, chance=chance, paper=paper and paper[0], label=f"{measure.title} {value:.3f}")
     return (
-        f'<article class="card"><h3>{escape(one.title)}</h3>'
-        f'<p class="number">{value:.3f} <small>{one.unit}</small>{weak}</p>{drawn}'
+        f'<article class="card"><h3>{escape(measure.title)}</h3>'
+        f'<p class="number">{value:.3f} <small>{measure.unit}</small>{weak}</p>{drawn}'
         f'<p class="keys">{"".join(marks)}</p><p class="facts">{" · ".join(facts)}</p></article>'
     )

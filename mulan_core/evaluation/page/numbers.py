@@ -28,12 +28,12 @@ def interpolated_precision(scores_N: Floats, positives_N: NDArray[np.bool_]) -> 
     order = np.argsort(-scores_N, kind="stable")
     hits_N = np.cumsum(positives_N[order])
     last_of_tie = np.append(np.diff(scores_N[order]) != 0, True)
-    found = hits_N[last_of_tie]
-    precision = found / (np.flatnonzero(last_of_tie) + 1)
+    hits_T = hits_N[last_of_tie]
+    precision = hits_T / (np.flatnonzero(last_of_tie) + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     # Counts, not recalls, are compared: 0.35 * 20 must reach the seventh hit.
     wanted_K = np.ceil(np.round(RECALLS * hits_N[-1], 9))
-    return np.asarray(best_from_here[np.searchsorted(found, wanted_K)])
+    return np.asarray(best_from_here[np.searchsorted(hits_T, wanted_K)])
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def histogram(right: Floats, wrong: Floats) -> Histogram | None:
         return None
     low, high = float(min(right.min(), wrong.min())), float(max(right.max(), wrong.max()))
     high = high if high > low else low + 1e-3
-    right_B, wrong_B = (np.histogram(of, BINS, (low, high))[0] / len(of) for of in (right, wrong))
+    right_B, wrong_B = (np.histogram(scores, BINS, (low, high))[0] / len(scores) for scores in (right, wrong))
     return Histogram(low, high, right_B, wrong_B, len(right), len(wrong))
 
 

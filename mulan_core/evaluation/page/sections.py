@@ -53,8 +53,8 @@ def classes(report: Report) -> str:
     low = max(0.0, min(0.4, min(lows) - 0.03))
     blocks = []
     for facet in dict.fromkeys(row["facet"] for row in rows):
-        of_facet = sorted((row for row in rows if row["facet"] == facet), key=lambda row: row[measure])
-        lines = [_class_line(row, measure, low) for row in of_facet]
+        facet_rows = sorted((row for row in rows if row["facet"] == facet), key=lambda row: row[measure])
+        lines = [_class_line(row, measure, low) for row in facet_rows]
         folded = ""
         if len(lines) > SHOWN_CLASSES:
             folded = f"<details><summary>{len(lines) - SHOWN_CLASSES} more</summary>{''.join(lines[SHOWN_CLASSES:])}"
@@ -106,9 +106,11 @@ def scores(report: Report, evidence: Evidence) -> str:
     for name in dict.fromkeys(evidence.pair_sets):
         counted[f"{name}: names and descriptions"] = numbers.pair_histogram(evidence, name)
     figures = [
-        _figure(name, charts.histograms(one), f"{one.num_right:,} right, {one.num_wrong:,} wrong pairs")
-        for name, one in counted.items()
-        if one is not None
+        _figure(
+            name, charts.histograms(histogram), f"{histogram.num_right:,} right, {histogram.num_wrong:,} wrong pairs"
+        )
+        for name, histogram in counted.items()
+        if histogram is not None
     ]
     legend = '<p class="keys"><span class="key right">right pairs</span><span class="key wrong">wrong pairs</span></p>'
     about = "Cosines of texts with what they describe and with what they do not; each colour adds up to 100\u00a0%."
@@ -151,8 +153,8 @@ def maps(evidence: Evidence) -> str:
         frequent = [columns[i] for i in np.argsort(-counts, kind="stable")[: charts.COLOURS] if counts[i]]
         if not frequent:
             continue
-        of_frequent = evidence.positives_NC[np.ix_(shown, frequent)]
-        colours = [int(row.argmax()) if row.any() else None for row in of_frequent]
+        positives = evidence.positives_NC[np.ix_(shown, frequent)]
+        colours = [int(row.argmax()) if row.any() else None for row in positives]
         names = [f"{evidence.track_ids[n]}: {', '.join(labels[evidence.track_ids[n]]) or 'no label'}" for n in shown]
         keys = "".join(
             f'<span class="key c{i}">{escape(split_label(evidence.classes[c])[1])}</span>'
@@ -161,9 +163,9 @@ def maps(evidence: Evidence) -> str:
         rest = '<span class="key other">others</span>' if None in colours else ""
         drawn = charts.scatter(points_N2[shown], colours, names)
         figures.append(_figure(facet, f'{drawn}<p class="keys">{keys}{rest}</p>'))
-    of_all = f"{len(shown):,} of {len(points_N2):,}" if len(shown) < len(points_N2) else f"All {len(shown):,}"
+    extent = f"{len(shown):,} of {len(points_N2):,}" if len(shown) < len(points_N2) else f"All {len(shown):,}"
     about = (
-        f"{of_all} test tracks on the first two principal components of their vectors, which hold {100 * share:.0f} % "
+        f"{extent} test tracks on the first two principal components of their vectors, which hold {100 * share:.0f} % "
         "of the variance. Tracks that sound alike to the model lie together. A track with several classes has the "
         "colour of the most frequent one."
     )
@@ -173,9 +175,9 @@ def maps(evidence: Evidence) -> str:
 def metrics(report: Report) -> str:
     """Every number of the report."""
     blocks = []
-    for heading, of_heading in grouped_metrics(report):
+    for heading, entries in grouped_metrics(report):
         body = []
-        for label, name in of_heading:
+        for label, name in entries:
             interval, chance = report["intervals"].get(name), report["chance"].get(name)
             shown = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
             body.append(
@@ -190,7 +192,7 @@ def metrics(report: Report) -> str:
 
 def behaviour(report: Report) -> str:
     """How it behaves where nothing is to be found, what it costs, and how parts of the set fare."""
-    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(said)}</dd>" for what, said in behaviour_lines(report))
+    rows = "".join(f"<dt>{escape(what)}</dt><dd>{escape(sentence)}</dd>" for what, sentence in behaviour_lines(report))
     return section("Behaviour and cost", f'<div class="panel"><dl>{rows}</dl></div>' if rows else "")
 
 
@@ -217,8 +219,8 @@ def protocol(report: Report) -> str:
     ]
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts if value not in (None, ""))
     notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
-    said = f'<h3>Notes</h3><ul class="notes">{notes}</ul>' if notes else ""
-    return section("How it was measured", f'<div class="panel"><dl>{rows}</dl>{said}</div>')
+    notes_block = f'<h3>Notes</h3><ul class="notes">{notes}</ul>' if notes else ""
+    return section("How it was measured", f'<div class="panel"><dl>{rows}</dl>{notes_block}</div>')
 
 
 def _paper_table(table: PaperTable) -> str:
@@ -254,7 +256,7 @@ def _class_line(row: Mapping[str, Any], measure: str, low: float) -> str:
         chance=0.5,
         probe=probe,
         low=low,
-        said=f"{row['text']}: {value:.3f}{shown}{probed}",
+        label=f"{row['text']}: {value:.3f}{shown}{probed}",
     )
     return (
         f'<div class="line" title="{escape(row["text"])}: {value:.3f}{shown}{probed}"><span class="label">'
@@ -275,19 +277,19 @@ def _facets(report: Report, evidence: Evidence) -> dict[str, list[int]]:
 def _labels_of_tracks(evidence: Evidence) -> dict[str, list[str]]:
     texts = [split_label(label)[1] for label in evidence.classes]
     return {
-        track_id: [texts[c] for c in np.flatnonzero(of_track)]
-        for track_id, of_track in zip(evidence.track_ids, evidence.positives_NC, strict=True)
+        track_id: [texts[c] for c in np.flatnonzero(positives_C)]
+        for track_id, positives_C in zip(evidence.track_ids, evidence.positives_NC, strict=True)
     }
 
 
 def _query(row: Mapping[str, Any], labels: Mapping[str, Sequence[str]]) -> str:
     hits = []
     for hit in row["top"]:
-        of_hit = labels.get(hit["track_id"], ())
-        more = f" +{len(of_hit) - NAMED_LABELS}" if len(of_hit) > NAMED_LABELS else ""
+        hit_labels = labels.get(hit["track_id"], ())
+        more = f" +{len(hit_labels) - NAMED_LABELS}" if len(hit_labels) > NAMED_LABELS else ""
         hits.append(
             f'<li class="{"hit" if hit["relevant"] else "miss"}"><span>{escape(hit["track_id"])}'
-            f"<small>{escape(', '.join(of_hit[:NAMED_LABELS]))}{more}</small></span>"
+            f"<small>{escape(', '.join(hit_labels[:NAMED_LABELS]))}{more}</small></span>"
             f"<span>{hit['score']:.3f}</span></li>"
         )
     answers = f"{row['relevant']:,} right {'track' if row['relevant'] == 1 else 'tracks'}"
@@ -302,8 +304,8 @@ def _grid(articles: str) -> str:
 
 
 def _figure(name: str, drawn: str, facts: str = "") -> str:
-    said = f" <small>{facts}</small>" if facts else ""
-    return f'<figure class="panel"><figcaption>{escape(name)}{said}</figcaption>{drawn}</figure>'
+    detail = f" <small>{facts}</small>" if facts else ""
+    return f'<figure class="panel"><figcaption>{escape(name)}{detail}</figcaption>{drawn}</figure>'
 
 
 def _wrapped(legend: str, figures: Iterable[str]) -> str:

@@ -7,8 +7,8 @@ from mulan_core.evaluation.sets import audioset, captions, magnatagatune, mtg_ja
 from mulan_core.evaluation.sets.definition import EvaluationSet
 
 SETS: dict[str, EvaluationSet] = {
-    one.name: one
-    for one in (
+    definition.name: definition
+    for definition in (
         playlists.OWN,
         playlists.PLAYLISTS,
         *audioset.SETS,

@@ -67,13 +67,13 @@ def playlist_content(
     Returns:
         Per kind the queries; the pairs of title and description; what was left out, in sentences.
     """
-    known = set(test_ids)
-    of_test = [row for row in playlists if row.get("split", "test") == "test"]
+    known_ids = set(test_ids)
+    rows = [row for row in playlists if row.get("split", "test") == "test"]
     queries: dict[str, list[Query]] = {kind: [] for kind in kinds}
     pairs: list[Pair] = []
     left_out = 0
-    for row in of_test:
-        track_ids = [track_id for track_id in dict.fromkeys(row["track_ids"]) if track_id in known]
+    for row in rows:
+        track_ids = [track_id for track_id in dict.fromkeys(row["track_ids"]) if track_id in known_ids]
         if not track_ids:
             left_out += 1
             continue
@@ -95,9 +95,9 @@ def text_queries(texts: Mapping[str, Sequence[str]], sources: Mapping[str, str] 
         sources: text -> where it comes from, for those where that is known.
     """
     answers: dict[str, dict[str, None]] = {}
-    for track_id, of_track in texts.items():
-        for text in of_track:
+    for track_id, track_texts in texts.items():
+        for text in track_texts:
             if text.strip():
                 answers.setdefault(text.strip(), {})[track_id] = None
-    known = sources or {}
-    return [Query(id=None, text=text, track_ids=list(ids), source=known.get(text)) for text, ids in answers.items()]
+    source_of = sources or {}
+    return [Query(id=None, text=text, track_ids=list(ids), source=source_of.get(text)) for text, ids in answers.items()]

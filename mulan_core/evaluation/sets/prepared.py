@@ -40,8 +40,8 @@ def read_content(definition: EvaluationSet, path: Path, *, split: str = "test") 
         if len(pairs) < 2:
             raise UserError(f"{path} has {len(pairs)} pairs of title and description; triplets need two or more")
         return Content(pairs={definition.pair_set: pairs}, all_triplets=True, notes=notes)
-    of_all_splits = _rows_of(definition, path)
-    rows = _as_test(of_all_splits, split)
+    all_rows = _rows_of(definition, path)
+    rows = _as_test(all_rows, split)
     test = {row["track_id"]: row for row in rows if row["split"] == "test"}
     if not test:
         raise UserError(f"{path} has no {split} track that belongs to {definition.name} ({definition.split})")
@@ -51,27 +51,29 @@ def read_content(definition: EvaluationSet, path: Path, *, split: str = "test") 
     counts: dict[str, int] = {}
     kinds = [kind for kind in definition.queries if kind in ("title", "description")]
     if kinds:
-        playlists = _as_test(_playlists(path, of_all_splits), split)
-        of_kind, of_playlists, left_out = playlist_content(playlists, test, kinds)
-        queries.update(of_kind)
+        playlists = _as_test(_playlists(path, all_rows), split)
+        playlist_queries, title_pairs, left_out = playlist_content(playlists, test, kinds)
+        queries.update(playlist_queries)
         if "triplets" in definition.suites:
-            playlist_pairs["playlist"] = of_playlists
-        counts["playlists"] = len({query.id for of in of_kind.values() for query in of})
+            playlist_pairs["playlist"] = title_pairs
+        counts["playlists"] = len({query.id for kind_queries in playlist_queries.values() for query in kind_queries})
         notes += left_out
     if "text" in definition.queries:
         own = {track_id: _own_text(row) for track_id, row in test.items()}
-        sources = {text: source for of_track in own.values() for text, source in of_track}
-        queries["text"] = text_queries({track_id: [text for text, _ in of] for track_id, of in own.items()}, sources)
+        sources = {text: source for track_texts in own.values() for text, source in track_texts}
+        queries["text"] = text_queries(
+            {track_id: [text for text, _ in track_texts] for track_id, track_texts in own.items()}, sources
+        )
     if "caption" in definition.queries:
         queries["caption"] = text_queries({track_id: _captions(row) for track_id, row in test.items()})
     if definition.classes is not None:
         _check_classes(definition, path, [labels[track_id] for track_id in test])
-    found = {label for of_track in labels.values() for label in of_track}
+    all_labels = {label for track_labels in labels.values() for label in track_labels}
     return Content(
         tracks={split: sorted(row["track_id"] for row in rows if row["split"] == split) for split in SPLITS},
         labels=labels,
         classes=definition.classes,
-        class_texts={label: definition.spell(label) for label in found} if definition.spell else {},
+        class_texts={label: definition.spell(label) for label in all_labels} if definition.spell else {},
         queries=queries,
         pairs=playlist_pairs,
         datasets={track_id: str(row["dataset"]) for track_id, row in test.items() if row.get("dataset")},
@@ -111,9 +113,9 @@ def _labels(row: Mapping[str, Any], definition: EvaluationSet) -> list[str]:
 
 
 def _check_classes(definition: EvaluationSet, path: Path, labels: Sequence[Sequence[str]]) -> None:
-    found = dict.fromkeys(label for of_track in labels for label in of_track)
-    if not set(definition.classes or ()).intersection(found):
-        such = f"such as {', '.join(list(found)[:SHOWN])}" if found else "none at all"
+    all_labels = dict.fromkeys(label for track_labels in labels for label in track_labels)
+    if not set(definition.classes or ()).intersection(all_labels):
+        such = f"such as {', '.join(list(all_labels)[:SHOWN])}" if all_labels else "none at all"
         raise UserError(
             f"not one of the {len(definition.classes or ())} classes of {definition.name} occurs among the "
             f"{len(labels):,} test tracks of {path}, whose labels are {such}; {definition.needs}"
@@ -125,10 +127,10 @@ def _playlists(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     if not table.exists():
         return []
     playlists: list[dict[str, Any]] = pq.read_table(table).to_pylist()
-    known = [[row["track_id"] for row in rows]]
+    chunks = [[row["track_id"] for row in rows]]
     if (path / shards.QUARANTINE).exists():  # known, though unusable
-        known.append(pq.read_table(path / shards.QUARANTINE, columns=["track_id"])["track_id"].to_pylist())
-    check_known(playlists, known)
+        chunks.append(pq.read_table(path / shards.QUARANTINE, columns=["track_id"])["track_id"].to_pylist())
+    check_known(playlists, chunks)
     return playlists
 
 
@@ -136,7 +138,7 @@ def _own_text(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A track's longest kept text of its own, with its source: it says most. Playlist titles are not its own."""
     own = [(text["text"].strip(), text["source"]) for text in row["texts"] if text["drop"] is None]
     own = [(text, source) for text, source in own if source != "pl"]
-    return [max(own, key=lambda one: len(one[0]))] if own else []
+    return [max(own, key=lambda pair: len(pair[0]))] if own else []
 
 
 def _captions(row: Mapping[str, Any]) -> list[str]:

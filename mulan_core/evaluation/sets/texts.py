@@ -50,11 +50,11 @@ def read_text_pairs(path: Path, notes: list[str]) -> list[Pair]:
     problems = Problems(str(path))
     pairs: list[Pair] = []
     rows = last = 0
-    found: dict[str, None] = {}
+    columns: dict[str, None] = {}
     with open_table(path, problems, wanted=[*COLUMNS, "split"]) as table:
         for chunk in table.chunks:
             for number, row in zip(chunk.numbers, chunk.rows, strict=True):
-                found |= dict.fromkeys(row)
+                columns |= dict.fromkeys(row)
                 last = number
                 values = [row.get(name) or "" for name in COLUMNS]
                 if not all(isinstance(value, str) for value in values):
@@ -64,10 +64,10 @@ def read_text_pairs(path: Path, notes: list[str]) -> list[Pair]:
                     title, description = (value.strip() for value in values)
                     if title and description:
                         pairs.append((title, description))
-        found |= dict.fromkeys(table.columns)
+        columns |= dict.fromkeys(table.columns)
     for name in COLUMNS:
-        if name not in found:
-            raise UserError(f"{path} has no column {name!r}; found: {', '.join(found) or 'nothing'}")
+        if name not in columns:
+            raise UserError(f"{path} has no column {name!r}; found: {', '.join(columns) or 'nothing'}")
     problems.raise_any(last)
     _note_left_out(notes, rows - len(pairs), "rows have no title or no description")
     return pairs
