@@ -152,7 +152,9 @@ def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator
         )
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
         try:
-            app = build_app(release.to_dict(), ServeConfig(text_tower=tower), milvus_uri=milvus.uri)
+            app = build_app(
+                release.to_dict(), ServeConfig(text_tower=tower), milvus_uri=milvus.uri, edits=folder / "edits"
+            )
             url = deploy(app, host="127.0.0.1", port=free_port())
             encoder = Encoder(model, text_program=export_text_program(model, tower))
             encoder.warm_up()

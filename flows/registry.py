@@ -1,8 +1,8 @@
 """MLflow's model registry: versions of one registered model, its aliases ``candidate`` and ``champion``, its files.
 
 A version stands for a release. It carries what it was made of as tags (data hash, git commit, flow run, weights), the
-gate's decision with its reasons, and what was built for it. Only ``promote`` moves ``champion``, and only to a version
-that the gate passed.
+gate's decision with its reasons, and what was built for it. Only a switch (``pipeline/switch.py``) moves ``champion``,
+and only to a version that the gate passed, or back.
 """
 
 from __future__ import annotations
@@ -337,22 +337,24 @@ class Registry:
         if self.find(name).tag("gate") != "passed":
             raise UserError(f"version {name} of {self.name} was not passed by the gate; it stays candidate")
 
-    def promote(self, number: str) -> None:
-        """Make a version the champion, and remember the champion before it.
+    def champions_with(self, number: str) -> list[str]:
+        """What ``champions`` says once a version is promoted.
 
         Raises:
             UserError: if the gate has not passed it.
         """
         self.check_gate(number)
         champions = self.champions()
-        if champions[-1:] != [number]:
-            self._set_champion([*champions, number])
+        return champions if champions[-1:] == [number] else [*champions, number]
 
-    def demote(self) -> None:
-        """Make the champion before this one the champion again; ``champions`` says which one that is."""
-        self._set_champion(self.champions()[:-1])
+    def name_champions(self, champions: list[str]) -> None:
+        """Make the last of these the champion, and remember those before it; none takes the alias away.
 
-    def _set_champion(self, champions: list[str]) -> None:
+        ``pipeline/switch.py`` alone calls it, so that endpoint and index go along.
+        """
         with tracking(self.uri) as client:
-            client.set_registered_model_alias(self.name, "champion", champions[-1])
+            if champions:
+                client.set_registered_model_alias(self.name, "champion", champions[-1])
+            else:
+                client.delete_registered_model_alias(self.name, "champion")
             client.set_registered_model_tag(self.name, CHAMPIONS, " ".join(champions[-MAX_CHAMPIONS:]))

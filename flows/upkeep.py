@@ -22,8 +22,10 @@ from flows.runtime.catalogues import (
     read_records,
 )
 from flows.runtime.endpoint import served
+from flows.runtime.journal import remove_journal
 from flows.runtime.settings import Settings
 from flows.runtime.stack_file import running_stack
+from flows.runtime.storage import open_edits
 from flows.runtime.terminal import errors
 from flows.runtime.workspace import Workspace
 from flows.runtime.workspace_lock import hold
@@ -116,6 +118,7 @@ def rename(settings: Settings, old: str, new: str) -> Catalogue:
         check_free(records, new)
         renamed = replace(one, name=new, model=f"{MODEL_NAME}-{new}")
         Registry.of(settings, one).rename(renamed.model)
+        open_edits(settings, one).move(open_edits(settings, renamed).place)
         del records.by_name[old]
         records.by_name[new] = renamed
         records.last = new if records.last == old else records.last
@@ -131,14 +134,14 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
         ask: is shown what goes, and says whether it may.
 
     Returns:
-        What went: ``workspace``, ``model``, ``versions``, ``collections``; with ``removed`` false where ``ask`` said
-        no, and nothing went.
+        What went: ``workspace``, ``model``, ``versions``, ``collections``, ``edits``, the tracks that were added and
+        deleted over the API; with ``removed`` false where ``ask`` said no, and nothing went.
 
     Raises:
         UserError: if there is no such catalogue, or somebody serves it or works on it.
     """
     with _at_rest(settings, name, "remove") as one, _store(settings, one) as store:
-        registry = Registry.of(settings, one)
+        registry, edits = Registry.of(settings, one), open_edits(settings, one)
         versions = registry.versions()
         collections = {version.tag("collection") for version in versions}
         if one.key:
@@ -151,6 +154,7 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
             "model": one.model,
             "versions": [version.number for version in versions],
             "collections": there,
+            "edits": [edit.track_id for edit in edits.all()],
         }
         if not ask(goes):
             return goes | {"removed": False}
@@ -159,6 +163,8 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
             for collection in there:
                 store.drop(collection)
         registry.remove()
+        edits.remove()
+        remove_journal(one.state(settings.home))
         with changing(settings.home) as records:
             records.by_name.pop(name, None)
             records.last = None if records.last == name else records.last

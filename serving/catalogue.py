@@ -59,7 +59,7 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
     )
     async def play_track(request: Request, track_id: str) -> Response:
         track, _ = await service.track(track_id, timing_of(request))
-        path, kind = locate_media(track, service.media_root, service.here)
+        path, kind = locate_media(track, service.root_of(track), service.here)
         return SentFile(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
 
     @routes.get(
@@ -83,12 +83,12 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
         timing = timing_of(request)
         audio, fields = await read_upload(request)
         asked = parse_values(schemas.NewTrack, with_json(fields, "labels"))
-        audio_D, windows = await service.encode_windows(audio, timing)
+        heard = await service.hear(audio, timing)
 
         async def write(turn: Turn) -> Response:
             async with alone_at(answers, asked.track_id):
                 replaced = await turn.know("was_there", lambda: service.has(asked.track_id, timing))
-                track = await service.add(asked.model_dump(), audio_D, windows, timing)
+                track = await service.add(asked.model_dump(), heard, timing)
             return json_response(service, request, {"track": track, "replaced": replaced})
 
         content = hash_of(audio, asked.model_dump())

@@ -21,6 +21,7 @@ from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
 from serving.access_log import log_to
 from serving.app import create_api
+from serving.edits import Edits
 from serving.keys import KeyFile, check_exposed
 from serving.loopback import keep_loopback_direct
 from serving.onnx_text_encoder import export_text_program
@@ -52,6 +53,7 @@ class MulanApp:
         *,
         milvus_uri: str,
         milvus_token: str | None,
+        edits: str,
         media_root: str | None,
         num_threads: int,
         text_program: str | None,
@@ -77,6 +79,7 @@ class MulanApp:
             return Service(
                 Release.from_dict(of),
                 TrackStore(milvus_uri, milvus_token),
+                edits=Edits(edits),
                 media_root=media_root,
                 max_audio_s=config.max_audio_s,
                 num_threads=num_threads,
@@ -89,6 +92,10 @@ class MulanApp:
         self._answers = SharedAnswers()
         self._shadow = open_service(shadow, shadow_program) if shadow else None
         self._shadow_share = shadow_share
+
+    def model_version(self) -> str:
+        """Of the release; asked by who must know what the endpoint answers with."""
+        return self._service.release.model_version
 
     def needs_keys(self) -> bool:
         """Whether nobody gets in without a key; asked by who deploys over this release."""
@@ -119,6 +126,7 @@ def build_app(
     serve_config: ServeConfig,
     *,
     milvus_uri: str,
+    edits: str | Path,
     milvus_token: str | None = None,
     media_root: str | Path | None = None,
     num_threads: int = 1,
@@ -134,6 +142,7 @@ def build_app(
         release: ``Release.to_dict()``.
         serve_config: limits and number of replicas.
         milvus_uri, milvus_token: where the collection is.
+        edits: folder or URL of what is added and deleted over the API; every replica must reach it. See ``Edits``.
         media_root: folder under which tracks may be played; None plays none.
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist, unless the endpoint that runs has had keys.
@@ -173,6 +182,7 @@ def build_app(
         serve_config,
         milvus_uri=milvus_uri,
         milvus_token=milvus_token,
+        edits=Edits(edits).place,
         media_root=root,
         num_threads=num_threads,
         text_program=str(program) if program else None,
@@ -274,6 +284,34 @@ def other_applications(name: str) -> list[str]:
 
 def _applications() -> list[str]:
     return [name for name in serve.status().applications if name == APP_NAME or name.startswith(f"{APP_NAME}-")]
+
+
+def served_version(name: str = APP_NAME, *, timeout_s: float = 180.0) -> str | None:
+    """The model version that the application answers with, once no deployment is under way; None where none runs.
+
+    Who asked for a deployment may have died: Serve goes on with it all the same.
+
+    Raises:
+        UserError: if it runs and does not say.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (application := serve.status().applications.get(name)) is not None:
+        if application.status not in (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING):
+            break
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the endpoint has been deploying a release for {timeout_s:.0f} s; stop it and start it anew"
+            )
+        time.sleep(0.2)
+    if application is None or not _is_up(application):
+        return None
+    try:
+        # Longer than Serve takes to replace a replica that died.
+        return str(serve.get_app_handle(name).model_version.remote().result(timeout_s=30))
+    except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
+        raise UserError(
+            "an endpoint runs and does not say which release it answers with; stop it and start it anew"
+        ) from error
 
 
 def undeploy() -> None:

@@ -85,8 +85,12 @@ class Encoder:
             for place, ((start_s, end_s), vector_D) in enumerate(zip(places, vectors_WD, strict=True))
         ]
 
-    def decode(self, data: bytes, *, max_s: float) -> np.ndarray:
-        """Uploaded bytes to a wave for ``encode_wave``; may run in any thread.
+    def encode_flac(self, flac: bytes) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """What ``encode_windows`` gives of audio as it is kept; see ``to_flac``."""
+        return self.encode_windows(self.decode(flac))
+
+    def decode(self, data: bytes, *, max_s: float | None = None) -> np.ndarray:
+        """Uploaded bytes to a wave for ``encode_wave``, of any length without ``max_s``; may run in any thread.
 
         Raises:
             AudioError: if it is not audio, or empty, silent, too short or too long.

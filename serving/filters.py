@@ -58,6 +58,11 @@ def equals(field: str, value: str) -> str:
     return f"{field} == {_literal(value)}"
 
 
+def begins(field: str, letters: str) -> str:
+    """Rows with a value that begins so, in Milvus's language; for letters that mean themselves in its patterns."""
+    return f"{field} like {_literal(letters + '%')}"
+
+
 def after(field: str, value: str) -> str:
     """Rows with a greater value, in Milvus's language."""
     return f"{field} > {_literal(value)}"

@@ -22,6 +22,8 @@ from mulan_core.data.names import why_unwritable
 from mulan_core.errors import UserError
 from mulan_core.evaluation.tagging import split_label
 from serving.calibration import GOOD_MATCH, Kind
+from serving.edited_collection import EditedCollection, Heard
+from serving.edits import Edits, to_flac
 from serving.encoder import Encoder
 from serving.errors import ApiError
 from serving.filters import TrackFilter
@@ -35,7 +37,7 @@ from serving.searches import BestWindows, Searches
 from serving.store import CollectionInfo, Hit, Span, TrackStore
 from serving.text_vectors import TextVectors
 from serving.timing import Timing
-from serving.tracks import ADDED, Track, track_of
+from serving.tracks import Track, track_of
 
 T = TypeVar("T")
 
@@ -82,6 +84,8 @@ class Service:
     Args:
         release: what to serve.
         store: where its collection is.
+        edits: what was added to the catalogue and deleted over the API. What a process that died has left undone of it
+            is done.
         media_root: folder under which tracks may be played; None plays none.
         max_audio_s: longest audio query, seconds.
         num_threads: of torch.
@@ -99,6 +103,7 @@ class Service:
         release: Release,
         store: TrackStore,
         *,
+        edits: Edits,
         media_root: str | Path | None,
         max_audio_s: float,
         num_threads: int = 1,
@@ -112,9 +117,11 @@ class Service:
         self.release, self.media_root = release, Path(media_root).absolute() if media_root else None
         self.metrics = metrics or Metrics()
         self._store, self._max_audio_s = store, max_audio_s
+        self._edited = EditedCollection(store, edits, release.collection)
         self._encoder = Encoder(release.model_path, num_threads=num_threads, use_gpu=use_gpu, text_program=text_program)
         self._encoder.warm_up()
         store.load(release.collection)
+        self._edited.apply(self._encoder.encode_flac)
         self.collection: CollectionInfo = store.describe(release.collection)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="io")
@@ -153,14 +160,18 @@ class Service:
 
     async def encode_audio(self, data: bytes, timing: Timing) -> np.ndarray:
         """Unit vector of an upload."""
-        return (await self.encode_windows(data, timing))[0]
-
-    async def encode_windows(self, data: bytes, timing: Timing) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Unit vector of an upload, and its windows; see ``Encoder.encode_windows``."""
         with timing.stage("decode"):
             wave = await self._in(self._pool, lambda: self._encoder.decode(data, max_s=self._max_audio_s))
         with timing.stage("encode"):
-            return await self._in(self._model_thread, self._encoder.encode_windows, wave)
+            return await self._in(self._model_thread, self._encoder.encode_wave, wave)
+
+    async def hear(self, data: bytes, timing: Timing) -> Heard:
+        """An upload as a track of the catalogue: encoded from what is kept of it, as any model after this one will."""
+        with timing.stage("decode"):
+            flac = await self._in(self._pool, lambda: to_flac(data, max_s=self._max_audio_s))
+            wave = await self._in(self._pool, self._encoder.decode, flac)
+        with timing.stage("encode"):
+            return Heard(flac, *await self._in(self._model_thread, self._encoder.encode_windows, wave))
 
     async def track(self, track_id: str, timing: Timing) -> tuple[Track, np.ndarray]:
         """A track of the catalogue and its vector.
@@ -273,30 +284,26 @@ class Service:
     async def _encode_labels(self, labels: Sequence[str]) -> np.ndarray:
         return await self.encode_texts([split_label(label)[1] for label in labels])
 
-    async def add(
-        self, fields: dict[str, Any], audio_D: np.ndarray, windows: Sequence[dict[str, Any]], timing: Timing
-    ) -> dict[str, Any]:
-        """Put a track into the live collection, in place of one of its id; searches find it at once.
-
-        Its audio is not kept, so it does not play. Its windows are, where the collection has windows.
+    async def add(self, fields: dict[str, Any], heard: Heard, timing: Timing) -> dict[str, Any]:
+        """Put a track into the catalogue, in place of one of its id; searches find it at once.
 
         Returns:
             The track as the API gives it.
+
+        Raises:
+            StoreError: if it cannot be written; then everything is as it was.
         """
-        collection, track_id = self.release.collection, str(fields["track_id"])
-        row = fields | {"title": fields["title"] or track_id, "vector": audio_D, "content_hash": ADDED}
-        own = [window | {"track_id": track_id} for window in windows]
         with timing.stage("store"):
-            await self._in(self._pool, lambda: self._store.upsert(collection, [row], windows=own))
+            row = await self._in(self._pool, self._edited.add, fields, heard)
             await self.count_tracks()
-        return self.show(track_of(row | {"media_path": ""}))
+        return self.show(track_of(row))
 
     async def delete(self, track_id: str, timing: Timing) -> bool:
-        """Take a track out of the live collection; whether it was there."""
+        """Take a track out of the catalogue; whether it was there. See ``add``."""
         with timing.stage("store"):
-            deleted = await self._in(self._pool, lambda: self._store.delete(self.release.collection, [track_id]))
+            deleted = await self._in(self._pool, self._edited.delete, track_id)
             await self.count_tracks()
-        return bool(deleted)
+        return deleted
 
     async def count_tracks(self) -> int:
         """Tracks in the collection now."""
@@ -314,7 +321,7 @@ class Service:
 
     def show(self, track: Track) -> dict[str, Any]:
         """A track as the API gives it; its path on this machine stays here."""
-        playable = is_playable(track, self.media_root, self.here)
+        playable = self.root_of(track) is not None
         return {
             "track_id": track.track_id,
             "title": track.title,
@@ -323,6 +330,11 @@ class Service:
             "labels": list(track.labels),
             "audio_url": f"/v1/tracks/{quote(track.track_id, safe='')}/audio" if playable else None,
         }
+
+    def root_of(self, track: Track) -> Path | None:
+        """The folder under which a track's file may be played: the media root, or that of added tracks; or None."""
+        roots = (self.media_root, self._edited.edits.folder)
+        return next((root for root in roots if is_playable(track, root, self.here)), None)
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)

@@ -16,7 +16,7 @@ import numpy as np
 
 from serving.collection import LIVE_ALIAS, CollectionInfo, Graph, collection_name
 from serving.errors import StoreError
-from serving.filters import equals, one_of
+from serving.filters import begins, one_of
 from serving.pages import Hit, Page, Pages, Ranks, in_turn
 from serving.recall import EF_CANDIDATES, FILTERED_GOAL, PROBE_K, pick_filters, pick_queries, share_found
 from serving.tracks import ADDED, clean_row
@@ -152,34 +152,41 @@ class TrackStore(Pages):
             self._settle(collection)
         return len(found)
 
-    def added(self, collection: str, *, unknown_to: str) -> list[str]:
-        """Tracks that were added to a collection over the API (``tracks.ADDED``) and that another one lacks."""
-        ids = [track_id for page in self.scroll(collection, content_hash=ADDED) for track_id, _ in page]
-        known = self.get(ids, collection=unknown_to)
-        return [track_id for track_id in ids if track_id not in known]
+    def copy(self, marks: Mapping[str, str], source: str, target: str) -> None:
+        """Copy tracks and their windows into another collection of the same model.
 
-    def copy_added(self, track_ids: Sequence[str], source: str, target: str) -> None:
-        """Copy tracks that were added over the API, and their windows, into another collection of the same model."""
+        Args:
+            marks: the content hash that each of them gets there, by track id.
+            source, target: names of the collections.
+        """
         has_windows = self.count_windows(source) > 0
+        for some in in_turn(list(marks)):
+            found = self.get(some, collection=source)
+            rows = [asdict(track) | {"vector": vector_D} for track, vector_D in found.values()]
+            marked = [row | {"content_hash": marks[row["track_id"]]} for row in rows]
+            self.upsert(target, marked, windows=self.windows(some, collection=source) if has_windows else ())
+
+    def hashes(self, track_ids: Sequence[str], *, collection: str) -> dict[str, str]:
+        """Content hashes of tracks by id; ids that are not there are left out."""
+        found: dict[str, str] = {}
         for some in in_turn(track_ids):
-            found = self.get(some, collection=source).values()
-            rows = [asdict(track) | {"vector": vector_D, "content_hash": ADDED} for track, vector_D in found]
-            self.upsert(target, rows, windows=self.windows(some, collection=source) if has_windows else ())
+            for rows in self._walk(collection, ["track_id", "content_hash"], one_of(some), len(some)):
+                found |= {row["track_id"]: row["content_hash"] for row in rows}
+        return found
 
     def scroll(
-        self, collection: str, *, batch: int = 5_000, content_hash: str | None = None
+        self, collection: str, *, batch: int = 5_000, only_added: bool = False
     ) -> Iterator[list[tuple[str, str]]]:
-        """All tracks, or those of one hash, as (track_id, content_hash) in batches; it is empty where none was given.
+        """All tracks, or those that were added over the API, as (track_id, content_hash) in batches.
 
-        Tracks that are written or deleted meanwhile may or may not be among them.
+        Tracks that are written or deleted meanwhile may or may not be among them. Those of collections of the first
+        versions have no hash, which is given as an empty one.
         """
         found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
-        # Collections of earlier versions have no hashes.
         fields = [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
-        if content_hash is not None and "content_hash" not in fields:
+        if only_added and "content_hash" not in fields:
             return
-        narrow = equals("content_hash", content_hash) if content_hash is not None else ""
-        for rows in self._walk(collection, fields, narrow, batch):
+        for rows in self._walk(collection, fields, begins("content_hash", ADDED) if only_added else "", batch):
             yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
 
     def _insert(

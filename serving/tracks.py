@@ -18,8 +18,14 @@ MAX_TEXT_BYTES = {
     "content_hash": 64,
 }
 ADDED = "added"
-"""The ``content_hash`` of tracks that were added over the API, which no manifest knows."""
+"""How the ``content_hash`` of a track begins that was added over the API; all of it where no audio was kept, by a
+version that did not."""
 MAX_LABEL_BYTES = MAX_BYTES["labels"]
+
+
+def is_added(content_hash: str) -> bool:
+    """Whether a row with this hash was added over the API; the hashes of others are hexadecimal digits."""
+    return content_hash == ADDED or content_hash.startswith(f"{ADDED}:")
 
 
 @dataclass(frozen=True)

@@ -168,10 +168,11 @@ def remove(
     from flows.upkeep import remove as remove_catalogue
 
     def ask(goes: dict[str, Any]) -> bool:
-        for what in ("workspace", "model", "versions", "collections"):
+        for what in ("workspace", "model", "versions", "collections", "edits"):
             value = goes[what]
             shown = ", ".join(value) if isinstance(value, list) else value
-            errors.print(f"{what}: {shown or 'none'}")
+            named = "added or deleted over the API" if what == "edits" else what
+            errors.print(f"{named}: {shown or 'none'}")
         return yes or typer.confirm(f"Remove the catalogue {name} with all of these?", err=True)
 
     done = remove_catalogue(read_settings(), name, ask)
@@ -181,3 +182,35 @@ def remove(
         console.print(f"{name} is removed" if done["removed"] else "nothing was removed")
     if not done["removed"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def edits(
+    undo: Annotated[
+        list[str] | None, typer.Option("--undo", metavar="ID", help="Take back what was done to this track.")
+    ] = None,
+    *,
+    catalogue: CatalogueName = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tracks that were added and deleted over the API, or take back what was done to some.
+
+    Example: mulan catalogue edits --undo song-1
+    """
+    from flows.runtime.storage import open_edits
+
+    made = open_edits(read_settings(), chosen(catalogue))
+    for track_id in undo or ():
+        if not made.forget(track_id):
+            raise UserError(
+                f"the track {track_id!r} was not added or deleted over the API; see `mulan catalogue edits`"
+            )
+        errors.print(f"mulan: {track_id} is again what the catalogue says, from the next `mulan index` on")
+    found = made.all()
+    if as_json:
+        print_json([{"track_id": edit.track_id, "kind": edit.kind, "when": edit.when} | edit.fields for edit in found])
+        return
+    table = Table("track", "what", "when", "title")
+    for edit in found:
+        table.add_row(edit.track_id, edit.kind, edit.when[:19], edit.fields.get("title", ""))
+    console.print(table if found else "nothing was added or deleted over the API")

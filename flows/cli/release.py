@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.catalogue import CatalogueName, endpoint_of, look, manifest_of, models_of
-from flows.cli.reporting import AsJson, print_json, show_added
+from flows.cli.reporting import AsJson, print_json, show_edits
+from flows.pipeline.words import served_words
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.terminal import Table, console
 from mulan_core.config import Share
@@ -203,6 +204,6 @@ def _show_switch(done: dict[str, Any], *, as_json: bool) -> None:
         print_json(done)
         return
     release = done["release"]
-    where = f"served at {done['url']}" if done["url"] else "no endpoint runs here; `mulan serve` serves it"
-    console.print(f"champion: version {release['model_version']} ({release['collection']}), {where}")
-    show_added(done["added"])
+    console.print(f"champion: version {release['model_version']} ({release['collection']})")
+    show_edits(done["edits"])
+    console.print(served_words(done))

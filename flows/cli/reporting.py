@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column
 
-from flows.pipeline.words import added_words, recall_words
+from flows.pipeline.words import edits_words, recall_words, served_words
 from flows.runtime.terminal import Table, console, end_quietly, errors, words
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def show_check(report: dict[str, Any]) -> None:
 
 def show_index(built: dict[str, Any]) -> None:
     """Print what a build measured, and what it changed."""
-    words = f"{built['index_type']}, recall@10 {recall_words(built)}" if built["built"] else "stood already"
+    if built["built"]:
+        words = f"{built['index_type']}, recall@10 {recall_words(built)}"
+    else:
+        words = "stood already" + (f", {built['mended']:,} tracks of it put right" if built["mended"] else "")
     place = "champion" if built["promoted"] else "built, not promoted"
     console.print(f"version {built['version']} ({place}), {built['collection']}: {words}")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
@@ -120,12 +123,13 @@ def show_index(built: dict[str, Any]) -> None:
             "the graph loses tracks under filters, so filtered searches read all tracks that pass, which is slow; "
             "with a higher index.hnsw_from the index is exact instead"
         )
-    show_added(built["added"])
+    show_edits(built["edits"])
+    console.print(served_words(built))
 
 
-def show_added(added: dict[str, Any] | None) -> None:
-    """Print what became of tracks that were added over the API; nothing where there are none."""
-    for sentence in added_words(added):
+def show_edits(edits: dict[str, Any] | None) -> None:
+    """Print what the API's edits came to; nothing where there are none."""
+    for sentence in edits_words(edits):
         console.print(sentence)
 
 

@@ -104,7 +104,7 @@ def run(
 
     Example: mulan run --manifest tracks.csv
     """
-    from flows.cli.reporting import show_added, show_evaluation, show_gate, show_stages
+    from flows.cli.reporting import show_edits, show_evaluation, show_gate, show_stages
 
     session = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "serves": serve}
     options = {"serve": serve, "min_new_tracks": min_new}
@@ -118,7 +118,7 @@ def run(
             show_stages(result["stages"], result["seconds"])
         else:
             console.print(f"not trained: {result['skipped']}")
-        show_added((result.get("serve") or result.get("index") or {}).get("added"))
+        show_edits((result.get("serve") or result.get("index") or {}).get("edits"))
         if report:
             show_gate(result["register"])
     if report:

@@ -28,6 +28,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[DoctorCheck]], ...] = (
     addresses.check_dvc,
     addresses.check_checkpoints,
     addresses.check_endpoint,
+    addresses.check_switch,
     addresses.check_traces,
 )
 

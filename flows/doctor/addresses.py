@@ -235,6 +235,20 @@ def _storage(name: str, place: str, variable: str) -> DoctorCheck:
     return ok(name, f"{place} can be written, read and cleaned")
 
 
+def check_switch(settings: Settings) -> Iterator[DoctorCheck]:
+    """Whether endpoint, registry and Milvus have all gone over to the last release."""
+    from flows.runtime.catalogues import read_records
+    from flows.runtime.journal import unfinished_switch
+
+    try:
+        found, level = unfinished_switch(settings.home, read_records(settings.home).current), warning
+    except UserError as error:
+        found, level = str(error), failure
+    if found:
+        said, _, todo = found.partition("; ")
+        yield level("switch", said, todo)
+
+
 def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:
     """The endpoints: each that is served, that of the catalogue in use, and the one that was named."""
     current = read_records(settings.home).current

@@ -14,10 +14,11 @@ from mlflow.entities import Run
 from flows.registry import Registry
 from flows.runtime.catalogues import DEMO, Catalogue
 from flows.runtime.endpoint import endpoint_url
+from flows.runtime.journal import unfinished_switch
 from flows.runtime.settings import Settings
 from flows.runtime.stack_file import running_stack
 from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
-from flows.runtime.workspace import find_workspace
+from flows.runtime.workspace import made_workspace
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 
@@ -43,6 +44,7 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
         next((one.summary() for one in versions if alias in one.aliases), None) for alias in ("champion", "candidate")
     )
     endpoint, stack = _endpoint(settings, catalogue), running_stack(catalogue.state(settings.home))
+    cut_off = unfinished_switch(settings.home, catalogue)
     return {
         "catalogue": catalogue.name,
         "stack": asdict(stack) if stack else None,
@@ -50,7 +52,10 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
         "champion": champion,
         "candidate": candidate,
         "endpoint": endpoint,
-        "differences": _differences(champion, candidate, endpoint, _data_hash(settings, catalogue)),
+        "differences": [
+            *([cut_off] if cut_off else []),
+            *_differences(champion, candidate, endpoint, _data_hash(settings, catalogue)),
+        ],
     }
 
 
@@ -91,11 +96,8 @@ def _endpoint(settings: Settings, catalogue: Catalogue) -> dict[str, Any] | None
 
 def _data_hash(settings: Settings, catalogue: Catalogue) -> str | None:
     """Of what is prepared of a catalogue; None where nothing is."""
-    try:
-        workspace = find_workspace(settings.home, folder=catalogue.folder(settings.home))
-    except UserError:  # the working folder is none, nor was a demo made
-        return None
-    return workspace.find_data_hash()
+    workspace = made_workspace(settings.home, catalogue)
+    return workspace.find_data_hash() if workspace else None
 
 
 def _differences(

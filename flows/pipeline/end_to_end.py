@@ -69,7 +69,7 @@ def end_to_end(
             if serve:
                 # It becomes champion once it answers: a release that does not come up changes nothing.
                 result["serve"] = serve_release(**arguments, version=result["index"]["version"])
-                result["index"]["promoted"] = True
+                result["index"] |= {"promoted": True, "url": result["serve"]["url"], "not_served": None}
         result |= {"stages": dict(session.stages), "seconds": time.perf_counter() - session.opened}
         create_markdown_artifact(run_page(result, session), key="end-to-end", description="What the flow made")
         return result

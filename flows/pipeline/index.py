@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.pipeline.embed import Vectors, open_windows, track_vectors, window_key
-from flows.pipeline.release import go_live
+from flows.pipeline.embed import track_vectors
+from flows.pipeline.index_rows import find_media_root, in_batches, track_rows, window_rows
+from flows.pipeline.release import make_live, switching
 from flows.pipeline.train import trained_run
 from flows.registry import Registry
 from flows.runtime.catalogues import read_records
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar
 from flows.runtime.session import Session, open_session
-from mulan_core.audio.decode import AudioError, find_clip_start_s
-from mulan_core.audio.windows import place_windows
-from mulan_core.config import IndexConfig, PrepareConfig
-from mulan_core.data import shards
-from mulan_core.data.names import title_of_file
-from mulan_core.evaluation.encoders import open_encoder, weights_hash
+from mulan_core.config import IndexConfig
+from mulan_core.evaluation.encoders import open_encoder
 from mulan_core.evaluation.tagging import split_label
-from mulan_core.processor import MuLanProcessor
 from serving.recall import PROBE_QUERIES
 from serving.release import preprocessing_hash
 from serving.store import BuildResult, TrackStore, collection_name
-from serving.tracks import ADDED
+from serving.tracks import is_added
 
-ROWS_PER_INSERT = 500
+WindowsOf = Callable[[Container[str]], Iterator[list[dict[str, Any]]]]
 
 
 @flow(
@@ -62,11 +56,14 @@ def index(
         promote: make the release champion. False builds it only, for `mulan release promote` or `shadow`.
 
     Returns:
-        ``version``, ``collection``, ``count``, ``built``; what the build measured; ``windows``, how many are kept,
-        where they are; ``changes``: tracks that are new, changed, removed or unchanged since the collection that is
-        live; and what became of those that were ``added`` over the API, see ``go_live``.
+        ``version``, ``collection``, ``count``, ``built``; what the build measured, or ``mended``, how many rows of a
+        collection that stood were put right; ``windows``, how many are kept, where they are; ``changes``: tracks that
+        are new, changed, removed or unchanged since the collection that is live; ``url`` of the endpoint that serves it
+        now, or null and ``not_served``, a sentence; ``edits``, see ``Live.bring_edits``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
+        with switching(session):  # what was cut off is ended before ``model`` is looked up
+            pass
         registry, workspace = session.registry, session.workspace
         if model is None:
             trained = trained_run(session)
@@ -77,14 +74,23 @@ def index(
             of = Registry.of(session.settings, records.named(catalogue)) if catalogue else registry
             registered = registry.version_for_data(name, workspace.data_hash, of=of)
             version, folder = registered.number, registry.fetch(registered)
+        if promote:
+            registry.check_gate(version)
         with bar("embed") as update:
             vectors = track_vectors(session, folder, progress=update, windows=workspace.config.index.windows)
-        rows = track_rows(workspace.prepared, vectors, weights=weights_hash(folder), here=session.places.here)
-        changes = count_changes(session.store, session.store.live_collection(), rows)
-        built = build_collection(session, rows, version, folder)
+        kinds = {edit.track_id: edit.kind for edit in session.edits.all()}
+        rows = [
+            row
+            for row in track_rows(workspace.prepared, vectors, here=session.places.here)
+            if kinds.get(row["track_id"]) != "deleted"
+        ]
+        changes = count_changes(session.store, session.store.live_collection(), rows, edited=kinds)
+        built = build_collection(session, rows, version, folder, edited=kinds)
+        had_windows = session.store.count_windows(built["collection"]) > 0
         if workspace.config.index.windows:
-            known = session.store.count_windows(built["collection"])
-            built["windows"] = known or build_windows(session, built["collection"], folder)
+            if not had_windows:
+                build_windows(session, built["collection"], folder)
+            built["windows"] = session.store.count_windows(built["collection"])
         tags = {
             "mulan.collection": built["collection"],
             "mulan.media_root": find_media_root(workspace.prepared, session.places.here),
@@ -93,15 +99,36 @@ def index(
             measured = {field.name: built[field.name] for field in fields(BuildResult)}
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
         registry.tag(version, tags)
-        added = None
+        done = go_live(session, version, promote=promote, anew=not had_windows and "windows" in built)
+        return built | {"version": version, "promoted": promote, "changes": changes} | done
+
+
+def go_live(session: Session, version: str, *, promote: bool, anew: bool) -> dict[str, Any]:
+    """Give the version's collection all edits and make it champion, unless it is to wait for that.
+
+    Args:
+        session: of the catalogue.
+        version: indexed.
+        promote: make it champion.
+        anew: write what was added over the API again, for windows that the collection did not have.
+
+    Returns:
+        ``url``, ``not_served`` and ``edits``, as ``promote`` does.
+    """
+    with switching(session) as live:
+        release = live.registry.release(version)
+        edits = live.bring_edits(release, live.store.live_collection(), anew=anew)
         if promote:
-            registry.promote(version)
-            added = go_live(session.store, built["collection"], registry)
-        return built | {"version": version, "promoted": promote, "changes": changes, "added": added}
+            done = make_live(session, live, version)
+            return {name: done[name] for name in ("url", "not_served", "edits")}
+    waits = f"`mulan release promote {version}` makes it champion and serves it"
+    return {"url": None, "not_served": waits, "edits": edits}
 
 
 @task(name="build collection", retries=1, retry_delay_seconds=5, timeout_seconds=6 * 3600, cache_policy=NO_CACHE)
-def build_collection(session: Session, rows: list[dict[str, Any]], version: str, model: Path) -> dict[str, Any]:
+def build_collection(
+    session: Session, rows: list[dict[str, Any]], version: str, model: Path, edited: Container[str] = ()
+) -> dict[str, Any]:
     """Build from scratch under the version's own name; a half-built leftover is replaced, so a retry is safe."""
     name, result = build_index(
         session.store,
@@ -112,24 +139,33 @@ def build_collection(session: Session, rows: list[dict[str, Any]], version: str,
         preprocessing_hash=preprocessing_hash(model),
         model=model,
         catalogue=session.catalogue.key,
+        edited=edited,
+        windows=lambda ids: _window_rows(session, model, ids),
     )
-    if result is None:
-        return {"collection": name, "count": session.store.describe(name).count, "built": False}
+    if isinstance(result, int):
+        return {"collection": name, "count": session.store.describe(name).count, "built": False, "mended": result}
     return {"collection": name, "built": True} | asdict(result)
 
 
 @task(name="build windows", retries=1, retry_delay_seconds=5, timeout_seconds=6 * 3600, cache_policy=NO_CACHE)
 def build_windows(session: Session, collection: str, model: Path) -> int:
-    """Keep the windows of the collection's tracks beside it; a half-built leftover is replaced. Returns how many."""
-    workspace = session.workspace
-    rows = window_rows(
-        workspace.prepared,
+    """Keep the windows of the collection's tracks beside it; a half-built leftover is replaced. Returns how many.
+
+    Those of tracks that were added over the API are not among them; ``Live.bring_edits`` writes these.
+    """
+    own = {name for page in session.store.scroll(collection) for name, mark in page if not is_added(mark)}
+    return session.store.build_windows(collection, _window_rows(session, model, own))
+
+
+def _window_rows(session: Session, model: Path, only: Container[str]) -> Iterator[list[dict[str, Any]]]:
+    return window_rows(
+        session.workspace.prepared,
         model,
         cache=session.embeddings,
-        config=workspace.config.prepare,
+        config=session.workspace.config.prepare,
         here=session.places.here,
+        only=only,
     )
-    return session.store.build_windows(collection, rows)
 
 
 def build_index(
@@ -142,8 +178,10 @@ def build_index(
     preprocessing_hash: str,
     model: Path | None = None,
     catalogue: str = "",
-) -> tuple[str, BuildResult | None]:
-    """Build the collection of a model version; one that stands is left as it is.
+    edited: Container[str] = (),
+    windows: WindowsOf | None = None,
+) -> tuple[str, BuildResult | int]:
+    """Build the collection of a model version; of one that stands, what differs from the rows is put right.
 
     Args:
         store: where.
@@ -152,9 +190,11 @@ def build_index(
         version, data_hash, preprocessing_hash: the release's other parts, kept with the collection.
         model: folder of the saved model, to see how well texts find tracks in an index that is not exact.
         catalogue: what the collection's name has of the catalogue's; see ``Catalogue.key``.
+        edited: ids of tracks that the API had a word on, whose rows are not the catalogue's to judge.
+        windows: finds the windows of tracks by their ids; see ``window_rows``.
 
     Returns:
-        The collection's name and what the build measured, or None where the collection stood already.
+        The collection's name, and what the build measured, or how many rows of a collection that stood were put right.
 
     Raises:
         UserError: if Milvus is away, or recall@10 is under the floor; the live collection is untouched.
@@ -162,20 +202,54 @@ def build_index(
     name = collection_name(version, data_hash, catalogue)
     properties = {"model_version": version, "data_hash": data_hash, "preprocessing_hash": preprocessing_hash}
     # Only a proved build has properties: one that was killed is built anew.
-    if store.has(name) and store.describe(name).properties == properties:
-        return name, None
+    if store.has(name) and properties.items() <= store.describe(name).properties.items():
+        return name, mend_index(store, name, rows, edited=edited, windows=windows)
     is_graph = store.index_type(len(rows), config.hnsw_from) == "HNSW"
     probes_QD = embed_probes(rows, model) if model and is_graph else None
     result = store.build(
         name,
-        (rows[first : first + ROWS_PER_INSERT] for first in range(0, len(rows), ROWS_PER_INSERT)),
+        in_batches(rows),
         dim=len(rows[0]["vector"]) if rows else 1,
-        properties=properties,
+        properties=properties | {"built": datetime.now(UTC).isoformat(timespec="microseconds")},
         hnsw_from=config.hnsw_from,
         recall_floor=config.recall_floor,
         probes_QD=probes_QD,
     )
     return name, result
+
+
+def mend_index(
+    store: TrackStore,
+    name: str,
+    rows: list[dict[str, Any]],
+    *,
+    edited: Container[str] = (),
+    windows: WindowsOf | None = None,
+) -> int:
+    """Write what a collection has otherwise than the rows, and delete what it has beside them.
+
+    It may be live: searches go on, as they do where the API adds a track. See ``build_index`` for the arguments.
+
+    Returns:
+        How many tracks were written or deleted.
+    """
+    there = dict(pair for page in store.scroll(name) for pair in page)
+    wrong = [row for row in rows if row["track_id"] not in edited and there.get(row["track_id"]) != row["content_hash"]]
+    wanted = {row["track_id"] for row in rows}
+    # Rows of the API are not the catalogue's; ``EditedCollection.apply`` removes those that were taken back.
+    beside = [
+        track_id
+        for track_id, mark in there.items()
+        if track_id not in wanted and track_id not in edited and not is_added(mark)
+    ]
+    for batch in in_batches(wrong):
+        ids = {row["track_id"] for row in batch}
+        heard = [window for some in windows(ids) for window in some] if windows and store.count_windows(name) else []
+        store.upsert(name, batch, windows=heard)
+    store.delete(name, beside)
+    if wrong or beside:
+        store.flush(name)
+    return len(wrong) + len(beside)
 
 
 def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
@@ -186,99 +260,19 @@ def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
     return open_encoder(model).embed_texts(texts)
 
 
-def track_rows(prepared: Path, vectors: Vectors, *, weights: str, here: Callable[[str], str]) -> list[dict[str, Any]]:
-    """The rows of a collection: a track's vector, what is shown of it, and a hash of all that.
-
-    Args:
-        prepared: the prepared folder.
-        vectors: of its tracks.
-        weights: identity of the model that made them.
-        here: says where a file of the home is now; see ``Places``.
-    """
-    by_id = {track_id: v for ids, vs in vectors.values() for track_id, v in zip(ids, vs, strict=True)}
-    rows = []
-    for row in pq.read_table(prepared / shards.MANIFEST).to_pylist():
-        if row["track_id"] not in by_id:
-            continue
-        shown = {
-            "title": row["title"] or title_of_file(row["uri"]) or row["track_id"],
-            "artist": row.get("artist") or "",
-            "dataset": row["dataset"],
-            "labels": row["labels"],
-            "media_path": here(row["media_path"]),
-        }
-        made_of = json.dumps([weights, row["clip_key"], shown], sort_keys=True)
-        content_hash = hashlib.sha256(made_of.encode()).hexdigest()[:32]
-        key = {"track_id": row["track_id"], "vector": by_id[row["track_id"]], "content_hash": content_hash}
-        rows.append(key | shown)
-    return rows
-
-
-def count_changes(store: TrackStore, live: str | None, rows: list[dict[str, Any]]) -> dict[str, int]:
+def count_changes(
+    store: TrackStore, live: str | None, rows: list[dict[str, Any]], *, edited: Container[str] = ()
+) -> dict[str, int]:
     """What differs from the collection that is live: new, changed, removed and unchanged tracks.
 
-    Tracks that were added over the API are none of these; see ``go_live``.
+    Tracks that the API has added or deleted are none of these; see ``Live.bring_edits``.
     """
     before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
+    own = {row["track_id"]: row["content_hash"] for row in rows if row["track_id"] not in edited}
     counts = Counter(
-        "new"
-        if (known := before.get(row["track_id"])) is None
-        else "unchanged"
-        if known == row["content_hash"]
-        else "changed"
-        for row in rows
+        "new" if track_id not in before else "unchanged" if before[track_id] == content_hash else "changed"
+        for track_id, content_hash in own.items()
     )
-    indexed = {track_id for track_id, content_hash in before.items() if content_hash != ADDED}
-    counts["removed"] = len(indexed - {row["track_id"] for row in rows})
+    indexed = {track_id for track_id, mark in before.items() if track_id not in edited and not is_added(mark)}
+    counts["removed"] = len(indexed - own.keys())
     return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}
-
-
-def find_media_root(prepared: Path, here: Callable[[str], str]) -> str:
-    """The deepest folder that holds every local file of the catalogue; empty where none is local."""
-    paths = pq.read_table(prepared / shards.MANIFEST, columns=["media_path"])["media_path"].to_pylist()
-    local = [str(Path(here(path)).parent) for path in paths if "://" not in path]
-    return os.path.commonpath(local) if local else ""
-
-
-def window_rows(
-    prepared: Path, model: str | Path, *, cache: Path, config: PrepareConfig, here: Callable[[str], str] = str
-) -> Iterator[list[dict[str, Any]]]:
-    """The windows of all tracks, in batches of rows with track_id, place, start_s, end_s and vector.
-
-    A clip is cut from the middle of its file, so where it begins is read from the file's header. Files that are not on
-    this machine do not play and have no rows; nor have those whose header states no length.
-
-    Args:
-        prepared: the prepared folder, embedded with ``embed_prepared(windows=True)``.
-        model: folder of the saved model.
-        cache: as it was given to ``embed_prepared``.
-        config: how clips were cut.
-        here: says where a file of the home is now; see ``Places``.
-    """
-    heard, window_s = open_windows(model, cache), MuLanProcessor.from_pretrained(model).window_s
-    rows: list[dict[str, Any]] = []
-    columns = ["track_id", "clip_key", "media_path", "start_s", "duration_s", "num_samples"]
-    for track in pq.read_table(prepared / shards.MANIFEST, columns=columns).to_pylist():
-        keys: list[str] = []
-        while (key := window_key(track["clip_key"], len(keys))) in heard:
-            keys.append(key)
-        first_s = _clip_start_s(track | {"media_path": here(track["media_path"])}, config)
-        if first_s is None:
-            continue
-        places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)
-        for place, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
-            row = {"track_id": track["track_id"], "place": place, "vector": vector}
-            rows.append(row | {"start_s": first_s + start_s, "end_s": first_s + end_s})
-        if len(rows) >= ROWS_PER_INSERT:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
-
-
-def _clip_start_s(track: dict[str, Any], config: PrepareConfig) -> float | None:
-    segment = {"start_s": track["start_s"], "duration_s": track["duration_s"]}
-    try:
-        return find_clip_start_s(track["media_path"], clip_s=config.clip_s, **segment)
-    except AudioError:
-        return None

@@ -1,30 +1,32 @@
 """The flows that change what is served: ``serve``, ``promote``, ``rollback``, ``shadow`` and ``prune``.
 
-The order of a promotion: everything is checked, the endpoint is switched, then the registry and Milvus follow. What
-fails before that leaves all three as they were.
+All of them change what is live in one way (``switch.py``), one at a time.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.pipeline.switch import Live
 from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
 from flows.runtime.stack_file import note_endpoint
 from flows.runtime.terminal import errors
+from flows.runtime.workspace_lock import hold
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
 from serving.client import MulanClient
-from serving.deployment import build_app, deploy, is_deployed, other_applications
-from serving.release import Release, check_release
-from serving.store import TrackStore
+from serving.deployment import build_app, deploy, is_deployed, other_applications, served_version
+from serving.release import Release
 
 
 @flow(
@@ -46,16 +48,15 @@ def serve(
             come up, champion and endpoint stay what they were.
 
     Returns:
-        ``url``, the ``release`` that answers there and, with a ``version``, what became of tracks that were ``added``
-        over the API; see ``go_live``.
+        ``url``, the ``release`` that answers there, and ``edits``; see ``Live.bring_edits``.
     """
-    with open_session(manifest, playlists, params) as session, session.stage("serve"):
-        release = session.registry.release(version or "champion")
-        url = deploy_release(session, release)
+    with open_session(manifest, playlists, params) as session, session.stage("serve"), switching(session) as live:
+        registry = live.registry
+        release = registry.release(version or "champion")
+        champions = registry.champions_with(release.model_version) if version else registry.champions()
+        done = live.go_over(release, champions, start=True)
         # Ready means that it has encoded a text and found a track; asking that needs no API key.
-        served = MulanClient(url).ready()["release"]
-        added = make_champion(session, release) if version else None
-        return {"url": url, "release": served, "added": added}
+        return done | {"release": MulanClient(done["url"]).ready()["release"]}
 
 
 @flow(
@@ -72,14 +73,13 @@ def promote(manifest: str | None = None, params: str | None = None, *, version: 
         version: an alias or version.
 
     Returns:
-        ``release``, ``url`` of the endpoint that serves it now, null where none runs, and what became of tracks that
-        were ``added`` over the API; see ``go_live``.
+        ``release``; ``url`` of the endpoint that serves it now, or null and ``not_served``, a sentence; ``edits``, see
+        ``Live.bring_edits``.
     """
     with open_session(manifest, None, params) as session, session.stage("promote"):
         session.registry.check_gate(version)
-        release = session.registry.release(version)
-        url = _switch(session, release)
-        return {"release": release.to_dict(), "url": url, "added": make_champion(session, release)}
+        with switching(session) as live:
+            return make_live(session, live, version)
 
 
 @flow(
@@ -94,16 +94,12 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
     Raises:
         UserError: if there was none, or its collection is gone.
     """
-    with open_session(manifest, None, params) as session, session.stage("rollback"):
-        registry = session.registry
-        champions = registry.champions()
+    with open_session(manifest, None, params) as session, session.stage("rollback"), switching(session) as live:
+        champions = live.registry.champions()
         if len(champions) < 2:
             raise UserError("there is no champion before this one to go back to; see `mulan release list`")
-        release = registry.release(champions[-2])
-        url = _switch(session, release)
-        registry.demote()
-        added = go_live(session.store, release.collection, registry)
-        return {"release": release.to_dict(), "url": url, "added": added}
+        release = live.registry.release(champions[-2])
+        return _told(session, release, live.go_over(release, champions[:-1]))
 
 
 @flow(
@@ -129,7 +125,7 @@ def shadow(
         UserError: if no endpoint runs.
     """
     share = fit(Share, share, "share")
-    with open_session(manifest, None, params) as session, session.stage("shadow"):
+    with open_session(manifest, None, params) as session, session.stage("shadow"), switching(session) as live:
         if not is_served(session):
             raise UserError(
                 f"no endpoint of the catalogue {session.catalogue.name} runs here that could ask a candidate too; "
@@ -137,6 +133,8 @@ def shadow(
             )
         release = session.registry.release()
         candidate = session.registry.release(version) if version else None
+        if candidate:
+            live.bring_edits(candidate, release.collection)
         url = deploy_release(session, release, candidate, share)
         return {"url": url, "release": release.to_dict(), "shadow": candidate.to_dict() if candidate else None}
 
@@ -158,7 +156,7 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
         ``dropped`` and ``kept``: names of collections.
     """
     keep = fit(CountOrNone, keep, "keep")
-    with open_session(manifest, None, params) as session, session.stage("prune"):
+    with open_session(manifest, None, params) as session, session.stage("prune"), switching(session):
         old, kept = collections_to_drop(keep, session.registry)
         dropped = [name for name in old if session.store.has(name)]
         for name in dropped:
@@ -166,14 +164,57 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
         return {"dropped": dropped, "kept": [name for name in kept if session.store.has(name)]}
 
 
-def _switch(session: Session, release: Release) -> str | None:
-    if not session.store.has(release.collection):
-        raise UserError(
-            f"the collection {release.collection} of version {release.model_version} is gone; `mulan index --model "
-            f"{release.model_version}` builds it anew where the workspace has its data"
+@contextmanager
+def switching(session: Session) -> Iterator[Live]:
+    """Be the only one who changes what is live of a catalogue; what one that died has left is ended first.
+
+    Raises:
+        UserError: if another process is at it.
+    """
+    live = Live(session.registry, session.store, session.edits, session.state, ServedHere(session))
+    with hold(session.workspace.folder, "switch"):
+        live.recover()
+        yield live
+
+
+def make_live(session: Session, live: Live, version: str) -> dict[str, Any]:
+    """Promote a version; returns what ``promote`` does."""
+    release = live.registry.release(version)
+    return _told(session, release, live.go_over(release, live.registry.champions_with(release.model_version)))
+
+
+def _told(session: Session, release: Release, done: dict[str, Any]) -> dict[str, Any]:
+    return done | {"release": release.to_dict(), "not_served": None if done["url"] else why_not_served(session)}
+
+
+@dataclass(frozen=True)
+class ServedHere:
+    """The endpoint of a session's catalogue on the session's stack."""
+
+    session: Session
+
+    def runs(self) -> bool:
+        """See ``switch.Endpoint``."""
+        return is_served(self.session)
+
+    def version(self) -> str | None:
+        """See ``switch.Endpoint``."""
+        return served_version(self.session.catalogue.model)
+
+    def deploy(self, release: Release) -> str:
+        """See ``switch.Endpoint``."""
+        return deploy_release(self.session, release)
+
+
+def why_not_served(session: Session) -> str:
+    """Why no endpoint went over with the registry, and what to do, as the end of a sentence."""
+    name = session.catalogue.name
+    if others := other_applications(session.catalogue.model):
+        return (
+            f"{', '.join(others)} answers on this Ray cluster and was left alone; `mulan serve --catalogue {name}` "
+            "puts this one in its place"
         )
-    check_release(release, session.store)
-    return deploy_release(session, release) if is_served(session) else None
+    return "no endpoint of it runs here; `mulan serve` serves it, and one elsewhere takes it when it starts anew"
 
 
 def is_served(session: Session) -> bool:
@@ -191,6 +232,7 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
         config,
         milvus_uri=session.stack.milvus_uri,
         milvus_token=session.settings.milvus_token,
+        edits=session.edits.place,
         # Empty where no track is a local file: then none plays.
         media_root=session.registry.find(release.model_version).tag("media_root") or None,
         keys_file=session.settings.keys_file,
@@ -204,42 +246,6 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
     url = deploy(app, host=session.host, port=session.port, name=session.catalogue.model)
     note_endpoint(session.state, url)
     return url
-
-
-def make_champion(session: Session, release: Release) -> dict[str, Any]:
-    """Have the registry and Milvus name a release that is served already, or that nobody serves.
-
-    Returns:
-        What ``go_live`` says of the tracks that were added over the API.
-    """
-    session.registry.promote(release.model_version)
-    return go_live(session.store, release.collection, session.registry)
-
-
-def go_live(store: TrackStore, collection: str, registry: Registry) -> dict[str, Any]:
-    """Name a collection live; tracks that were added over the API to the one before go along.
-
-    A vector means something to its own model alone, and the audio of these tracks was not kept, so a release of other
-    weights does without them. The collection before keeps them all.
-
-    Returns:
-        ``carried``, how many tracks went along, and ``left``, the ids of those that could not.
-
-    Raises:
-        UserError: if Milvus is away, or has no such collection; the alias stays where it was.
-    """
-    before = store.live_collection()
-    added = store.added(before, unknown_to=collection) if before and before != collection else []
-    carries = bool(added) and _weights(store, before, registry) == _weights(store, collection, registry) is not None
-    if carries:
-        store.copy_added(added, str(before), collection)
-    store.switch_alias(collection)
-    return {"carried": len(added), "left": []} if carries else {"carried": 0, "left": added}
-
-
-def _weights(store: TrackStore, collection: str | None, registry: Registry) -> str | None:
-    version = registry.get(store.describe(str(collection)).properties.get("model_version", ""))
-    return version.tag("weights") if version else None  # it was deleted since
 
 
 def collections_to_drop(keep: int, registry: Registry) -> tuple[list[str], list[str]]:

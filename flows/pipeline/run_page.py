@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.pipeline.words import added_words, recall_words
+from flows.pipeline.words import edits_words, recall_words
 from flows.runtime.session import Session
 from flows.runtime.tracking import tracking
 
@@ -24,9 +24,9 @@ def run_page(result: dict[str, Any], session: Session) -> str:
 
 
 def _headline(result: dict[str, Any]) -> list[str]:
-    added = [f"- {words}" for words in added_words(result.get("serve", result.get("index", {})).get("added"))]
+    edits = [f"- {words}" for words in edits_words(result.get("serve", result.get("index", {})).get("edits"))]
     if "skipped" in result:
-        return ["# Not trained", "", result["skipped"], *(["", *added] if added else []), ""]
+        return ["# Not trained", "", result["skipped"], *(["", *edits] if edits else []), ""]
     gate = result["register"]
     word = "passed" if gate["passed"] else "was refused by"
     lines = [f"# Version {gate['version']} {word} the gate", ""]
@@ -35,7 +35,7 @@ def _headline(result: dict[str, Any]) -> list[str]:
         built = result["index"]
         recall = f", recall@10 {recall_words(built)}" if "recall_at_10" in built else ""
         lines += [f"- {built['count']:,} tracks in `{built['collection']}`{recall}"]
-    return [*lines, *added, ""]
+    return [*lines, *edits, ""]
 
 
 def _links(result: dict[str, Any], session: Session) -> list[str]:

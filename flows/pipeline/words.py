@@ -15,15 +15,29 @@ def recall_words(built: dict[str, Any]) -> str:
     return f"{built['recall_at_10']:.3f}" + (f"; under filters that leave a share: {values}" if values else "")
 
 
-def added_words(added: dict[str, Any] | None) -> list[str]:
-    """What became of tracks that were added over the API, in sentences; see ``go_live``."""
+def edits_words(edits: dict[str, Any] | None) -> list[str]:
+    """What was added and deleted over the API, as it came to a release, in sentences; see ``Live.bring_edits``."""
     words = []
-    if added and added["carried"]:
-        words.append(f"{added['carried']:,} tracks that were added over the API went along")
-    if added and added["left"]:
-        such = ", ".join(added["left"][:MAX_NAMED]) + (" ..." if len(added["left"]) > MAX_NAMED else "")
+    if edits and (edits["added"] or edits["deleted"]):
         words.append(
-            f"{len(added['left']):,} tracks that were added over the API stayed behind, since this model is another "
-            f"and their audio was not kept; add them again, or to the manifest: {such}"
+            f"over the API: {edits['added']:,} tracks added, which are in it, {edits['deleted']:,} deleted, which are "
+            "not; `mulan catalogue edits` lists them"
+        )
+    if edits and edits["superseded"]:
+        such = _named(edits["superseded"])
+        words.append(f"{len(edits['superseded']):,} tracks of these are newer in the catalogue, which counts: {such}")
+    if edits and edits["left"]:
+        words.append(
+            f"{len(edits['left']):,} tracks that were added over the API are not in it, since their audio is gone or "
+            f"was not kept; add them again, or to the manifest: {_named(edits['left'])}"
         )
     return words
+
+
+def served_words(done: dict[str, Any]) -> str:
+    """Where a release is served, or why it is not and what to do."""
+    return f"served at {done['url']}" if done["url"] else f"not served: {done['not_served']}"
+
+
+def _named(ids: list[str]) -> str:
+    return ", ".join(ids[:MAX_NAMED]) + (" ..." if len(ids) > MAX_NAMED else "")

@@ -35,6 +35,7 @@ from serving.ports import check_port_free, url_of
 
 if TYPE_CHECKING:
     from flows.registry import Registry
+    from serving.edits import Edits
     from serving.store import TrackStore
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -100,6 +101,13 @@ class Session:
     def state(self) -> Path:
         """The folder of what runs for the catalogue and what was done to it over the API."""
         return self.catalogue.state(self.settings.home)
+
+    @property
+    def edits(self) -> Edits:
+        """What was added to the catalogue and deleted from it over the API."""
+        from flows.runtime.storage import open_edits
+
+        return open_edits(self.settings, self.catalogue)
 
     @property
     def registry(self) -> Registry:

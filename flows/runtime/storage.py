@@ -7,12 +7,17 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
+from flows.runtime.catalogues import Catalogue
+from flows.runtime.settings import Settings
 from mulan_core.errors import UserError
+
+if TYPE_CHECKING:
+    from serving.edits import Edits
 
 MODEL_FOLDER = "model"
 """The part of a checkpoint that is a model to load; the rest is the optimiser's."""
@@ -63,6 +68,18 @@ def open_storage(place: str, *, variable: str) -> Storage:
         raise UserError(f"{place} ({variable}) gives back other bytes than were written")
     # Of a folder too: Ray would take its path for an address, in which % and ? mean something else.
     return Storage(path, LocalFileSystem() if _is_local(filesystem) else PyFileSystem(FSSpecHandler(filesystem)))
+
+
+def open_edits(settings: Settings, catalogue: Catalogue) -> Edits:
+    """What was added to a catalogue and deleted over the API: beside its state, or in the bucket of the checkpoints.
+
+    There replicas on any machine reach it, and it goes by the registered model's name, which they know.
+    """
+    from serving.edits import Edits
+
+    if "://" in settings.checkpoints:
+        return Edits(f"{settings.checkpoints.rstrip('/')}/edits/{catalogue.model}")
+    return Edits(catalogue.state(settings.home) / "edits")
 
 
 def files_of(place: str) -> tuple[fsspec.AbstractFileSystem, str]:

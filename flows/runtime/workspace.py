@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.runtime.catalogues import find_catalogue, full_place
+from flows.runtime.catalogues import Catalogue, find_catalogue, full_place
 from flows.runtime.dvc_repo import init_dvc
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
@@ -244,6 +244,14 @@ def find_workspace(
             f"nothing was prepared of {manifest} in {home}; run `mulan prepare --manifest {manifest}` first"
         )
     return replace(workspace, params=Path(params) if params else None)
+
+
+def made_workspace(home: Path, catalogue: Catalogue) -> Workspace | None:
+    """The workspace of a catalogue; None where none was made, or the working folder is none."""
+    try:
+        return find_workspace(home, folder=catalogue.folder(home))
+    except UserError:
+        return None
 
 
 def workspace_of(home: Path, manifest: str | Path) -> Workspace:

@@ -51,6 +51,12 @@ def hold(workspace: Path, stage: str, *, alone: bool = False) -> Iterator[None]:
         yield
 
 
+def at_work(workspace: Path, stage: str) -> str | None:
+    """Who works on a stage of a workspace, in a few words; None where nobody does."""
+    path = workspace / ".mulan" / "at_work" / stage
+    return _who(path) if path.exists() and _is_held(path) else None
+
+
 def _lock(file: IO[str], *, shared: bool) -> bool:
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

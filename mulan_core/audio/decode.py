@@ -88,6 +88,16 @@ def decode_audio(
     return wave, num_frames / rate_hz
 
 
+def rate_of(source: bytes | str | Path | BinaryIO) -> int:
+    """Samples per second of audio, as its header states.
+
+    Raises:
+        AudioError: ``missing``, ``empty`` or ``undecodable``.
+    """
+    with _open(source) as file:
+        return int(file.samplerate)
+
+
 def decode_clip(
     source: bytes | str | Path,
     *,

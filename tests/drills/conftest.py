@@ -47,13 +47,13 @@ def releases(fill):
 
 
 @pytest.fixture(scope="module")
-def switch(milvus):
+def switch(milvus, edits):
     """Deploys a release; returns the endpoint's address."""
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     port = free_port()
 
     def to(release: Release, **options):
-        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, **options)
+        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place, **options)
         return deploy(app, host="127.0.0.1", port=port)
 
     try:

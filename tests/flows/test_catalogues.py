@@ -8,12 +8,12 @@ from dataclasses import replace
 import mlflow
 import numpy as np
 import pytest
+from flow_fixtures import promote
 from typer.testing import CliRunner
 
 from flows import upkeep
 from flows.cli.app import app
 from flows.pipeline.index import build_index
-from flows.pipeline.release import go_live
 from flows.registry import Registry
 from flows.runtime.catalogues import FILE, Catalogue, find_catalogue, note_use, read_records
 from flows.runtime.database import database_uri
@@ -118,7 +118,7 @@ def test_a_command_means_the_named_catalogue_else_the_last_one_and_reading_does_
     for name, alias in (("tones", "2"), ("songs", "1")):
         registry = Registry.of(read_settings(), used(home, f"{name}.csv"))
         register(registry, f"run-{name}", "a" * 32, "b" * 32)
-        registry.promote(alias)
+        promote(registry, alias)
     before = content_of(home)
 
     def champion(*words):
@@ -187,13 +187,13 @@ def test_champions_and_live_collections_stand_side_by_side(registered):
         registry = Registry.of(settings, one)
         register(registry, f"run-{one.name}", "d" * 32)
         assert registry.get("champion") is None and store.live_collection() is None, "that of nobody else"
-        registry.promote("1")
-        go_live(store, build(store, one, "1"), registry)  # the same version of the same data
+        promote(registry, "1")
+        store.switch_alias(build(store, one, "1"))  # the same version of the same data
         live.append(store)
     names = [store.live_collection() for store in live]
     assert names[0] == "tracks_1_dddddddd" and len(set(names)) == 3 and set(live[0].list_collections()) == set(names)
     register(Registry.of(settings, catalogues[1]), "another", "e" * 32)
-    Registry.of(settings, catalogues[1]).promote("2")
+    promote(Registry.of(settings, catalogues[1]), "2")
     assert [Registry.of(settings, one).champions() for one in catalogues] == [["1"], ["1", "2"], ["1"]]
     assert len({Registry.of(settings, one).cache for one in catalogues}) == 3, "version 1 is another model in each"
     for store in live:
@@ -204,12 +204,12 @@ def test_a_model_of_another_catalogue_gets_a_version_here(registered):
     settings, small = read_settings(), used(registered, "small.csv")
     demo, own = Registry.of(settings, Catalogue("demo")), Registry.of(settings, small)
     register(demo, "run", "d" * 32, collection="tracks_1_dddddddd")
-    demo.promote("1")
+    promote(demo, "1")
     made = own.version_for_data("champion", "e" * 32, of=demo)
     assert (made.number, made.run_id, made.trained_on, made.tag("data_hash")) == ("1", "run", "d" * 32, "e" * 32)
     assert made.tag("collection") is None and own.version_for_data("champion", "e" * 32, of=demo) == made
     assert own.version_for_data("champion", "d" * 32, of=demo).number == "2", "its own data's too is a version of here"
-    own.promote("1")
+    promote(own, "1")
     assert (own.champions(), demo.champions(), len(demo.versions())) == (["1"], ["1"], 1)
     with pytest.raises(UserError, match="'candidate' is no alias or version of the model `mulan`"):
         own.version_for_data("candidate", "e" * 32, of=demo)
@@ -221,7 +221,7 @@ def test_a_home_of_an_earlier_version_is_adopted_once_and_loses_nothing(register
     now, before, demo = "a" * 32, "b" * 32, "c" * 32
     register(shared, "run", demo, before, now, collection="tracks_of_old")
     register(shared, "run", now, gate="refused")
-    shared.promote("3")
+    promote(shared, "3")
     folder = folder_of(home, "tones.csv")
     (folder / "dvc.lock").write_text(f"stages: {{prepare: {{outs: [{{md5: {now}.dir}}]}}}}")
     kept = folder / ".dvc" / "cache" / "files" / "md5" / before[:2]
@@ -258,7 +258,7 @@ def test_a_catalogue_is_renamed_with_its_model(registered, capfd):
     tones = used(home, "tones.csv")
     used(home, "songs.csv")
     register(Registry.of(settings, tones), "run", "a" * 32, "b" * 32)
-    Registry.of(settings, tones).promote("2")
+    promote(Registry.of(settings, tones), "2")
     store = TrackStore(settings.milvus_uri, live=tones.live_alias)
     store.switch_alias(build(store, tones, "2"))
     for old, new, said in (
@@ -288,7 +288,7 @@ def test_a_catalogue_is_removed_with_what_is_its_own(registered, tmp_path, capfd
     tones, songs = used(home, "tones.csv"), used(home, "songs.csv")
     for one in (tones, songs):
         register(Registry.of(settings, one), "run", "a" * 32)
-        Registry.of(settings, one).promote("1")
+        promote(Registry.of(settings, one), "1")
         store = TrackStore(settings.milvus_uri, live=one.live_alias)
         store.switch_alias(build(store, one, "1"))
     collection = f"tracks_{tones.key}_1_dddddddd"

@@ -9,7 +9,7 @@ from model_fixtures import processor, tiny_model
 from prepared_fixtures import write_prepared
 
 from flows.pipeline.embed import TrackEmbedder, open_windows, plan_work, window_key
-from flows.pipeline.index import window_rows
+from flows.pipeline.index_rows import window_rows
 from flows.pipeline.vector_cache import VectorCache
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards

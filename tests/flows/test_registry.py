@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from flow_fixtures import ROOT
+from flow_fixtures import ROOT, promote
 
 sys.path.insert(0, str(ROOT / "tests" / "serving"))
 
@@ -55,7 +55,7 @@ def registry(database, tmp_path):
 
 
 def test_a_version_is_the_same_by_alias_by_number_and_in_the_list(registry):
-    registry.promote("2")
+    promote(registry, "2")
     registry.nominate("2", {"mulan.weights": "others"}, card="# A card")
     version = registry.find("champion")
     assert version == registry.find("2") == registry.get("candidate") == registry.versions()[1]
@@ -77,8 +77,8 @@ def test_each_registered_model_has_versions_and_aliases_of_its_own(registry):
     client = mlflow.MlflowClient(registry.uri)
     client.create_registered_model(other.name)
     client.create_model_version(other.name, "/nowhere", tags={"mulan.gate": "passed"})
-    registry.promote("2")
-    other.promote("1")
+    promote(registry, "2")
+    promote(other, "1")
     assert (registry.champions(), other.champions()) == (["2"], ["1"])
     assert (len(registry.versions()), len(other.versions())) == (3, 1)
     with pytest.raises(UserError, match="version 1 of of another catalogue has no collection"):
@@ -115,7 +115,7 @@ def test_a_release_brings_its_model_once(registry, database):
         Registry(database_uri(registry.cache / "mlflow.db"), registry.cache).release()
     with pytest.raises(UserError, match="'champion' is no alias or version"):
         registry.release()
-    registry.promote("1")
+    promote(registry, "1")
     with pytest.raises(UserError, match="has no collection"):
         registry.release()
     parts = {"collection": "tracks_1", "preprocessing_hash": preprocessing_hash(database / "saved")}
@@ -149,7 +149,7 @@ def test_a_rayservice_is_given_the_champion(registry, database, monkeypatch, tmp
     name, hashed = collection_name("1", DATA_HASH), preprocessing_hash(database / "saved")
     tags = {"data_hash": DATA_HASH, "preprocessing_hash": hashed, "collection": name}
     registry.tag("1", {f"mulan.{name}": value for name, value in tags.items()})
-    registry.promote("1")
+    promote(registry, "1")
     store = TrackStore(str(tmp_path / "lite.db"))
     rows = [{"track_id": "t", "vector": np.eye(128)[0], "dataset": "d", "content_hash": "h"}]
     properties = {"model_version": "1", "data_hash": DATA_HASH, "preprocessing_hash": hashed}

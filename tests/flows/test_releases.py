@@ -7,19 +7,16 @@ import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from flow_fixtures import environment, mulan, result_of
+from flow_fixtures import environment, mulan, promote, result_of
 from prepared_fixtures import tone
 
-from flows.pipeline.release import collections_to_drop, go_live
+from flows.pipeline.release import collections_to_drop
 from flows.registry import Registry
 from flows.runtime.database import database_uri
 from mulan_core.errors import UserError
-from serving.store import TrackStore
-from serving.tracks import ADDED
 
 CHANGES = {"added": ["new"], "removed": ["t3"], "changed": ["t1"]}
 """Of which recording and texts: a title is none of these."""
@@ -157,11 +154,11 @@ def test_champions_are_remembered(registry):
     with pytest.raises(UserError, match="no champion yet"):
         collections_to_drop(1, registry)
     for version in ("1", "2", "2", "4"):
-        registry.promote(version)
+        promote(registry, version)
     with pytest.raises(UserError, match="version 3 of mulan was not passed by the gate"):
-        registry.promote("3")
+        promote(registry, "3")
     assert registry.champions() == ["1", "2", "4"]
-    registry.demote()
+    registry.name_champions(registry.champions()[:-1])
     assert registry.find("champion").number == "2"
     mlflow.MlflowClient(registry.uri).set_registered_model_alias("mulan", "champion", "4")  # by hand
     assert registry.champions() == ["1", "2", "4"]
@@ -172,46 +169,8 @@ def test_champions_are_remembered(registry):
 )
 def test_old_collections_are_those_that_nobody_goes_back_to(registry, keep, old):
     for version in ("1", "2", "4"):
-        registry.promote(version)
+        promote(registry, version)
     mlflow.MlflowClient(registry.uri).set_registered_model_alias("mulan", "candidate", "2")
     dropped, kept = collections_to_drop(keep, registry)
     assert dropped == old
     assert sorted(dropped + kept) == [f"tracks_{number}" for number in range(1, 6)]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Lite in this process; version 1 is live."""
-    store = TrackStore(str(tmp_path_factory.mktemp("lite") / "lite.db"))
-    yield store
-    store.close()
-
-
-def build(store, version):
-    rows = [
-        {"track_id": f"t{i}", "vector": vector, "dataset": "d", "content_hash": f"h{i}"}
-        for i, vector in enumerate(np.eye(4, 8))
-    ]
-    name = f"tracks_{version}"
-    properties = {"model_version": version}
-    store.build(name, [rows], dim=8, properties=properties, hnsw_from=10_000, recall_floor=0.95)
-    return name
-
-
-def test_tracks_added_over_the_api_go_along_to_a_release_of_the_same_weights(store, registry):
-    added = {"track_id": "new", "vector": np.eye(8)[7], "dataset": "added", "content_hash": ADDED}
-    first = go_live(store, build(store, "1"), registry)
-    assert (first, store.live_collection()) == ({"carried": 0, "left": []}, "tracks_1")
-    store.upsert("tracks_1", [added])
-    assert go_live(store, build(store, "2"), registry) == {"carried": 1, "left": []}
-    assert (store.live_collection(), store.count("tracks_2")) == ("tracks_2", 5)
-    assert go_live(store, "tracks_1", registry) == {"carried": 0, "left": []}, "it has it"
-    mlflow.MlflowClient(registry.uri).set_model_version_tag("mulan", "4", "mulan.weights", "others")
-    for version in ("4", "99"):  # of other weights, and one that the registry has lost
-        build(store, version)
-        assert go_live(store, f"tracks_{version}", registry) == {"carried": 0, "left": ["new"]}
-        assert (store.live_collection(), store.count(f"tracks_{version}")) == (f"tracks_{version}", 4)
-        go_live(store, "tracks_1", registry)
-    with pytest.raises(UserError, match="tracks_nowhere"):
-        go_live(store, "tracks_nowhere", registry)
-    assert store.live_collection() == "tracks_1"

@@ -29,7 +29,7 @@ def test_a_run_ends_with_the_gates_word_and_its_reasons(passed, monkeypatch, cap
     about = {"title": "own", "counts": {"test_tracks": 12}}
     report = {"set": about, "metrics": {"auc": 0.5}, "intervals": {}, "chance": {}, "notes": []}
     result = {"evaluate": report, "register": gate, "stages": {"train": 1.0}, "seconds": 2.0}
-    result["index"] = {"added": {"carried": 2, "left": []}}
+    result["index"] = {"edits": {"added": 2, "deleted": 0, "superseded": [], "left": []}}
     monkeypatch.setattr(stages, "run_flow", lambda *_, **__: dict(result))
     done = CliRunner().invoke(app, ["run", "--manifest", "tracks.csv"])
     assert done.exit_code == 1 - passed

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlparse
 
 import mlflow
 import pytest
-from flow_fixtures import ROOT, environment, mulan, result_of
+from flow_fixtures import ROOT, environment, mulan, promote, result_of
 
 from flows.doctor.status import _differences, mlflow_pages
 from flows.registry import Registry
@@ -106,9 +106,9 @@ def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
         return json.loads(asked["runs"][0])
 
     registry.nominate("1", {}, card="")
-    registry.promote("1")
+    promote(registry, "1")
     assert "candidate beside champion" not in mlflow_pages(settings, url), "the first has none before it"
     registry.nominate("2", {}, card="")
     assert compared() == [runs["2"], runs["1"]]
-    registry.promote("2")
+    promote(registry, "2")
     assert compared() == [runs["2"], runs["1"]], "beside the one that it took the place of"

@@ -156,9 +156,10 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
     model = {"name": text, "kind": text, "embedding_dim": 8, "run_id": text}
     reporting.show_evaluations({"model": model, "sets": {}, "notes": [text], "out": text, "logged": [text]})
     reporting.show_stages({text: 1.0}, 2.0)
-    reporting.show_added({"carried": 1, "left": [text]})
+    edits = {"added": 1, "deleted": 1, "superseded": [text], "left": [text]}
+    reporting.show_edits(edits)
     built = {"version": text, "collection": text, "built": False, "promoted": True, "changes": {text: 1}, "count": 1}
-    reporting.show_index(built | {"added": None})
+    reporting.show_index(built | {"edits": None, "mended": 2, "url": None, "not_served": text})
     trial = {"name": text, "score": 0.5, "interval": None, "steps": 1}
     found = {"metric": text, "trials": [trial], "verdict": text, "params": text, "run_id": text}
     reporting.show_search(found)

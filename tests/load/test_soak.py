@@ -27,11 +27,11 @@ MAX_GROWTH = 0.05
 
 
 @pytest.fixture
-def url(release, milvus):
+def url(release, milvus, edits):
     """The release, served with the default limits."""
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        app = build_app(release.to_dict(), ServeConfig(), milvus_uri=milvus.uri)
+        app = build_app(release.to_dict(), ServeConfig(), milvus_uri=milvus.uri, edits=edits.place)
         yield deploy(app, host="127.0.0.1", port=free_port())
         undeploy()
     finally:

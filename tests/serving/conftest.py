@@ -29,9 +29,9 @@ def encode(model_folder):
 
 
 @pytest.fixture(scope="module")
-def service(release, store, catalogue):
+def service(release, store, edits, catalogue):
     """The catalogue's release, open in this process."""
-    return Service(release, store, media_root=catalogue.folder, max_audio_s=SERVE.max_audio_s)
+    return Service(release, store, edits=edits, media_root=catalogue.folder, max_audio_s=SERVE.max_audio_s)
 
 
 @pytest.fixture(scope="module")

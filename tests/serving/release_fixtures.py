@@ -8,6 +8,7 @@ from mulan_core.audio.decode import decode_audio
 from mulan_core.embedding import embed_with_windows
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
+from serving.edits import Edits
 from serving.milvus import MilvusServer
 from serving.release import Release, preprocessing_hash
 from serving.store import TrackStore, collection_name
@@ -58,6 +59,12 @@ def store(milvus):
     store = TrackStore(milvus.uri)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def edits(tmp_path_factory):
+    """Of the catalogue, over the API; whoever serves its release shares them."""
+    return Edits(tmp_path_factory.mktemp("edits"))
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,12 @@ ODD_ID = "folder/söng 0?&"
 
 
 @pytest.fixture(scope="module")
-def endpoint(release, milvus, catalogue):
+def endpoint(release, milvus, edits, catalogue):
     # Ray takes our word for the GPU; see test_a_gpu_that_torch_does_not_see.
     ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, media_root=catalogue.folder)
+        places = {"edits": edits.place, "media_root": catalogue.folder}
+        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, **places)
         yield deploy(app, host="127.0.0.1", port=free_port())
         undeploy()
     finally:
@@ -363,8 +364,9 @@ def test_odd_ids_through_ray(client, odd):
     added = client.post("/v1/tracks", files={"audio": wav(tone(61, 0.6))}, data={"track_id": odd})
     assert added.json()["track"]["track_id"] == odd
     assert client.get(path).json()["track"]["track_id"] == odd
-    check_error(client.get(f"{path}/audio"), 404, "not_found", "no audio of track")
+    assert client.get(f"{path}/audio").headers["content-type"] == "audio/flac"
     assert client.delete(path).json()["deleted"] == odd
+    check_error(client.get(f"{path}/audio"), 404, "not_found", "there is no track")
 
 
 def test_page_and_openapi(client):
@@ -408,18 +410,17 @@ def test_python_client(endpoint, catalogue, tmp_path):
         MulanClient(f"http://127.0.0.1:{free_port()}").release()
 
 
-def test_a_release_that_does_not_fit_never_reaches_serve(client, release, milvus):
+def test_a_release_that_does_not_fit_never_reaches_serve(client, release, milvus, edits):
     wrong = release.to_dict() | {"model_version": "8"}
     with pytest.raises(UserError, match="model version is 8 in the release and 7 in the collection"):
-        build_app(wrong, SERVE, milvus_uri=milvus.uri)
+        build_app(wrong, SERVE, milvus_uri=milvus.uri, edits=edits.place)
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus, catalogue):
+def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus, edits, catalogue):
     port = int(endpoint.rsplit(":", 1)[1])
-    app = build_app(
-        release.to_dict() | {"created_at": "2027-01-01"}, SERVE, milvus_uri=milvus.uri, media_root=catalogue.folder
-    )
+    places = {"edits": edits.place, "media_root": catalogue.folder}
+    app = build_app(release.to_dict() | {"created_at": "2027-01-01"}, SERVE, milvus_uri=milvus.uri, **places)
     statuses, done = [], False
     write = {"data": {"track_id": "kept"}, "headers": {"Idempotency-Key": "before the switch"}, "timeout": 30}
     write |= {"files": {"audio": wav(tone(60, 0.6))}}
@@ -448,8 +449,8 @@ def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here torch sees one")
-def test_a_gpu_that_torch_does_not_see(endpoint, client, release, milvus):
-    app = build_app(release.to_dict(), replace(SERVE, num_gpus=0.5), milvus_uri=milvus.uri)
+def test_a_gpu_that_torch_does_not_see(endpoint, client, release, milvus, edits):
+    app = build_app(release.to_dict(), replace(SERVE, num_gpus=0.5), milvus_uri=milvus.uri, edits=edits.place)
     with pytest.raises(UserError, match=r"^serve.num_gpus asks for a GPU and torch sees none.*goes on serving$"):
         deploy(app, host="127.0.0.1", port=int(endpoint.rsplit(":", 1)[1]))
     assert client.get("/readyz").status_code == 200
@@ -467,9 +468,9 @@ def test_a_dead_milvus_is_a_503_and_comes_back(client, milvus):
     assert len(client.post("/v1/search", json={"text": "calm"}).json()["hits"]) == 10
 
 
-def test_a_taken_port_is_said_before_serve_starts(endpoint, release, milvus):
+def test_a_taken_port_is_said_before_serve_starts(endpoint, release, milvus, edits):
     undeploy()
-    app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri)
+    app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

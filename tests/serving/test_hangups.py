@@ -270,7 +270,7 @@ def test_a_write_whose_request_is_cancelled_is_carried_through(service):
         raise AssertionError("the track was not added")
 
     assert asyncio.run(run()) == [], "nobody is there to be answered"
-    service._store.delete(service.release.collection, ["cancelled"])
+    service._edited.delete("cancelled")
 
 
 def test_waiting_is_no_slow_body(service, slow_search):

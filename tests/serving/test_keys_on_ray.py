@@ -26,13 +26,13 @@ def on_ray():
 
 
 @pytest.fixture(scope="module")
-def door(on_ray, release, milvus, tmp_path_factory):
+def door(on_ray, release, milvus, edits, tmp_path_factory):
     """An endpoint that was deployed when there was a key, and what would deploy over it."""
     keys = KeyFile(tmp_path_factory.mktemp("home") / "keys.json")
     secret, _ = keys.create("website", "read")
 
     def build():
-        return build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, keys_file=keys.path)
+        return build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place, keys_file=keys.path)
 
     url = deploy(build(), host="127.0.0.1", port=free_port())
     with httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {secret}"}) as client:
@@ -96,10 +96,11 @@ class Broken:
 
 
 def test_an_endpoint_that_does_not_say_whether_it_had_keys_is_not_replaced_by_an_open_one(
-    door, tmp_path, release, milvus
+    door, tmp_path, release, milvus, edits
 ):
     def build():
-        return build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, keys_file=tmp_path / "keys.json")
+        own = {"milvus_uri": milvus.uri, "edits": edits.place, "keys_file": tmp_path / "keys.json"}
+        return build_app(release.to_dict(), SERVE, **own)
 
     serve.run(Older.bind(), name=APP_NAME, route_prefix="/")
     with pytest.raises(UserError, match=r"no keys in .* does not say whether it had some; put the file back if there"):

@@ -22,6 +22,7 @@ from mulan_core.data.tracks import read_playlists
 from mulan_core.errors import UserError
 from serving.access_log import Record
 from serving.app import create_api
+from serving.edits import Edits
 from serving.query_log import QueryLog, read_query_log
 from serving.query_log_export import to_playlists
 from serving.service import Service
@@ -33,9 +34,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def trained(told_apart, store):
+def trained(told_apart, store, tmp_path_factory):
     """A release with enough labels for everything."""
-    return Service(told_apart, store, media_root=None, max_audio_s=SERVE.max_audio_s)
+    edits = Edits(tmp_path_factory.mktemp("edits"))
+    return Service(told_apart, store, edits=edits, media_root=None, max_audio_s=SERVE.max_audio_s)
 
 
 @pytest.fixture(scope="module")

@@ -196,10 +196,10 @@ def test_who_comes_while_the_first_is_at_work_waits_for_it(endpoint, service, mo
     assert sum("idempotency-replayed" in one.headers for one in answers) == 4
 
 
-def test_of_writes_at_once_each_finds_what_the_one_before_left(release, store, endpoint):
+def test_of_writes_at_once_each_finds_what_the_one_before_left(release, store, edits, endpoint):
     """Deletes and adds of one track through two replicas, with own keys or none: one is the first."""
     shared = FirstAnswers()
-    services = [Service(release, store, media_root=None, max_audio_s=SERVE.max_audio_s) for _ in range(2)]
+    services = [Service(release, store, edits=edits, media_root=None, max_audio_s=SERVE.max_audio_s) for _ in range(2)]
     replicas = itertools.cycle([create_api(service, SERVE, answers=shared) for service in services])
 
     async def next_one(scope, receive, send):
@@ -341,10 +341,10 @@ def test_keys_are_each_callers_own_and_forgotten_in_time():
     asyncio.run(play())
 
 
-def test_replicas_share_first_answers(release, store, catalogue):
+def test_replicas_share_first_answers(release, store, edits):
     """Two replicas, each with a service of its own; what one answered, the other knows."""
     shared = FirstAnswers()
-    services = [Service(release, store, media_root=None, max_audio_s=SERVE.max_audio_s) for _ in range(2)]
+    services = [Service(release, store, edits=edits, media_root=None, max_audio_s=SERVE.max_audio_s) for _ in range(2)]
     with run_bare(create_api(services[0], SERVE, answers=shared)) as one:
         first = send(one, "k6")
     with run_bare(create_api(services[1], SERVE, answers=shared)) as two:

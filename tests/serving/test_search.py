@@ -9,6 +9,7 @@ from serving_fixtures import SERVE, check_error, ids
 
 from serving.calibration import Calibration, Curve, calibrate
 from serving.drift import QueryDrift
+from serving.edits import Edits
 from serving.service import Part, Service
 from serving.timing import Timing
 
@@ -73,8 +74,8 @@ def test_a_hit_names_the_window_that_fits_best(bare, catalogue, encode):
     }
 
 
-def test_without_windows_a_hit_names_no_window(told_apart, store):
-    service, timing = Service(told_apart, store, media_root=None, max_audio_s=20), Timing()
+def test_without_windows_a_hit_names_no_window(told_apart, store, tmp_path):
+    service, timing = Service(told_apart, store, edits=Edits(tmp_path), media_root=None, max_audio_s=20), Timing()
 
     async def ask():
         return await service.search(await service.combine([Part(text="piano")], timing), timing, k=1)
@@ -167,8 +168,9 @@ async def matches(service, texts):
 
 
 @pytest.fixture(scope="module")
-def trained(told_apart, store):
-    return Service(told_apart, store, media_root=None, max_audio_s=SERVE.max_audio_s)
+def trained(told_apart, store, tmp_path_factory):
+    edits = Edits(tmp_path_factory.mktemp("edits"))
+    return Service(told_apart, store, edits=edits, media_root=None, max_audio_s=SERVE.max_audio_s)
 
 
 def test_nonsense_is_flagged_and_real_queries_are_not(trained):

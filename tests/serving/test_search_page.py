@@ -10,6 +10,7 @@ from chromium import CHROMIUM, run_chromium
 from serving_fixtures import NUM_TRACKS, SERVE, run_bare, tone, wav
 
 from serving.app import create_api
+from serving.edits import Edits
 from serving.keys import KeyFile
 from serving.query_log import QueryLog, read_query_log
 from serving.service import Service
@@ -261,8 +262,8 @@ def test_a_phone_needs_no_sideways_scrolling(page):
         page.resize(1100, 860)
 
 
-def test_no_good_match_is_said(browser, told_apart, store):
-    service = Service(told_apart, store, media_root=None, max_audio_s=SERVE.max_audio_s)
+def test_no_good_match_is_said(browser, told_apart, store, tmp_path):
+    service = Service(told_apart, store, edits=Edits(tmp_path), media_root=None, max_audio_s=SERVE.max_audio_s)
     with run_bare(create_api(service, SERVE)) as url:
         for text, is_bad in (("income tax return form", True), ("jazz piano", False)):
             browser.open(f"{url}/?q={text.replace(' ', '+')}")

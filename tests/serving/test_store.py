@@ -171,8 +171,8 @@ def test_what_is_written_is_found_at_once_and_what_is_deleted_is_not(store):
     assert max(len(page) for page in pages) <= 10
     scrolled = dict(pair for page in pages for pair in page)
     assert scrolled == {f"t{i}": "" for i in range(40) if i not in (0, 7)} | {"t8": "h8", "t99": "h99"}
-    assert list(store.scroll("tracks_edited", content_hash="h99")) == [[("t99", "h99")]]
-    assert list(store.scroll("tracks_edited", content_hash='" or 1 == 1 or "')) == []
+    strange = ['" or 1 == 1 or "', "t99", "t8", "nobody"]
+    assert store.hashes(strange, collection="tracks_edited") == {"t8": "h8", "t99": "h99"}
     with pytest.raises(StoreError, match="unit vector"):
         store.upsert("tracks_edited", [row(1, vectors[1]), row(2, vectors[2] * 2)])
     assert store.upsert("tracks_edited", []) == store.delete("tracks_edited", []) == 0
@@ -259,25 +259,23 @@ def test_many_may_find_that_nothing_is_in_memory(lite):
     lite.drop(name)
 
 
-def test_what_was_added_over_the_api_moves_on_with_its_windows(store):
+def test_tracks_are_copied_with_their_windows_under_the_hash_that_is_given(store):
     vectors = unit_vectors(6)
-    marked = {4: {"content_hash": ADDED, "labels": [NASTY]}, 5: {"content_hash": ADDED}}
-    build(store, "tracks_old", None, rows=[row(i, vectors[i], content_hash=f"h{i}") for i in range(3)])
+    marked = {4: {"content_hash": ADDED, "labels": [NASTY]}, 5: {"content_hash": f"{ADDED}:1f"}}
+    build(store, "tracks_old", None, rows=[row(i, vectors[i], content_hash=f"ad{i}") for i in range(3)])
     store.build_windows("tracks_old", [[window(0, 0, vectors[0])]])
     cuts = [window(4, place, vectors[place]) for place in range(2)]
     store.upsert("tracks_old", [row(i, vectors[i], **more) for i, more in marked.items()], windows=cuts)
-    build(store, "tracks_new", None, rows=[row(i, vectors[i], content_hash=f"h{i}") for i in (1, 2, 5)])
+    build(store, "tracks_new", None, rows=[row(i, vectors[i], content_hash=f"ad{i}") for i in (1, 2, 5)])
     store.build_windows("tracks_new", [[window(1, 0, vectors[1])]])
-    moving = store.added("tracks_old", unknown_to="tracks_new")
-    assert moving == ["t4"], "t5 is in the manifest by now"
-    store.copy_added(moving, "tracks_old", "tracks_new")
-    assert store.added("tracks_old", unknown_to="tracks_new") == []
-    assert dict(pair for page in store.scroll("tracks_new") for pair in page) == {
-        "t1": "h1",
-        "t2": "h2",
-        "t4": ADDED,
-        "t5": "h5",
-    }
+    added = [pair for page in store.scroll("tracks_old", only_added=True, batch=1) for pair in page]
+    assert added == [("t4", ADDED), ("t5", f"{ADDED}:1f")]
+    asked = ["t0", "t4", "nobody", *(f"t{i}" for i in range(10, 600)), "t5"]
+    assert store.hashes(asked, collection="tracks_old") == dict(added) | {"t0": "ad0"}
+    store.copy({}, "tracks_old", "tracks_new")
+    store.copy({"t4": "marked", "nobody": "x"}, "tracks_old", "tracks_new")
+    there = {"t1": "ad1", "t2": "ad2", "t4": "marked", "t5": "ad5"}
+    assert dict(pair for page in store.scroll("tracks_new") for pair in page) == there
     before, after = (store.get(["t4"], collection=f"tracks_{of}")["t4"] for of in ("old", "new"))
     assert before[0] == after[0] and np.array_equal(before[1], after[1])
     placed = sorted((cut["start_s"], cut["end_s"]) for cut in store.windows(["t4"], collection="tracks_new"))

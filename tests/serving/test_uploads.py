@@ -14,7 +14,6 @@ from serving_fixtures import NUM_TRACKS, SERVE, check_error, ids, tone, wav
 
 from mulan_core.data.names import MAX_LABELS
 from serving.encoder import Encoder
-from serving.tracks import ADDED
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +155,7 @@ def test_opening_a_model_unpickles_nothing(model_folder):
     assert asked == []
 
 
-def test_a_track_comes_and_goes(bare, catalogue, service, store):
+def test_a_track_comes_and_goes(bare, service, store, edits):
     audio = wav(tone(77))
     fields = {"track_id": "new/söng", "title": "New", "artist": "Ada", "labels": '["genre:Jazz"]'}
     before = bare.get("/v1/release").json()["num_tracks"]
@@ -165,9 +164,11 @@ def test_a_track_comes_and_goes(bare, catalogue, service, store):
         assert added.status_code == 200, added.text
         track = added.json()["track"]
         assert (track["track_id"], track["title"], track["labels"]) == ("new/söng", "New", ["genre:Jazz"])
-        assert store.added(service.release.collection, unknown_to=service.release.collection) == []
-        assert ("new/söng", ADDED) in [pair for page in store.scroll(service.release.collection) for pair in page]
-        assert (track["dataset"], track["audio_url"], added.json()["replaced"]) == ("added", None, False)
+        kept = edits.get("new/söng")
+        assert ("new/söng", kept.mark) in [pair for page in store.scroll(service.release.collection) for pair in page]
+        assert (track["dataset"], added.json()["replaced"]) == ("added", False)
+        played = bare.get(track["audio_url"])
+        assert (played.headers["content-type"], played.content) == ("audio/flac", edits.audio(kept))
         assert added.json()["timing_ms"]["store"] > 0
         assert bare.get("/v1/release").json()["num_tracks"] == before + 1
         found = bare.post("/v1/search", files={"audio": audio}, data={"k": "1"}).json()
@@ -181,6 +182,7 @@ def test_a_track_comes_and_goes(bare, catalogue, service, store):
     finally:
         deleted = bare.delete("/v1/tracks/new%2Fs%C3%B6ng")
     assert deleted.json()["deleted"] == "new/söng"
+    assert edits.get("new/söng").kind == "deleted" and not list(edits.folder.glob("*.flac"))
     assert bare.get("/v1/release").json()["num_tracks"] == before == NUM_TRACKS
     assert "new/söng" not in ids(bare.post("/v1/search", files={"audio": audio}).json())
     for address in ("new%2Fs%C3%B6ng", "a%0Db", "a%0A", "%00"):  # Milvus cannot be asked for a line break

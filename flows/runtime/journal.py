@@ -1,0 +1,106 @@
+"""The journal of a switch: what registry and Milvus said before it and are to say after it, kept until it has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.runtime.catalogues import Catalogue
+from flows.runtime.workspace import made_workspace
+from flows.runtime.workspace_lock import at_work
+from mulan_core.errors import UserError
+
+FILE = "switch.json"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is live by the registry and by Milvus."""
+
+    champions: list[str]
+    """See ``Registry.champions``; the last one is champion."""
+    collection: str | None
+    """The one that the alias names."""
+
+    @property
+    def version(self) -> str | None:
+        """The champion."""
+        return self.champions[-1] if self.champions else None
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A switch that has begun."""
+
+    before: Standing
+    after: Standing
+    process: int
+    since: str
+
+    @classmethod
+    def begin(cls, before: Standing, after: Standing) -> Journal:
+        """That of this process, from now on."""
+        return cls(before, after, os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    @property
+    def words(self) -> str:
+        """Which switch it is."""
+        came = f"from version {self.before.version} " if self.before.version else ""
+        return f"the switch {came}to version {self.after.version} (process {self.process}, {self.since})"
+
+
+def read_journal(state: Path) -> Journal | None:
+    """The switch of a catalogue that has not ended; None where none has begun.
+
+    Args:
+        state: the catalogue's folder of state.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = state / FILE
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        before, after = (Standing(**kept.pop(name)) for name in ("before", "after"))
+        return Journal(before, after, **kept)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged"
+        raise UserError(
+            f"{path} cannot be read ({reason}), so a switch that was cut off cannot be ended; delete it, and promote "
+            "the release that is to be live"
+        ) from error
+
+
+def write_journal(state: Path, journal: Journal) -> None:
+    """Keep it; a crash leaves the whole file, or none."""
+    state.mkdir(parents=True, exist_ok=True)
+    partial = state / f".{FILE}.{os.getpid()}"
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(asdict(journal), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(state / FILE)
+
+
+def remove_journal(state: Path) -> None:
+    """The switch has ended."""
+    (state / FILE).unlink(missing_ok=True)
+
+
+def unfinished_switch(home: Path, catalogue: Catalogue) -> str | None:
+    """A switch of a catalogue that has begun and not ended, in a sentence; None where there is none.
+
+    Raises:
+        UserError: if its journal is damaged.
+    """
+    journal, workspace = read_journal(catalogue.state(home)), made_workspace(home, catalogue)
+    if journal is None:
+        return None
+    if workspace and (who := at_work(workspace.folder, "switch")):
+        return f"{journal.words} is under way; wait for {who}"
+    return f"{journal.words} was cut off; the next command that serves, indexes or promotes ends it, and says how"

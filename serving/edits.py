@@ -1,0 +1,285 @@
+"""What was added to a catalogue and deleted from it over the API, which no manifest knows: one record a track.
+
+Records lie beside the catalogue, in a folder or a bucket, with the audio of what was added as FLAC. So every collection
+that is built or goes live is given the same edits (``serving/apply_edits.py``), under whichever model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+
+from mulan_core.audio.decode import decode_audio, rate_of
+from mulan_core.data.shards import encode_flac
+from mulan_core.errors import UserError
+from serving.errors import StoreError
+from serving.tracks import ADDED, is_added
+
+MAX_RATE_HZ = 48_000
+"""Audio is kept at its own rate up to this one."""
+FIELDS = ("title", "artist", "dataset", "labels")
+_RECORD = ".json"
+_READERS = 16
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The last word that the API had on a track."""
+
+    track_id: str
+    kind: Literal["added", "deleted"]
+    when: str
+    """ISO 8601 in UTC, to the microsecond, so that texts compare as times do."""
+    replaces: str = ""
+    """Content hash of the catalogue's row that stood there before; empty where the catalogue had none."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """``FIELDS`` of a track that was added."""
+    audio: str = ""
+    """The name of its FLAC."""
+
+    @property
+    def mark(self) -> str:
+        """The ``content_hash`` of its row: another one where fields or audio are others."""
+        told = json.dumps([self.fields, self.audio], sort_keys=True)
+        return f"{ADDED}:{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+
+    def holds(self, row_hash: str | None, built: str) -> bool:
+        """Whether this word is newer than a collection's own row of the track.
+
+        Args:
+            row_hash: content hash of that row; None where there is none.
+            built: when the collection was built, as ``when`` is written; empty if that is not known.
+        """
+        if self.kind == "deleted" or not row_hash or is_added(row_hash):
+            return True
+        # The catalogue's row is newer where it has changed since, and the collection was built of it afterwards.
+        return row_hash == self.replaces or self.when > built
+
+
+class Edits:
+    """The edits of one catalogue; replicas and flows may use them at the same time.
+
+    Args:
+        place: a folder, made when it is first written to, or a URL that fsspec knows.
+    """
+
+    def __init__(self, place: str | Path) -> None:
+        self.place = str(place) if "://" in str(place) else str(Path(place).absolute())
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder where audio lies; None where it lies on a server."""
+        return None if "://" in self.place else Path(self.place)
+
+    def media_path(self, edit: Edit) -> str:
+        """The path of a track's audio for its row; empty where none plays from here."""
+        return str(self.folder / edit.audio) if self.folder and edit.audio else ""
+
+    def all(self) -> list[Edit]:
+        """Every edit, by track id.
+
+        Raises:
+            UserError: if a record is damaged.
+            StoreError: if the place cannot be read.
+        """
+        files, path = self._files
+        with _sentences(self.place):
+            files.invalidate_cache()
+            try:
+                names = [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
+            except FileNotFoundError:
+                return []
+            with ThreadPoolExecutor(_READERS) as pool:
+                found = pool.map(self._read, [name for name in names if name.endswith(_RECORD)])
+            return sorted((edit for edit in found if edit is not None), key=lambda edit: edit.track_id)
+
+    def get(self, track_id: str) -> Edit | None:
+        """The edit of a track, or None."""
+        with _sentences(self.place):
+            return self._read(_name(track_id) + _RECORD)
+
+    def audio(self, edit: Edit) -> bytes | None:
+        """The FLAC of a track that was added; None where it is gone."""
+        files, path = self._files
+        with _sentences(self.place):
+            try:
+                return bytes(files.cat_file(f"{path}/{edit.audio}"))
+            except FileNotFoundError:
+                return None
+
+    @contextlib.contextmanager
+    def adding(self, track_id: str, fields: Mapping[str, Any], flac: bytes, *, row_hash: str | None) -> Iterator[Edit]:
+        """Record that a track is added, its audio first; where the block fails, the word before stands again.
+
+        Args:
+            track_id: whose.
+            fields: ``FIELDS``.
+            flac: its audio; see ``to_flac``.
+            row_hash: content hash of the row that it takes the place of; None where there is none.
+
+        Raises:
+            StoreError: if it cannot be kept, as on a full disk; then nothing is.
+        """
+        name = f"{_name(track_id)}-{hashlib.sha256(flac).hexdigest()[:16]}.flac"
+        kept = {field: fields[field] for field in FIELDS}
+        edit = Edit(track_id, "added", _now(), self._replaced(track_id, row_hash), kept, name)
+        with self._recording(edit, flac):
+            yield edit
+
+    @contextlib.contextmanager
+    def deleting(self, track_id: str, *, row_hash: str | None) -> Iterator[Edit]:
+        """Record that a track is deleted; see ``adding``. The audio of one that was added goes."""
+        with self._recording(Edit(track_id, "deleted", _now(), self._replaced(track_id, row_hash)), b"") as edit:
+            yield edit
+
+    def forget(self, track_id: str) -> bool:
+        """Remove the record of a track and its audio, as if the API had never had a word on it; whether there was one.
+
+        Collections have what it did until they are indexed again.
+        """
+        before = self.get(track_id)
+        if before is not None:
+            self._remove(_name(track_id) + _RECORD)
+            self._remove(before.audio)
+        return before is not None
+
+    def move(self, place: str) -> None:
+        """Have all of it at another place, which is empty; nothing where that is the same."""
+        files, path = self._files
+        there = Edits(place)
+        if there.place != self.place:
+            with _sentences(self.place):
+                files.invalidate_cache()
+                if files.exists(path):
+                    files.mv(path, there._files[1], recursive=True)
+
+    def remove(self) -> None:
+        """Forget everything."""
+        files, path = self._files
+        with _sentences(self.place):
+            files.invalidate_cache()
+            if files.exists(path):
+                files.rm(path, recursive=True)
+
+    @contextlib.contextmanager
+    def _recording(self, edit: Edit, flac: bytes) -> Iterator[Edit]:
+        record, before = _name(edit.track_id) + _RECORD, self.get(edit.track_id)
+        old, new = before.audio if before else "", edit.audio
+        try:
+            if flac:
+                self._write(new, flac)
+            self._write(record, _encode(edit))
+            yield edit
+        except BaseException:
+            with contextlib.suppress(StoreError):  # the first error tells more; the next edit of the track clears up
+                if before is None:
+                    self._remove(record)
+                else:
+                    self._write(record, _encode(before))
+                if new != old:
+                    self._remove(new)
+            raise
+        if old != new:
+            self._remove(old)
+
+    def _replaced(self, track_id: str, row_hash: str | None) -> str:
+        """What the catalogue's row was: that which stands there, or that which an earlier edit took the place of."""
+        if row_hash and not is_added(row_hash):
+            return row_hash
+        before = self.get(track_id)
+        return before.replaces if before else ""
+
+    def _read(self, name: str) -> Edit | None:
+        files, path = self._files
+        try:
+            data = files.cat_file(f"{path}/{name}")
+        except FileNotFoundError:  # none, or removed a moment ago
+            return None
+        try:
+            edit = Edit(**json.loads(data))
+            if name != _name(edit.track_id) + _RECORD or edit.kind not in ("added", "deleted"):
+                raise ValueError
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.place}/{name} is damaged, so what was done to a track over the API is not known; put it back "
+                "from a copy, or delete it, and add or delete that track again"
+            ) from error
+        return edit
+
+    def _write(self, name: str, data: bytes) -> None:
+        files, path = self._files
+        with _sentences(self.place):
+            if self.folder is None:  # a bucket shows an object when all of it is there
+                files.pipe_file(f"{path}/{name}", data)
+                return
+            partial = f"{path}/.{name}.{uuid.uuid4().hex[:8]}"
+            try:
+                files.makedirs(path, exist_ok=True)
+                files.pipe_file(partial, data)
+                files.mv(partial, f"{path}/{name}")
+            except OSError:
+                with contextlib.suppress(OSError):
+                    files.rm_file(partial)
+                raise
+
+    def _remove(self, name: str) -> None:
+        files, path = self._files
+        with _sentences(self.place), contextlib.suppress(FileNotFoundError):
+            if name:
+                files.rm_file(f"{path}/{name}")
+
+    @cached_property
+    def _files(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        if self.folder is not None:  # a folder may have any name, fsspec's own signs too
+            return fsspec.filesystem("file"), self.place
+        with _sentences(self.place):
+            files, path = fsspec.core.url_to_fs(self.place)
+            return files, str(path).rstrip("/")
+
+
+def to_flac(data: bytes, *, max_s: float) -> bytes:
+    """Uploaded audio as it is kept: mono, 16 bit, at its own rate up to ``MAX_RATE_HZ``.
+
+    Raises:
+        AudioError: as of ``decode_audio``.
+    """
+    rate_hz = min(rate_of(data), MAX_RATE_HZ)
+    return encode_flac(decode_audio(data, max_s=max_s, sample_rate_hz=rate_hz)[0], rate_hz)
+
+
+def _name(track_id: str) -> str:
+    """A name that every file system takes; an id may be longer than a file's name, and hold any letter."""
+    return hashlib.sha256(track_id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _encode(edit: Edit) -> bytes:
+    return json.dumps(asdict(edit), indent=1).encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@contextlib.contextmanager
+def _sentences(place: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of any of the libraries behind fsspec
+        said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        if any(words in str(error) for words in _FULL):
+            raise StoreError(f"the disk of {place} is full; free some of it and try again") from error
+        raise StoreError(f"{place}, where tracks added over the API are kept, cannot be used: {said}") from error
