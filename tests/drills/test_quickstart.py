@@ -1,49 +1,65 @@
-"""docs/quickstart.md from its second section on, command by command, as it stands there.
+"""docs/quickstart.md from its second section on, command by command, as it stands there, after the demo.
 
-Two things differ: the table is one of tones, and each command is given numbers that train for seconds.
+The table is one of composed music, 300 tracks and again 120, and each command that makes its numbers is given the
+page's own ``train: {steps: 200}``. The demo is served beside it all the time.
 """
 
+import csv
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
-import numpy as np
+import pyarrow.parquet as pq
 import pytest
-import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
-from flow_fixtures import MULAN, PARAMS, PITCHES, ROOT, SHAPES, environment, left_of, tone
+from flow_fixtures import MULAN, ROOT, environment, mulan_started, serving
 
+from mulan_core.config import Config
+from mulan_core.demo.corpus import build_corpus
 from serving.ports import free_port
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 TEXT = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.strip() for line in TEXT[TEXT.index("## 2.") :].splitlines() if re.match(r" {4}(mulan|curl) ", line)
 ] + re.findall(r"`(mulan (?:prepare|index) [^`]+)`", TEXT[TEXT.index("## Next") :])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """A home in which `mulan demo` was run, and the port of its endpoint."""
+    folder, port = tmp_path_factory.mktemp("demo"), str(free_port())
+    done = mulan_started("demo", "--exit", "--port", port, home=folder / ".mulan", cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / ".mulan", port
+
+
+@pytest.fixture(scope="module", params=[300, 120])
+def folder(request, demo, tmp_path_factory):
+    """The music, its table and the numbers, in a folder with a copy of that home; the demo is served from it."""
     folder = tmp_path_factory.mktemp("quickstart")
-    (folder / "music").mkdir()
-    lines = ["uri,text"]
-    for i in range(90):
-        pitch, shape = list(PITCHES)[i % 3], list(SHAPES)[(i // 3) % 2]
-        soundfile.write(folder / "music" / f"{i:04}.flac", np.tile(tone(pitch, shape, seed=i), 2), 16_000)
-        lines.append(f'music/{i:04}.flac,"a {shape} synth, {pitch}"')
-    (folder / "tracks.csv").write_text("\n".join(lines))
-    numbers = PARAMS.replace("PORT", str(free_port())).replace("tagging/pitch/roc_auc: 0.6, ", "")
-    (folder / "numbers.yaml").write_text(
-        numbers.replace("compare: [tagging/pitch/roc_auc]", "compare: [retrieval/text/auc]")
-    )
-    return folder
+    build_corpus(replace(Config().corpus, size=request.param, seed=request.param), folder / "composed")
+    (folder / "composed" / "audio").rename(folder / "music")
+    with (folder / "tracks.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["uri", "text"])
+        for i, row in enumerate(pq.read_table(folder / "composed" / "manifest.parquet").to_pylist()):
+            (folder / "music" / Path(row["uri"]).name).rename(folder / "music" / f"{i:04}.flac")
+            table.writerow([f"music/{i:04}.flac", ", ".join(label.split(":", 1)[1] for label in row["labels"])])
+    home, port = demo
+    (folder / "numbers.yaml").write_text(f"train: {{steps: 200}}\nserve: {{port: {port}}}\n")
+    shutil.copytree(home, folder / ".mulan", symlinks=True)
+    with serving("--catalogue", "demo", "--port", port, home=folder / ".mulan", cwd=folder) as (_, url):
+        yield folder, url
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +72,27 @@ def started():
         process.wait(timeout=60)
 
 
-def words_of(command, folder):
-    words = shlex.split(command)
-    words = [str(MULAN) if word == "mulan" else word for word in words]
+def words_of(command, url):
+    """The command with the numbers, and the endpoint's address for the page's."""
+    words = [str(MULAN) if word == "mulan" else word for word in shlex.split(command)]
     if "--manifest" in words and "lineage" not in words:
         words += ["--params", "numbers.yaml"]
-    port = re.search(r"serve: \{port: (\d+)", (folder / "numbers.yaml").read_text()).group(1)
-    return [word.replace("localhost:8000", f"127.0.0.1:{port}") for word in words], f"http://127.0.0.1:{port}"
+    return [word.replace("http://localhost:8000", url).replace("localhost:8000", url) for word in words]
+
+
+def own_url(folder):
+    """Where the catalogue of the page is served."""
+    done = subprocess.run(
+        [MULAN, "catalogue", "list", "--json"], cwd=folder, env=environment(folder / ".mulan"), capture_output=True
+    )
+    return next(row["endpoint"] for row in json.loads(done.stdout) if row["name"] != "demo") or ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_does_what_the_page_says(command, folder, started):
-    words, url = words_of(command, folder)
-    env = environment(folder / ".mulan") | {"MULAN_URL": url}
+    folder, demo_url = folder
+    env = environment(folder / ".mulan")
+    words = words_of(command, own_url(folder) if "localhost" in command else "")
     if words[1:2] in (["serve"], ["ui"]):
         process = subprocess.Popen(
             words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -76,7 +100,7 @@ def test_it_does_what_the_page_says(command, folder, started):
         started.append(process)
         for line in process.stdout:
             if found := re.search(r"http://[\w.]+:\d+", line):
-                assert httpx.get(found.group(), timeout=60).status_code == 200
+                assert found.group() != demo_url and httpx.get(found.group(), timeout=60).status_code == 200
                 return
         pytest.fail(f"{command} ended")
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
@@ -85,11 +109,15 @@ def test_it_does_what_the_page_says(command, folder, started):
         assert json.loads(done.stdout)["hits"]
 
 
-def test_every_kind_of_command_was_among_them_and_nothing_is_left(folder, started):
+def test_every_kind_of_command_was_among_them_and_one_endpoint_ends_without_the_other(folder, started):
     kinds = {command.split()[1] for command in COMMANDS if command.startswith("mulan")}
     assert kinds >= {"data", "run", "serve", "search", "tag", "ui", "status", "release", "lineage", "prepare", "index"}
+    folder, demo_url = folder
+    releases = {url: httpx.get(f"{url}/v1/release", timeout=60).json() for url in (demo_url, own_url(folder))}
+    assert len(releases) == 2 and releases[demo_url]["num_tracks"] == 720
     while started:
         process = started.pop()
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
-    assert left_of(folder, within_s=15) == []
+    assert httpx.get(f"{demo_url}/v1/release", timeout=60).status_code == 200, "one ends without the other"
+    assert own_url(folder) == ""

@@ -77,11 +77,11 @@ def mulan_started(*arguments, home, cwd=None, **env):
 
 
 @contextmanager
-def serving(*arguments, home, **env):
+def serving(*arguments, home, cwd=None, **env):
     """`mulan serve` until the block ends; yields its process and the endpoint's address."""
     command = [MULAN, "serve", *arguments]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=home, env=environment(home) | env, **said) as process:
+    with subprocess.Popen(command, cwd=cwd or home, env=environment(home) | env, **said) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
