@@ -86,8 +86,29 @@ def create_api(
         rate_per_s=config.rate_per_s,
         origins=config.cors_origins,
     )
-    recorders = [request_log(service.release.model_version, service.release.collection)]
-    recorders += [traces] if traces else []
+    recorders = [request_log(service.release.model_version, service.release.collection), *([traces] if traces else [])]
+    _guard(api, service, config, access, recorders, names_requests=names_requests)
+    log = query_log or QueryLog(None, "off")
+    api.include_router(query_routes(service, log))
+    api.include_router(choice_routes(service, log))
+    api.include_router(catalogue_routes(service, log, answers or FirstAnswers()))
+    api.include_router(_probes(service, access))
+    _add_pages(api)
+    forgive_slashes(api.router)
+    describe_all(api)
+    return api
+
+
+def _guard(
+    api: FastAPI,
+    service: Service,
+    config: ServeConfig,
+    access: Access,
+    recorders: list[Recorder],
+    *,
+    names_requests: bool,
+) -> None:
+    """Put the middleware around the routes; what is added last is asked first."""
     api.add_middleware(Methods, router=api.router)
     api.add_middleware(Admission, access=access, metrics=service.metrics, config=config)
     if config.cors_origins:
@@ -106,15 +127,6 @@ def create_api(
         names_requests=names_requests,
     )
     api.add_middleware(Prefix)
-    log = query_log or QueryLog(None, "off")
-    api.include_router(query_routes(service, log))
-    api.include_router(choice_routes(service, log))
-    api.include_router(catalogue_routes(service, log, answers or FirstAnswers()))
-    api.include_router(_probes(service, access))
-    _add_pages(api)
-    forgive_slashes(api.router)
-    describe_all(api)
-    return api
 
 
 def _probes(service: Service, access: Access) -> APIRouter:

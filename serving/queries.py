@@ -48,7 +48,13 @@ _TEXTS = {"texts": {"texts": ["calm piano", "techno"]}}
 def query_routes(service: Service, log: QueryLog) -> APIRouter:
     """The routes over an open service."""
     routes = APIRouter(tags=["search"])
+    _add_search(routes, service, log)
+    _add_tag(routes, service)
+    _add_embed(routes, service)
+    return routes
 
+
+def _add_search(routes: APIRouter, service: Service, log: QueryLog) -> None:
     @routes.post(
         "/v1/search",
         summary="Find tracks by words, by audio, like a track, or by several of these",
@@ -84,6 +90,8 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
         }
         return json_response(service, request, content)
 
+
+def _add_tag(routes: APIRouter, service: Service) -> None:
     @routes.post(
         "/v1/tag",
         summary="Say which labels fit",
@@ -102,6 +110,8 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
             audio_D = await service.encode_audio(audio, timing)
         return json_response(service, request, {"labels": await service.tag(audio_D, timing, labels=asked.labels)})
 
+
+def _add_embed(routes: APIRouter, service: Service) -> None:
     @routes.post(
         "/v1/embed",
         summary="Turn texts or audio into vectors",
@@ -120,8 +130,6 @@ def query_routes(service: Service, log: QueryLog) -> APIRouter:
                 raise ApiError(422, f"unknown field {next(iter(fields))}; an upload to embed has only audio")
             vectors = [(await service.encode_audio(audio, timing)).tolist()]
         return json_response(service, request, {"dim": len(vectors[0]), "vectors": vectors})
-
-    return routes
 
 
 def _kept(part: Part) -> dict[str, Any]:
