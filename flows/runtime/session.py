@@ -214,12 +214,18 @@ def open_session(
         session = Session(settings, workspace, stack, *address, opened=opened)
         if not join:
             note_endpoint(state, url_of(session.host, session.port))
-        token = _current.set(session)
-        try:
+        with closing(session), _as_current(session):
             yield session
-        finally:
-            _current.reset(token)
-            session.close()
+
+
+@contextmanager
+def _as_current(session: Session) -> Iterator[None]:
+    """Have flows that are called inside find the session."""
+    token = _current.set(session)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def _read_settings(*, ray_client: bool) -> Settings:

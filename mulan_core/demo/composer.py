@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mulan_core.demo.genres import DRUM_KEYS, GENRES, Style
+from mulan_core.demo.genres import GENRES
+from mulan_core.demo.grooves import DRUM_KEYS, Style
 from mulan_core.demo.player import Note
 from mulan_core.demo.soundfont import DRUM_BANK
 from mulan_core.demo.spec import TrackSpec, generator

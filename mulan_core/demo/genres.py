@@ -2,82 +2,17 @@
 
 Names are AudioSet display names (PAPER.md 8.2). A genre is carried by these tables, never by instruments: lead,
 comping and pad instruments are drawn independently of it.
-
-Patterns are strings over one bar: ``X`` accent, ``x`` stroke, ``o`` ghost note, ``.`` rest. A character is one
-step; ``steps_per_beat`` says how many make a beat (3 = triplets, so swing and shuffle are written out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-DRUM_KEYS: Mapping[str, int] = {
-    "kick": 36,
-    "rim": 37,
-    "snare": 38,
-    "clap": 39,
-    "snare_2": 40,
-    "hat": 42,
-    "pedal_hat": 44,
-    "open_hat": 46,
-    "crash": 49,
-    "ride": 51,
-    "china": 52,
-    "ride_bell": 53,
-    "tambourine": 54,
-    "cowbell": 56,
-    "conga_mute": 62,
-    "conga_high": 63,
-    "conga_low": 64,
-    "timbale": 65,
-    "maraca": 70,
-    "clave": 75,
-}
-"""General-MIDI drum keys by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """A genre: tempo, drums, bass line, harmony and the way chords are played."""
-
-    tempo_bpm: tuple[int, int]
-    steps_per_beat: int
-    num_steps: int
-    progressions: tuple[tuple[int, ...], ...]
-    """Scale degrees, one chord a bar (see ``bars_per_chord``)."""
-    chord: tuple[int, ...]
-    """Scale steps of a chord above its root: (0, 2, 4) is a triad."""
-    bass: tuple[tuple[tuple[int, int, int], ...], ...]
-    """Alternative lines of (step, length in steps, scale steps above the root)."""
-    comp: tuple[str, ...]
-    """Alternative rhythms of the comping."""
-    comping: str
-    """stab, strum, arpeggio, boogie, chug, montuno, hold or bells (see composer)."""
-    comp_length: float
-    """Length of a comping chord in steps."""
-    lead_grid: int
-    """Steps between the places where a melody note may start at medium density."""
-    kit: int = 0
-    drums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    bars_per_chord: int = 1
-    comp_center: int = 62
-    bass_center: int = 38
-    drum_level_db: float = 0.0
-    bass_level_db: float = 0.0
-    comp_level_db: float = 0.0
-    pad_level_db: float = 0.0
-    loops: bool = False
-    """The melody is a short loop that repeats unchanged (electronic genres)."""
-    syncopation: float = 0.2
-    reverb: float = 0.0
-
+from mulan_core.demo.grooves import Style
 
 GENRES: Mapping[str, Style] = {
     "Ambient music": Style(
         tempo_bpm=(58, 74),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 3), (0, 5), (0, 4), (0, 2)),
         chord=(0, 2, 4, 8),
         bass=(((0, 16, 0),),),
@@ -118,8 +53,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Classical music": Style(
         tempo_bpm=(76, 108),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3)),
         chord=(0, 2, 4),
         bass=(((0, 8, 0), (8, 8, 4)), ((0, 16, 0),)),
@@ -135,8 +68,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Country": Style(
         tempo_bpm=(104, 124),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 3, 0, 4), (0, 0, 3, 4), (0, 4, 3, 0)),
         chord=(0, 2, 4),
         bass=(((0, 3, 0), (8, 3, 4)), ((0, 3, 0), (8, 3, 4), (12, 2, 5), (14, 2, 6))),
@@ -152,8 +83,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Disco": Style(
         tempo_bpm=(114, 126),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 5, 3, 4), (0, 6, 5, 4), (0, 3, 6, 4)),
         chord=(0, 2, 4, 6),
         bass=(
@@ -190,8 +119,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Drum and bass": Style(
         tempo_bpm=(168, 176),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 0, 5, 5), (0, 0, 3, 3)),
         chord=(0, 2, 4, 6),
         bass=(((0, 9, 0), (10, 6, 0)), ((0, 6, 0), (6, 3, 4), (10, 6, 0))),
@@ -214,8 +141,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Heavy metal": Style(
         tempo_bpm=(150, 176),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 0, 1, 0), (0, 0, 5, 6), (0, 1, 0, 4)),
         chord=(0, 4, 7),
         bass=(
@@ -257,8 +182,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Hip hop music": Style(
         tempo_bpm=(82, 94),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 0, 5, 5), (0, 3, 0, 3), (0, 0, 0, 0)),
         chord=(0, 2, 4, 6),
         bass=(((0, 5, 0), (7, 2, 0), (10, 5, 0)), ((0, 3, 0), (3, 3, 0), (10, 4, 4))),
@@ -309,8 +232,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Reggae": Style(
         tempo_bpm=(70, 86),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 3), (0, 0, 3, 4), (0, 6, 0, 6), (0, 1)),
         chord=(0, 2, 4),
         bass=(
@@ -363,8 +284,6 @@ GENRES: Mapping[str, Style] = {
     ),
     "Techno": Style(
         tempo_bpm=(126, 138),
-        steps_per_beat=4,
-        num_steps=16,
         progressions=((0, 0, 0, 0),),
         chord=(0, 2, 4),
         bass=(

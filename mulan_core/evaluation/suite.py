@@ -76,13 +76,11 @@ def evaluate(
     asked = check_suites(suites)
     audio = _select(content, vectors)
     described = {**(set_info or {}), **_describe(content, audio, config), "suites": list(asked)}
-    report: dict[str, Any] = {"set": described, "metrics": {}, "intervals": {}, "chance": {}}
-    report |= {"per_class": [], "per_query": [], "notes": list(content.notes)}
-    notes, has_text = report["notes"], embed_texts is not None
-    suites = _possible(asked, content, has_audio=bool(audio), has_text=has_text, notes=notes)
-    content, classes, prompts = _wanted(content, suites, config, class_prompts, notes)
+    report = _empty_report(described, list(content.notes))
+    suites = _possible(asked, content, has_audio=bool(audio), has_text=embed_texts is not None, notes=report["notes"])
+    content, classes, prompts = _wanted(content, suites, config, class_prompts, report["notes"])
     if unknown_texts:
-        content, prompts = _without(set(unknown_texts(_texts(content, prompts))), content, prompts, notes)
+        content, prompts = _without(set(unknown_texts(_texts(content, prompts))), content, prompts, report["notes"])
     texts = _embed_once(_texts(content, prompts), embed_texts, audio)
     class_vectors = by_suite.class_vectors(prompts, texts)
     positives_NC, probe_NC = _measure_classes(
@@ -104,6 +102,11 @@ def evaluate(
     )
     report["slices"] = slices_of(report, content, evidence)
     return report, evidence
+
+
+def _empty_report(described: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    measured: dict[str, Any] = {"metrics": {}, "intervals": {}, "chance": {}, "per_class": [], "per_query": []}
+    return {"set": described, **measured, "notes": notes}
 
 
 def _check_measured(report: Mapping[str, Any]) -> None:

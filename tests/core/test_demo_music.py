@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mulan_core.demo.composer import compose, hash_notes
-from mulan_core.demo.genres import DRUM_KEYS, GENRES
+from mulan_core.demo.genres import GENRES
+from mulan_core.demo.grooves import DRUM_KEYS
 from mulan_core.demo.spec import draw_spec, draw_specs, held_out_pairs
 from mulan_core.demo.styles import INSTRUMENTS, LEADS, MOODS
 

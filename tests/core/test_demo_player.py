@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mulan_core.demo.genres import DRUM_KEYS
+from mulan_core.demo.grooves import DRUM_KEYS
 from mulan_core.demo.player import RENDER_RATE_HZ, Note, Player
 from mulan_core.demo.soundfont import DRUM_BANK, find_soundfont, read_soundfont
 from mulan_core.demo.styles import BASS_PROGRAMS, INSTRUMENTS
