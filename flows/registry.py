@@ -53,15 +53,17 @@ class Version:
     """By their full names, ``mulan.data_hash`` and the like."""
 
     @classmethod
-    def of(cls, found: ModelVersion, aliases: Iterable[str]) -> Version:
+    def of(cls, model_version: ModelVersion, aliases: Iterable[str]) -> Version:
         """What MLflow says of a version; its searches leave out the aliases."""
         return cls(
-            number=str(found.version),
-            run_id=str(found.run_id),
-            source=str(found.source),
-            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+            number=str(model_version.version),
+            run_id=str(model_version.run_id),
+            source=str(model_version.source),
+            created_at=datetime.fromtimestamp(model_version.creation_timestamp / 1000, UTC).isoformat(
+                timespec="seconds"
+            ),
             aliases=tuple(sorted(aliases)),
-            tags=dict(found.tags),
+            tags=dict(model_version.tags),
         )
 
     def tag(self, name: str) -> str | None:
@@ -116,15 +118,15 @@ class Registry:
         try:
             with reading(self.uri) as client:
                 if name.isdecimal():
-                    found = client.get_model_version(self.name, name)
+                    model_version = client.get_model_version(self.name, name)
                 else:
-                    found = client.get_model_version_by_alias(self.name, name)
+                    model_version = client.get_model_version_by_alias(self.name, name)
         except MlflowException as error:
             raise UnknownVersionError(
                 f"{name!r} is no alias or version of the model `{self.name}`; see `mulan release list`, and `mulan "
                 "run` or `mulan demo` makes the first"
             ) from error
-        return Version.of(found, found.aliases)
+        return Version.of(model_version, model_version.aliases)
 
     def get(self, name: str) -> Version | None:
         """A version by alias or number; None where there is none, or no registry yet."""
@@ -138,13 +140,15 @@ class Registry:
         try:
             with reading(self.uri) as client:
                 aliases = client.get_registered_model(self.name).aliases
-                found = client.search_model_versions(f"name = '{self.name}'")
+                model_versions = client.search_model_versions(f"name = '{self.name}'")
         except (MlflowException, NoRegistryError):
             return []
-        newest_first = sorted(found, key=lambda one: int(one.version), reverse=True)
+        newest_first = sorted(model_versions, key=lambda model_version: int(model_version.version), reverse=True)
         return [
-            Version.of(one, [alias for alias, number in aliases.items() if int(number) == int(one.version)])
-            for one in newest_first
+            Version.of(
+                model_version, [alias for alias, number in aliases.items() if int(number) == int(model_version.version)]
+            )
+            for model_version in newest_first
         ]
 
     def of_run(self, run_id: str) -> list[Version]:
@@ -248,17 +252,20 @@ class Registry:
         What was built for them stays behind: a collection names the version that it was built for. One that is here
         already is left as it is, so that copying goes on where it was cut off.
         """
-        here = {(one.run_id, one.tag("weights"), one.tag("data_hash")): one for one in self.versions()}
+        here = {
+            (version.run_id, version.tag("weights"), version.tag("data_hash")): version for version in self.versions()
+        }
         copied = []
         with tracking(self.uri) as client:
             self._make(client)
-            for one in versions:
-                known = here.get((one.run_id, one.tag("weights"), one.tag("data_hash")))
-                tags = {key: value for key, value in one.tags.items() if key not in OF_THE_INDEX}
-                version = known or Version.of(
-                    client.create_model_version(self.name, one.source, one.run_id, tags=tags), one.aliases
+            for original in versions:
+                twin = here.get((original.run_id, original.tag("weights"), original.tag("data_hash")))
+                tags = {key: value for key, value in original.tags.items() if key not in OF_THE_INDEX}
+                version = twin or Version.of(
+                    client.create_model_version(self.name, original.source, original.run_id, tags=tags),
+                    original.aliases,
                 )
-                for alias in one.aliases:
+                for alias in original.aliases:
                     client.set_registered_model_alias(self.name, alias, version.number)
                 copied.append(version)
         return copied
@@ -319,9 +326,9 @@ class Registry:
         version = source.find(name)
         if version.trained_on is None:
             raise UserError(f"version {version.number} of {source.name} does not say what data it was trained on")
-        for known in (*([version] if source == self else []), *reversed(self.versions())):
-            if known.tag("weights") == version.tag("weights") and known.tag("data_hash") == data_hash:
-                return known
+        for entry in (*([version] if source == self else []), *reversed(self.versions())):
+            if entry.tag("weights") == version.tag("weights") and entry.tag("data_hash") == data_hash:
+                return entry
         tags = {key: value for key, value in version.tags.items() if key not in OF_THE_INDEX}
         tags |= {"mulan.trained_on": version.trained_on, "mulan.data_hash": data_hash}
         with tracking(self.uri) as client:

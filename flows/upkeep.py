@@ -51,9 +51,9 @@ def adopt(settings: Settings) -> None:
         if has_records(settings.home):  # another process was faster
             return
         shared = list(reversed(Registry.of(settings, Catalogue(DEMO)).versions()))
-        for name, one in records.by_name.items():
-            own = replace(one, model=f"{MODEL_NAME}-{name}")
-            workspace = Workspace(settings.home / str(one.workspace))
+        for name, catalogue in records.by_name.items():
+            own = replace(catalogue, model=f"{MODEL_NAME}-{name}")
+            workspace = Workspace(settings.home / str(catalogue.workspace))
             made_here = [version for version in shared if _has_data(workspace, version)]
             if made_here:
                 copied = Registry.of(settings, own).copy(made_here)
@@ -79,28 +79,30 @@ def describe(settings: Settings) -> list[dict[str, Any]]:
     """The catalogues of a home, the last used first, as ``mulan catalogue list`` shows them."""
     records, addresses = read_records(settings.home), served(settings.home)
     rows = []
-    for one in sorted(
-        records.by_name.values(), key=lambda one: (one.name == records.last, one.used or ""), reverse=True
+    for catalogue in sorted(
+        records.by_name.values(),
+        key=lambda catalogue: (catalogue.name == records.last, catalogue.used or ""),
+        reverse=True,
     ):
-        champion = Registry.of(settings, one).get("champion")
+        champion = Registry.of(settings, catalogue).get("champion")
         rows.append(
             {
-                "name": one.name,
-                "manifest": one.manifest,
-                "tracks": _count_tracks(settings, one),
-                "model": one.model,
+                "name": catalogue.name,
+                "manifest": catalogue.manifest,
+                "tracks": _count_tracks(settings, catalogue),
+                "model": catalogue.model,
                 "champion": champion.number if champion else None,
-                "endpoint": addresses.get(one.name),
-                "used": one.used,
-                "last": one.name == records.last,
+                "endpoint": addresses.get(catalogue.name),
+                "used": catalogue.used,
+                "last": catalogue.name == records.last,
             }
         )
     return rows
 
 
-def _count_tracks(settings: Settings, one: Catalogue) -> int | None:
+def _count_tracks(settings: Settings, catalogue: Catalogue) -> int | None:
     """Tracks that are prepared; None where none are, or the workspace is a working folder somewhere."""
-    if (folder := one.folder(settings.home)) is None:
+    if (folder := catalogue.folder(settings.home)) is None:
         return None
     path = Workspace(folder).prepared / shards.MANIFEST
     return int(pq.read_metadata(path).num_rows) if path.is_file() else None
@@ -112,13 +114,13 @@ def rename(settings: Settings, old: str, new: str) -> Catalogue:
     Raises:
         UserError: if there is no such catalogue, the name cannot be had, or somebody serves it or works on it.
     """
-    with _at_rest(settings, old, "rename") as one, changing(settings.home) as records:
-        if one.workspace is None:
+    with _at_rest(settings, old, "rename") as catalogue, changing(settings.home) as records:
+        if catalogue.workspace is None:
             raise UserError(f"{DEMO} is the name of the working folder's catalogue, which it keeps")
         check_free(records, new)
-        renamed = replace(one, name=new, model=f"{MODEL_NAME}-{new}")
-        Registry.of(settings, one).rename(renamed.model)
-        open_edits(settings, one).move(open_edits(settings, renamed).place)
+        renamed = replace(catalogue, name=new, model=f"{MODEL_NAME}-{new}")
+        Registry.of(settings, catalogue).rename(renamed.model)
+        open_edits(settings, catalogue).move(open_edits(settings, renamed).place)
         del records.by_name[old]
         records.by_name[new] = renamed
         records.last = new if records.last == old else records.last
@@ -140,18 +142,20 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
     Raises:
         UserError: if there is no such catalogue, or somebody serves it or works on it.
     """
-    with _at_rest(settings, name, "remove") as one, _store(settings, one) as store:
-        registry, edits = Registry.of(settings, one), open_edits(settings, one)
+    with _at_rest(settings, name, "remove") as catalogue, _store(settings, catalogue) as store:
+        registry, edits = Registry.of(settings, catalogue), open_edits(settings, catalogue)
         versions = registry.versions()
         collections = {version.tag("collection") for version in versions}
-        if one.key:
-            collections |= {found for found in _list(store) if found.startswith(f"tracks_{one.key}_")}
-        there = sorted(found for found in _list(store) if found in collections)
-        workspace = one.folder(settings.home)
+        if catalogue.key:
+            collections |= {
+                collection for collection in _list(store) if collection.startswith(f"tracks_{catalogue.key}_")
+            }
+        there = sorted(collection for collection in _list(store) if collection in collections)
+        workspace = catalogue.folder(settings.home)
         goes = {
             "catalogue": name,
             "workspace": workspace and str(workspace),
-            "model": one.model,
+            "model": catalogue.model,
             "versions": [version.number for version in versions],
             "collections": there,
             "edits": [edit.track_id for edit in edits.all()],
@@ -164,7 +168,7 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
                 store.drop(collection)
         registry.remove()
         edits.remove()
-        remove_journal(one.state(settings.home))
+        remove_journal(catalogue.state(settings.home))
         with changing(settings.home) as records:
             records.by_name.pop(name, None)
             records.last = None if records.last == name else records.last
@@ -178,30 +182,30 @@ def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
     """A catalogue that nobody serves, kept from all others meanwhile."""
     if not has_records(settings.home):
         adopt(settings)
-    one = read_records(settings.home).named(name)
-    if stack := running_stack(one.state(settings.home)):
+    catalogue = read_records(settings.home).named(name)
+    if stack := running_stack(catalogue.state(settings.home)):
         what = f"is served at {stack.endpoint}" if stack.endpoint else "is being worked on"
         raise UserError(f"the catalogue {name} {what} (process {stack.pid}); stop that first")
-    folder = one.folder(settings.home)
+    folder = catalogue.folder(settings.home)
     if folder is None or not folder.is_dir():
-        yield one  # a working folder, whichever it is, stays as it is
+        yield catalogue  # a working folder, whichever it is, stays as it is
         return
     with hold(folder, work, alone=True):
-        yield one
+        yield catalogue
 
 
 @contextmanager
-def _store(settings: Settings, one: Catalogue) -> Iterator[TrackStore | None]:
+def _store(settings: Settings, catalogue: Catalogue) -> Iterator[TrackStore | None]:
     """The store, started for the moment where none runs; None where nothing was ever kept in it."""
-    folder = one.state(settings.home) / "milvus"
+    folder = catalogue.state(settings.home) / "milvus"
     if settings.milvus_uri is None and not folder.exists():
         yield None
         return
     if settings.milvus_uri is None:
-        with MilvusServer(folder) as server, closing(TrackStore(server.uri, live=one.live_alias)) as store:
+        with MilvusServer(folder) as server, closing(TrackStore(server.uri, live=catalogue.live_alias)) as store:
             yield store
         return
-    with closing(TrackStore(settings.milvus_uri, token=settings.milvus_token, live=one.live_alias)) as store:
+    with closing(TrackStore(settings.milvus_uri, token=settings.milvus_token, live=catalogue.live_alias)) as store:
         yield store
 
 

@@ -35,13 +35,13 @@ def manifest_of(manifest: str | Path | None, catalogue: str | None) -> str | Non
     if manifest is not None:
         _name_one(manifest, catalogue)
         return str(manifest)
-    one = chosen(catalogue)
-    if one.workspace and not one.manifest:
+    record = chosen(catalogue)
+    if record.workspace and not record.manifest:
         raise UserError(
-            f"where the table of the catalogue {one.name} is was not kept by the version of MuLan that made it; give "
-            "it once more with --manifest"
+            f"where the table of the catalogue {record.name} is was not kept by the version of MuLan that made it; "
+            "give it once more with --manifest"
         )
-    return one.manifest
+    return record.manifest
 
 
 def look(
@@ -58,13 +58,13 @@ def look(
 
     settings = read_settings()
     if manifest is None:
-        one = chosen(catalogue)
-        workspace = find_workspace(settings.home, folder=one.folder(settings.home), params=params)
+        record = chosen(catalogue)
+        workspace = find_workspace(settings.home, folder=record.folder(settings.home), params=params)
     else:
         _name_one(manifest, catalogue)
         workspace = find_workspace(settings.home, manifest=manifest, params=params)
-        one = read_records(settings.home).of_folder(settings.home, workspace.folder)
-    return settings, workspace, Registry.of(settings, one)
+        record = read_records(settings.home).of_folder(settings.home, workspace.folder)
+    return settings, workspace, Registry.of(settings, record)
 
 
 def models_of(catalogue: str | None) -> Registry:
@@ -107,16 +107,18 @@ def endpoint_of(url: str | None, catalogue: str | None) -> str:
     if url or settings.url:
         return str(url or settings.url)
     records, here = read_records(settings.home), served(settings.home)
-    one = records.current if catalogue is None else records.named(catalogue)
-    if catalogue is None and here and one.name not in here:
+    record = records.current if catalogue is None else records.named(catalogue)
+    if catalogue is None and here and record.name not in here:
         name, address = next(iter(here.items()))
-        errors.print(f"mulan: {one.name} is not served here; {name} is, and is asked")
+        errors.print(f"mulan: {record.name} is not served here; {name} is, and is asked")
         return address
     if catalogue is None and len(here) > 1:
-        errors.print(f"mulan: the catalogue is {one.name}, the last one used; --catalogue NAME asks another")
-    if found := endpoint_url(settings, one):
-        return found
-    raise UserError(f"the catalogue {one.name} is not served here; start it with `mulan serve --catalogue {one.name}`")
+        errors.print(f"mulan: the catalogue is {record.name}, the last one used; --catalogue NAME asks another")
+    if endpoint := endpoint_url(settings, record):
+        return endpoint
+    raise UserError(
+        f"the catalogue {record.name} is not served here; start it with `mulan serve --catalogue {record.name}`"
+    )
 
 
 def _name_one(manifest: str | Path, catalogue: str | None) -> None:

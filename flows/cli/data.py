@@ -166,16 +166,16 @@ def fetch(
             failed.append(str(error))
             continue
         if not as_json:
-            one = fetched[-1]
-            state = "fetched" if one.is_new else "was there"
-            check = "checksum fits" if one.is_verified else "not verified, no checksum is known"
-            console.print(f"{one.file}: {state}, {one.bytes:,} bytes, {check}")
-            console.print(f"  sha256 {one.sha256}")
+            file = fetched[-1]
+            state = "fetched" if file.is_new else "was there"
+            check = "checksum fits" if file.is_verified else "not verified, no checksum is known"
+            console.print(f"{file.file}: {state}, {file.bytes:,} bytes, {check}")
+            console.print(f"  sha256 {file.sha256}")
     if failed:
         others = f" ({len(failed)} of {len(dataset.downloads)} files are not here)" if len(failed) > 1 else ""
         raise UserError(failed[0] + others)
     if as_json:
-        print_json({"folder": str(folder), "files": [asdict(one) for one in fetched], "by_hand": dataset.by_hand})
+        print_json({"folder": str(folder), "files": [asdict(file) for file in fetched], "by_hand": dataset.by_hand})
         return
     if dataset.by_hand:
         console.print(f"by hand, at {dataset.home}: {dataset.by_hand}")
@@ -255,13 +255,13 @@ def overlap(
     overlaps = find_overlaps(*tables)
     unhashed = sum(table["sha256"].null_count for table in tables)
     if as_json:
-        print_json({"overlaps": [asdict(one) for one in overlaps], "tracks_without_sha256": unhashed})
+        print_json({"overlaps": [asdict(pair) for pair in overlaps], "tracks_without_sha256": unhashed})
     else:
-        for one in overlaps:
-            console.print(str(one))
+        for pair in overlaps:
+            console.print(str(pair))
         rows = " and ".join(f"{len(table):,}" for table in tables)
-        found = f"{len(overlaps):,} overlap{'' if len(overlaps) == 1 else 's'}"
-        console.print(f"{found} between {rows} tracks")
+        summary = f"{len(overlaps):,} overlap{'' if len(overlaps) == 1 else 's'}"
+        console.print(f"{summary} between {rows} tracks")
         if unhashed:
             console.print(f"note: {unhashed:,} tracks have no sha256, so their audio was not compared")
     if overlaps:

@@ -55,36 +55,44 @@ def estimate(
     if simulate:
         plans += [size(workers) for workers in SIMULATED if config.train.batch_size % workers == 0]
     if as_json:
-        print_json([asdict(one) | {"communication_share": one.communication_share} for one in plans])
+        print_json([asdict(plan) | {"communication_share": plan.communication_share} for plan in plans])
         return
     _show(plans[0])
     if simulate:
         _show_side_by_side(plans[1:])
 
 
-def _show(one: Plan) -> None:
-    table = Table(title=f"{one.tracks:,} tracks on {one.workers} {one.accelerator}", show_header=False)
+def _show(plan: Plan) -> None:
+    table = Table(title=f"{plan.tracks:,} tracks on {plan.workers} {plan.accelerator}", show_header=False)
     for what, value in (
-        ("steps", f"{one.steps:,} of {one.pairs_of_a_worker * one.workers:,} pairs, {one.pairs_of_a_worker:,} a GPU"),
-        ("a step", f"{one.step_s:.3f} s; {one.communication_share:.1%} of it communication"),
-        ("arithmetic", f"{one.flops_of_a_step / 1e12:,.0f} TFLOP a step; {one.parameters / 1e6:.0f} M parameters"),
-        ("time", f"{one.hours:,.1f} hours, {one.gpu_hours:,.0f} GPU-hours"),
-        ("shards", f"{one.shards_bytes / 1e12:,.2f} TB in {one.num_shards:,} files"),
-        ("reading", f"{one.reading_bytes_s / 1e6:,.1f} MB a second a GPU; {one.lanes_of_a_worker:g} lanes each"),
-        ("a GPU holds", f"{one.worker_state_bytes / 1e9:.1f} GB of weights and optimiser, and one chunk's activations"),
-        ("a checkpoint", f"{one.checkpoint_bytes / 1e9:.1f} GB"),
-        ("the index", f"{one.index_bytes / 1e9:,.1f} GB of memory for Milvus"),
+        (
+            "steps",
+            f"{plan.steps:,} of {plan.pairs_of_a_worker * plan.workers:,} pairs, {plan.pairs_of_a_worker:,} a GPU",
+        ),
+        ("a step", f"{plan.step_s:.3f} s; {plan.communication_share:.1%} of it communication"),
+        ("arithmetic", f"{plan.flops_of_a_step / 1e12:,.0f} TFLOP a step; {plan.parameters / 1e6:.0f} M parameters"),
+        ("time", f"{plan.hours:,.1f} hours, {plan.gpu_hours:,.0f} GPU-hours"),
+        ("shards", f"{plan.shards_bytes / 1e12:,.2f} TB in {plan.num_shards:,} files"),
+        ("reading", f"{plan.reading_bytes_s / 1e6:,.1f} MB a second a GPU; {plan.lanes_of_a_worker:g} lanes each"),
+        (
+            "a GPU holds",
+            f"{plan.worker_state_bytes / 1e9:.1f} GB of weights and optimiser, and one chunk's activations",
+        ),
+        ("a checkpoint", f"{plan.checkpoint_bytes / 1e9:.1f} GB"),
+        ("the index", f"{plan.index_bytes / 1e9:,.1f} GB of memory for Milvus"),
     ):
         table.add_row(what, value)
     console.print(table)
-    if one.lanes_of_a_worker % 1:
-        console.print(f"set train.num_lanes to a multiple of {one.workers}, so that each GPU reads its own lanes only")
+    if plan.lanes_of_a_worker % 1:
+        console.print(f"set train.num_lanes to a multiple of {plan.workers}, so that each GPU reads its own lanes only")
 
 
 def _show_side_by_side(plans: list[Plan]) -> None:
     table = Table("GPUs", "pairs each", "MB sent a step", "s a step", "sending", "hours", "GPU-hours")
-    for one in plans:
-        sent = one.communication.bytes / 1e6
-        cells = (one.workers, one.pairs_of_a_worker, f"{sent:,.0f}", f"{one.step_s:.3f}")
-        table.add_row(*map(str, cells), f"{one.communication_share:.1%}", f"{one.hours:,.1f}", f"{one.gpu_hours:,.0f}")
+    for plan in plans:
+        sent = plan.communication.bytes / 1e6
+        cells = (plan.workers, plan.pairs_of_a_worker, f"{sent:,.0f}", f"{plan.step_s:.3f}")
+        table.add_row(
+            *map(str, cells), f"{plan.communication_share:.1%}", f"{plan.hours:,.1f}", f"{plan.gpu_hours:,.0f}"
+        )
     console.print(table)

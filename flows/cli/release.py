@@ -64,21 +64,21 @@ def show(
         return
     from flows.pipeline.lineage import show_release
 
-    found = show_release(version, models_of(catalogue))
+    release = show_release(version, models_of(catalogue))
     if as_json:
-        print_json(found)
+        print_json(release)
         return
-    table = Table(show_header=False, title=f"Release {found['version']}")
+    table = Table(show_header=False, title=f"Release {release['version']}")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    index = {key: value for key, value in (found["index"] or {}).items() if key != "changes"}
-    lines = found | {
-        "metrics": [f"{metric} {value:.3f}" for metric, value in found["metrics"].items()],
+    index = {key: value for key, value in (release["index"] or {}).items() if key != "changes"}
+    lines = release | {
+        "metrics": [f"{metric} {value:.3f}" for metric, value in release["metrics"].items()],
         "index": [f"{key} {value}" for key, value in index.items()] or "not built",
     }
     for name, value in lines.items():
-        for place, line in enumerate(value if isinstance(value, list) else [value]):
-            table.add_row("" if place else name, "" if line is None else str(line))
+        for i, line in enumerate(value if isinstance(value, list) else [value]):
+            table.add_row("" if i else name, "" if line is None else str(line))
     console.print(table)
 
 
@@ -99,17 +99,17 @@ def diff(
     from flows.pipeline.lineage import compare_releases
 
     _, workspace, registry = look(manifest, catalogue, params)
-    found = compare_releases(a, b, workspace, registry)
+    comparison = compare_releases(a, b, workspace, registry)
     if as_json:
-        print_json(found)
+        print_json(comparison)
         return
-    table = Table("", found["a"], found["b"], title=f"Release {found['a']} -> {found['b']}")
-    for part, values in found["parts"].items():
+    table = Table("", comparison["a"], comparison["b"], title=f"Release {comparison['a']} -> {comparison['b']}")
+    for part, values in comparison["parts"].items():
         table.add_row(part, *(str(value or "") for value in values))
-    for name, values in found["metrics"].items():
+    for name, values in comparison["metrics"].items():
         table.add_row(name, *("" if value is None else f"{value:.3f}" for value in values))
     console.print(table)
-    for change, ids in found["tracks"].items():
+    for change, ids in comparison["tracks"].items():
         if change == "unknown":
             console.print(f"tracks: unknown, {ids}")
         else:

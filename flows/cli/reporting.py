@@ -48,8 +48,8 @@ def show_prepared(counts: dict[str, Any]) -> None:
     for reason, number in counts["quarantined"].items():
         table.add_row(f"quarantined: {reason}", f"{number:,}")
     table.add_row("hours of clips", f"{counts['hours']:,.2f}")
-    for source, of in counts["texts"].items():
-        table.add_row(f"texts {source}: before -> after the filters", f"{of['before']:,} -> {of['after']:,}")
+    for source, texts in counts["texts"].items():
+        table.add_row(f"texts {source}: before -> after the filters", f"{texts['before']:,} -> {texts['after']:,}")
     console.print(table)
 
 
@@ -81,8 +81,8 @@ def show_check(report: dict[str, Any]) -> None:
     for split, number in report["splits"].items():
         table.add_row(f"  {split}", f"{number:,}")
     table.add_row("hours of clips", f"{report['hours']:,.2f}")
-    for source, of in report["texts"].items():
-        table.add_row(f"texts {source}: before -> after the rules", f"{of['before']:,} -> {of['after']:,}")
+    for source, texts in report["texts"].items():
+        table.add_row(f"texts {source}: before -> after the rules", f"{texts['before']:,} -> {texts['after']:,}")
     console.print(table)
     for row in report["bad_rows"][:MAX_ROWS]:
         for problem in row["problems"]:
@@ -112,8 +112,8 @@ def show_index(built: dict[str, Any]) -> None:
         words = f"{built['index_type']}, recall@10 {recall_words(built)}"
     else:
         words = "stood already" + (f", {built['mended']:,} tracks of it put right" if built["mended"] else "")
-    place = "champion" if built["promoted"] else "built, not promoted"
-    console.print(f"version {built['version']} ({place}), {built['collection']}: {words}")
+    status = "champion" if built["promoted"] else "built, not promoted"
+    console.print(f"version {built['version']} ({status}), {built['collection']}: {words}")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
     console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
     if "windows" in built:
@@ -177,49 +177,49 @@ def show_evaluations(result: dict[str, Any]) -> None:
         console.print("measured in part, so nothing is logged; --out DIR writes it")
 
 
-def show_comparison(found: Comparison) -> None:
+def show_comparison(comparison: Comparison) -> None:
     """Print two models beside each other: every metric, the classes and queries that moved most, and what stands."""
-    title = f"a: {found.name_a}, b: {found.name_b}, on {found.about.get('title', 'an unnamed set')}"
+    title = f"a: {comparison.name_a}, b: {comparison.name_b}, on {comparison.about.get('title', 'an unnamed set')}"
     table = Table(Column("metric", overflow="fold"), title=title, title_justify="left")
     for heading in ("a", "b", "b - a", "95 % interval", ""):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading, of_heading in found.grouped():
+    for heading, entries in comparison.grouped():
         table.add_row(heading, style="dim")
-        for number, (label, one) in enumerate(of_heading, start=1):
-            style = "bold" if one.stands else ""
-            table.add_row(f"  {label}", *_difference(one), style=style, end_section=number == len(of_heading))
+        for number, (label, difference) in enumerate(entries, start=1):
+            style = "bold" if difference.stands else ""
+            table.add_row(f"  {label}", *_difference(difference), style=style, end_section=number == len(entries))
     console.print(table)
-    for word, classes in zip(("gained", "lost"), found.moved_classes(), strict=True):
-        _show_moved(f"classes that {word} most, by ROC-AUC", [one.difference for one in classes])
-    for kind, of_kind in found.moved_queries().items():
-        for word, queries in zip(("gained", "lost"), of_kind, strict=True):
-            _show_moved(f"queries by {kind} that {word} most, by AP", [one.difference for one in queries])
-    for note in found.notes:
+    for word, classes in zip(("gained", "lost"), comparison.moved_classes(), strict=True):
+        _show_moved(f"classes that {word} most, by ROC-AUC", [change.difference for change in classes])
+    for kind, sides in comparison.moved_queries().items():
+        for word, queries in zip(("gained", "lost"), sides, strict=True):
+            _show_moved(f"queries by {kind} that {word} most, by AP", [change.difference for change in queries])
+    for note in comparison.notes:
         console.print(f"note: {note}")
-    console.print(found.verdict())
+    console.print(comparison.verdict())
 
 
 def _show_moved(heading: str, moved: Sequence[Difference]) -> None:
-    each = "; ".join(f"{one.name} {one.a:.3f} to {one.b:.3f}" for one in moved[:MAX_MOVED])
+    each = "; ".join(f"{difference.name} {difference.a:.3f} to {difference.b:.3f}" for difference in moved[:MAX_MOVED])
     if each:
         console.print(f"{heading}: {each}")
 
 
-def _difference(one: Difference) -> list[str]:
-    interval = f"{one.interval[0]:+.3f} to {one.interval[1]:+.3f}" if one.interval else ""
-    stands = ("better" if one.gain > 0 else "worse") if one.stands else ""
-    return [f"{one.a:.3f}", f"{one.b:.3f}", f"{one.value:+.3f}", interval, stands]
+def _difference(difference: Difference) -> list[str]:
+    interval = f"{difference.interval[0]:+.3f} to {difference.interval[1]:+.3f}" if difference.interval else ""
+    stands = ("better" if difference.gain > 0 else "worse") if difference.stands else ""
+    return [f"{difference.a:.3f}", f"{difference.b:.3f}", f"{difference.value:+.3f}", interval, stands]
 
 
 def show_stages(stages: dict[str, float], seconds: float) -> None:
     """Print how long each stage took, and all of them with what lies between and around them."""
     table = Table("stage", title="Time")
     table.add_column("seconds", justify="right")
-    for stage, of_stage in stages.items():
-        table.add_row(stage, f"{of_stage:.1f}")
-    of_stages = sum(stages.values())
-    table.add_row("around them", f"{seconds - of_stages:.1f}")
-    table.add_row(f"all, {seconds / of_stages:.2f} times the stages", f"{seconds:.1f}", style="bold")
+    for stage, stage_s in stages.items():
+        table.add_row(stage, f"{stage_s:.1f}")
+    stages_s = sum(stages.values())
+    table.add_row("around them", f"{seconds - stages_s:.1f}")
+    table.add_row(f"all, {seconds / stages_s:.2f} times the stages", f"{seconds:.1f}", style="bold")
     console.print(table)
 
 
@@ -231,10 +231,10 @@ def show_hits(query: str, answer: SearchAnswer) -> None:
     has_spans = any(hit["start_s"] is not None for hit in answer["hits"])  # where the index keeps windows
     if has_spans:
         table.add_column("where", justify="right")
-    for place, hit in enumerate(answer["hits"], start=1):
+    for rank, hit in enumerate(answer["hits"], start=1):
         labels = ", ".join(label.partition(":")[2] or label for label in hit["labels"])
         match = "" if hit["match"] is None else f"{hit['match']:.0%}"
-        cells = [str(place), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match]
+        cells = [str(rank), hit["track_id"], hit["title"], labels, f"{hit['score']:.3f}", match]
         table.add_row(*cells, *([_span(hit)] if has_spans else []))
     console.print(table)
     if answer["no_good_match"]:
@@ -259,14 +259,16 @@ def show_study(result: dict[str, Any]) -> None:
     metrics = {name for row in result["rows"] for name in row["metrics"]}
     for heading, columns in ablation_columns(metrics):
         table = Table("metric", Column("trained on", overflow="fold"), title=heading, title_justify="left")
-        has_paper = any(of_paper in PAPER.get(row["name"], {}) for row in result["rows"] for *_, of_paper in columns)
+        has_paper = any(
+            paper_column in PAPER.get(row["name"], {}) for row in result["rows"] for *_, paper_column in columns
+        )
         for name in ("mean", "95 % interval", *(["paper"] if has_paper else [])):
             table.add_column(name, justify="right", no_wrap=True)
-        for name, metric, of_paper in columns:
+        for name, metric, paper_column in columns:
             best = max(row["metrics"].get(metric, 0.0) for row in result["rows"])
             for number, row in enumerate(result["rows"]):
                 value, interval = row["metrics"].get(metric), row["intervals"].get(metric)
-                paper = PAPER.get(row["name"], {}).get(of_paper or "")
+                paper = PAPER.get(row["name"], {}).get(paper_column or "")
                 table.add_row(
                     "" if number else name,
                     ROWS.get(row["name"], row["name"]),

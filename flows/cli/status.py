@@ -20,34 +20,33 @@ def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
     """
     from flows.doctor.status import find_status
 
-    found = find_status(read_settings(), chosen(catalogue))
+    report = find_status(read_settings(), chosen(catalogue))
     if as_json:
-        print_json(found)
+        print_json(report)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    stack, endpoint = found["stack"], found["endpoint"]
-    table.add_row("catalogue", found["catalogue"])
+    stack, endpoint = report["stack"], report["endpoint"]
+    table.add_row("catalogue", report["catalogue"])
     table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of it")
-    table.add_row("champion", _version(found["champion"]) or "none yet: `mulan run` makes one")
-    table.add_row("candidate", _version(found["candidate"]) or "none")
+    table.add_row("champion", _version(report["champion"]) or "none yet: `mulan run` makes one")
+    table.add_row("candidate", _version(report["candidate"]) or "none")
     served = (
         endpoint and f"version {endpoint['model_version']}, {endpoint['num_tracks']:,} tracks, at {endpoint['url']}"
     )
     table.add_row("served", served or "nothing answers; `mulan serve` would")
-    for run in found["runs"]:
+    for run in report["runs"]:
         where = f"step {run['step']:,}, loss {run['loss']:.3f}" if run["step"] else "no step yet"
         table.add_row(run["kind"], f"{run['started'][:16]}  {run['status']}, {where}  {run['run_id']}")
-    for sentence in found["differences"]:
+    for sentence in report["differences"]:
         table.add_row(words(("look", "yellow")), sentence)
     console.print(table)
 
 
-def _version(one: dict[str, Any] | None) -> str | None:
-    if one is None:
+def _version(summary: dict[str, Any] | None) -> str | None:
+    if summary is None:
         return None
-    return (
-        f"version {one['version']}, gate {one['gate']}, {one['collection'] or 'no collection'}, made {one['created']}"
-    )
+    collection = summary["collection"] or "no collection"
+    return f"version {summary['version']}, gate {summary['gate']}, {collection}, made {summary['created']}"
 
 
 def ui(catalogue: CatalogueName = None, port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:

@@ -84,12 +84,12 @@ def compare(
     from flows.pipeline.compare import compare_named
     from mulan_core.evaluation.compare_report import write_comparison
 
-    found = compare_named(a, b, models_of(catalogue), on=on)
+    comparison = compare_named(a, b, models_of(catalogue), on=on)
     if out is not None:
-        write_comparison(found, out)
+        write_comparison(comparison, out)
     if as_json:
-        print_json(found.as_mapping())
+        print_json(comparison.as_mapping())
         return
-    show_comparison(found)
+    show_comparison(comparison)
     if out is not None:
         console.print(f"the page: {out / 'compare.html'}")

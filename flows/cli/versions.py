@@ -79,23 +79,23 @@ def lineage(
 
     Example: mulan lineage champion
     """
-    from flows.pipeline.lineage import of_release, of_track
+    from flows.pipeline.lineage import release_lineage, track_lineage
     from flows.runtime.moved import read_places
 
     settings, workspace, registry = look(manifest, catalogue)
     places = read_places(settings.home)
-    found = of_release(what, workspace, registry) or of_track(what, workspace, registry, places=places)
+    facts = release_lineage(what, workspace, registry) or track_lineage(what, workspace, registry, places=places)
     if as_json:
-        print_json(found)
+        print_json(facts)
     else:
-        _show(found)
+        _show(facts)
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any]) -> None:
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in found.items():
+    for name, value in facts.items():
         for i, line in enumerate(value if isinstance(value, list) else [value]):
             table.add_row("" if i else name, str(line))
     console.print(table)

@@ -40,12 +40,12 @@ def examine(settings: Settings) -> list[DoctorCheck]:
         try:
             return list(check(settings))
         except UserError as error:
-            said, _, todo = str(error).partition("; ")
-            return [failure(check.__name__.removeprefix("check_"), said, todo)]
+            message, _, todo = str(error).partition("; ")
+            return [failure(check.__name__.removeprefix("check_"), message, todo)]
         except Exception as error:  # a doctor who falls ill says so and sees the next patient
             name = check.__name__.removeprefix("check_")
-            said = f"the check itself failed: {type(error).__name__}: {error}"
-            return [failure(name, said, "tell it to us, with MULAN_DEBUG=1's traceback")]
+            message = f"the check itself failed: {type(error).__name__}: {error}"
+            return [failure(name, message, "tell it to us, with MULAN_DEBUG=1's traceback")]
 
     with ThreadPoolExecutor(len(CHECKS)) as pool:
-        return [finding for found in pool.map(run, CHECKS) for finding in found]
+        return [finding for findings in pool.map(run, CHECKS) for finding in findings]

@@ -53,8 +53,10 @@ def _database(uri: str) -> DoctorCheck:
     except NoRegistryError:
         return ok("MLflow", f"the database {database or without_secrets(uri)}, which the first run makes")
     except Exception as error:  # a sentence of ours, or whatever the database's own library raises
-        said, _, todo = str(error).partition("; ")
-        return failure("MLflow", said.splitlines()[0] if said else repr(error), todo or "correct MLFLOW_TRACKING_URI")
+        message, _, todo = str(error).partition("; ")
+        return failure(
+            "MLflow", message.splitlines()[0] if message else repr(error), todo or "correct MLFLOW_TRACKING_URI"
+        )
 
 
 def _mlflow_login() -> dict[str, str]:
@@ -106,36 +108,38 @@ def _http(
     auth: httpx.Auth | None = None,
 ) -> Iterator[DoctorCheck]:
     """Ask a server for its version: the answer tells whether it is there, lets us in, and is of our age and time."""
-    place = without_secrets(url)
+    address = without_secrets(url)
     try:
         with http_client(url, timeout=TIMEOUT_S, headers=login) as client:
             answer = client.get(url, auth=auth)
     except (httpx.HTTPError, httpx.InvalidURL, UserError) as error:
-        yield failure(check, f"{place} does not answer ({_reason(error)})", todo)
+        yield failure(check, f"{address} does not answer ({_reason(error)})", todo)
         return
     if answer.status_code in (401, 403):
         yield failure(
-            check, f"{place} lets us not in ({answer.status_code})", f"correct its user, password or token; {todo}"
+            check, f"{address} lets us not in ({answer.status_code})", f"correct its user, password or token; {todo}"
         )
         return
     if answer.status_code != 200:
-        yield failure(check, f"{place} answers {answer.status_code}, as {check} does not", todo)
+        yield failure(check, f"{address} answers {answer.status_code}, as {check} does not", todo)
         return
-    theirs, ours = answer.text.strip().strip('"'), metadata.version(package)
-    if theirs.split(".")[:2] != ours.split(".")[:2]:
-        age = "older" if _numbers(theirs) < _numbers(ours) else "newer"
-        said = f"{place} is {package} {theirs[:20]}, {age} than the client, {ours}"
-        yield warning(check, said, f"run server and clients of one version; MuLan is made for {package} {ours}")
+    server_version, client_version = answer.text.strip().strip('"'), metadata.version(package)
+    if server_version.split(".")[:2] != client_version.split(".")[:2]:
+        age = "older" if _numbers(server_version) < _numbers(client_version) else "newer"
+        message = f"{address} is {package} {server_version[:20]}, {age} than the client, {client_version}"
+        yield warning(
+            check, message, f"run server and clients of one version; MuLan is made for {package} {client_version}"
+        )
     else:
-        yield ok(check, f"{place}, version {theirs}")
+        yield ok(check, f"{address}, version {server_version}")
     yield from _clock(check, answer)
 
 
 def _clock(check: str, answer: httpx.Response) -> Iterator[DoctorCheck]:
-    if not (said := answer.headers.get("date")):
+    if not (date := answer.headers.get("date")):
         return
     try:
-        skew = parsedate_to_datetime(said).timestamp() - time()
+        skew = parsedate_to_datetime(date).timestamp() - time()
     except ValueError:
         return
     if abs(skew) > SKEW_S:
@@ -224,15 +228,15 @@ def check_checkpoints(settings: Settings) -> Iterator[DoctorCheck]:
         yield _storage("checkpoints", settings.checkpoints, "MULAN_CHECKPOINTS")
 
 
-def _storage(name: str, place: str, variable: str) -> DoctorCheck:
+def _storage(name: str, location: str, variable: str) -> DoctorCheck:
     from flows.runtime.storage import open_storage
 
     try:
-        open_storage(place, variable=variable)
+        open_storage(location, variable=variable)
     except UserError as error:
-        said, _, todo = str(error).partition("; ")
-        return failure(name, said, todo or "pip install 'mulan[s3]' or 'mulan[gcs]'")
-    return ok(name, f"{place} can be written, read and cleaned")
+        message, _, todo = str(error).partition("; ")
+        return failure(name, message, todo or "pip install 'mulan[s3]' or 'mulan[gcs]'")
+    return ok(name, f"{location} can be written, read and cleaned")
 
 
 def check_switch(settings: Settings) -> Iterator[DoctorCheck]:

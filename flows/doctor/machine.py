@@ -34,8 +34,8 @@ LIBRARIES = ("torch", "transformers", "ray", "prefect", "mlflow", "dvc", "pymilv
 
 def check_versions(_: Settings) -> Iterator[DoctorCheck]:
     """Python, the packages that matter, and how far the environment is from the lock."""
-    told = ", ".join(f"{name} {_version(name) or 'missing'}" for name in LIBRARIES)
-    yield ok("versions", f"MuLan {VERSION}, Python {platform.python_version()}, {told}")
+    libraries = ", ".join(f"{name} {_version(name) or 'missing'}" for name in LIBRARIES)
+    yield ok("versions", f"MuLan {VERSION}, Python {platform.python_version()}, {libraries}")
     lock = read_lock(PROJECT / "constraints.txt")
     pinned = {name for name, exact in _own_requirements().items() if exact}
     installed = {name: _version(name) for name in lock}
@@ -49,9 +49,9 @@ def check_versions(_: Settings) -> Iterator[DoctorCheck]:
         yield failure("packages", f"other versions than MuLan is made for: {', '.join(wrong)}", again)
     others = sorted(drifted.keys() - pinned)
     if others:
-        some = ", ".join(f"{name} {drifted[name]} instead of {lock[name]}" for name in others[:5])
+        sample = ", ".join(f"{name} {drifted[name]} instead of {lock[name]}" for name in others[:5])
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        yield warning("packages", f"not as the lock has them: {some}{more}", again)
+        yield warning("packages", f"not as the lock has them: {sample}{more}", again)
     if not missing and not drifted:
         count = sum(have is not None for have in installed.values())
         yield ok("packages", f"{count} of the {len(lock)} in the lock are installed, all of its versions")
@@ -60,8 +60,8 @@ def check_versions(_: Settings) -> Iterator[DoctorCheck]:
 def read_lock(path: Path) -> dict[str, str]:
     """Package -> version of a constraints file."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = (re.match(r"([\w.-]+)==([^\s;]+)", line) for line in lines)
-    return {_plain(match[1]): match[2] for match in found if match}
+    matches = (re.match(r"([\w.-]+)==([^\s;]+)", line) for line in lines)
+    return {_plain(match[1]): match[2] for match in matches if match}
 
 
 def _own_requirements() -> dict[str, bool]:
@@ -84,13 +84,13 @@ def _version(name: str) -> str | None:
 def check_memory(_: Settings) -> Iterator[DoctorCheck]:
     """Memory and cores."""
     memory = psutil.virtual_memory()
-    said = f"{memory.total / GB:.0f} GB of memory, {memory.available / GB:.0f} free; {os.cpu_count()} CPUs"
+    summary = f"{memory.total / GB:.0f} GB of memory, {memory.available / GB:.0f} free; {os.cpu_count()} CPUs"
     if memory.total < MIN_MEMORY_GB * GB:
-        yield warning("memory", said, f"the demo needs about {MIN_MEMORY_GB} GB; stop other programs first")
+        yield warning("memory", summary, f"the demo needs about {MIN_MEMORY_GB} GB; stop other programs first")
     elif memory.available < 2 * GB:
-        yield warning("memory", said, "stop other programs before training")
+        yield warning("memory", summary, "stop other programs before training")
     else:
-        yield ok("memory", said)
+        yield ok("memory", summary)
 
 
 def check_home(settings: Settings) -> Iterator[DoctorCheck]:
@@ -105,12 +105,12 @@ def check_home(settings: Settings) -> Iterator[DoctorCheck]:
         yield failure("home", f"{home} cannot be written: {error.strerror}", todo)
         return
     free = shutil.disk_usage(there).free / GB
-    said = f"{home}, {free:.0f} GB free" + ("" if home.exists() else " (not made yet)")
+    summary = f"{home}, {free:.0f} GB free" + ("" if home.exists() else " (not made yet)")
     if free < ENOUGH_DISK_GB:
         level = failure if free < MIN_DISK_GB else warning
-        yield level("home", said, "free some disk, or set MULAN_HOME to a folder on a larger one")
+        yield level("home", summary, "free some disk, or set MULAN_HOME to a folder on a larger one")
     else:
-        yield ok("home", said)
+        yield ok("home", summary)
 
 
 def check_keys(settings: Settings) -> Iterator[DoctorCheck]:
@@ -120,8 +120,8 @@ def check_keys(settings: Settings) -> Iterator[DoctorCheck]:
     if not keys.needed and endpoint_misses_keys(settings):
         keys = KeyFile(path, had_keys=True).look()
     if keys.fault:
-        found, _, todo = keys.fault.rpartition("; ")
-        yield failure("API keys", f"nobody gets in: {found}", todo)
+        fault, _, todo = keys.fault.rpartition("; ")
+        yield failure("API keys", f"nobody gets in: {fault}", todo)
     elif not keys.needed:
         yield ok("API keys", "none: whoever is on this machine may ask the endpoint, nobody else")
     elif mode := stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -152,12 +152,14 @@ def check_data(settings: Settings) -> Iterator[DoctorCheck]:
     except UserError:  # this folder is no workspace
         return
     try:
-        found = workspace.find_data_hash()
+        data_hash = workspace.find_data_hash()
     except UserError as error:
-        said, _, todo = str(error).partition("; ")
-        yield failure("data", said, todo)
+        message, _, todo = str(error).partition("; ")
+        yield failure("data", message, todo)
         return
-    yield ok("data", f"{found[:8]} is prepared in {workspace.folder}" if found else "nothing is prepared here yet")
+    yield ok(
+        "data", f"{data_hash[:8]} is prepared in {workspace.folder}" if data_hash else "nothing is prepared here yet"
+    )
 
 
 def check_port(settings: Settings) -> Iterator[DoctorCheck]:

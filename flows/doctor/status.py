@@ -41,7 +41,8 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
     runs = _latest_runs(settings)
     versions = Registry.of(settings, catalogue).versions()
     champion, candidate = (
-        next((one.summary() for one in versions if alias in one.aliases), None) for alias in ("champion", "candidate")
+        next((version.summary() for version in versions if alias in version.aliases), None)
+        for alias in ("champion", "candidate")
     )
     endpoint, stack = _endpoint(settings, catalogue), running_stack(catalogue.state(settings.home))
     cut_off = unfinished_switch(settings.home, catalogue)
@@ -63,10 +64,10 @@ def _latest_runs(settings: Settings) -> list[dict[str, Any]]:
     try:
         with reading(settings.mlflow_uri) as client:
             named = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
-            experiments = [one.experiment_id for one in named]
+            experiments = [experiment.experiment_id for experiment in named]
             trainings = "tags.`mulan.train_key` != ''"
-            found = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
-            return [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in found]
+            runs = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
+            return [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in runs]
     except NoRegistryError:
         return []
 
@@ -106,21 +107,21 @@ def _differences(
     endpoint: dict[str, Any] | None,
     data_hash: str | None,
 ) -> list[str]:
-    said = []
+    sentences = []
     if endpoint and champion and endpoint["model_version"] != champion["version"]:
-        said.append(
+        sentences.append(
             f"the endpoint serves version {endpoint['model_version']}, the champion is {champion['version']}: "
             "`mulan release promote` or `mulan serve` brings them together"
         )
     if candidate and candidate != champion:
         word = "passed" if candidate["gate"] == "passed" else "was refused by"
-        said.append(f"candidate {candidate['version']} {word} the gate and is not champion")
+        sentences.append(f"candidate {candidate['version']} {word} the gate and is not champion")
     if champion and data_hash and not data_hash.startswith(champion["data_hash"]):
-        said.append(
+        sentences.append(
             f"the data prepared here ({data_hash[:8]}) is not the champion's ({champion['data_hash']}): "
             "`mulan index --model champion` indexes it, `mulan run` trains on it"
         )
-    return said
+    return sentences
 
 
 def mlflow_pages(settings: Settings, url: str, catalogue: Catalogue | None = None) -> dict[str, str]:

@@ -58,14 +58,14 @@ def compare_releases(a: str, b: str, workspace: Workspace, registry: Registry) -
     Raises:
         UserError: if there is none of a name.
     """
-    one, other = (show_release(name, registry) for name in (a, b))
-    names = [*one["metrics"], *(name for name in other["metrics"] if name not in one["metrics"])]
+    release_a, release_b = (show_release(name, registry) for name in (a, b))
+    names = [*release_a["metrics"], *(name for name in release_b["metrics"] if name not in release_a["metrics"])]
     return {
-        "a": one["version"],
-        "b": other["version"],
-        "parts": {part: [one[part], other[part]] for part in PARTS if one[part] != other[part]},
-        "tracks": _compare_tracks(one["data_hash"], other["data_hash"], workspace),
-        "metrics": {name: [one["metrics"].get(name), other["metrics"].get(name)] for name in names},
+        "a": release_a["version"],
+        "b": release_b["version"],
+        "parts": {part: [release_a[part], release_b[part]] for part in PARTS if release_a[part] != release_b[part]},
+        "tracks": _compare_tracks(release_a["data_hash"], release_b["data_hash"], workspace),
+        "metrics": {name: [release_a["metrics"].get(name), release_b["metrics"].get(name)] for name in names},
     }
 
 
@@ -86,14 +86,14 @@ def _metrics(run_id: str, *, mlflow_uri: str) -> dict[str, float]:
         return {}
 
 
-def of_release(name: str, workspace: Workspace, registry: Registry) -> dict[str, Any] | None:
+def release_lineage(name: str, workspace: Workspace, registry: Registry) -> dict[str, Any] | None:
     """A release's model version, run, code and data; None if no version or alias has this name."""
     version = registry.get(name)
     if version is None:
         return None
     with reading(registry.uri) as client:
         run = client.get_run(version.run_id)
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "version": version.number,
         "gate": version.tag("gate") or "not judged",
         "collection": version.tag("collection") or "no index yet",
@@ -105,18 +105,18 @@ def of_release(name: str, workspace: Workspace, registry: Registry) -> dict[str,
         "data": run.data.tags["mulan.data_hash"],
     }
     if version.tag("trained_on"):  # the same weights over a later catalogue
-        found["indexed data"] = version.tag("data_hash")
+        facts["indexed data"] = version.tag("data_hash")
     try:
-        tracks = read_version(workspace, found["data"])
+        tracks = read_version(workspace, facts["data"])
     except UserError as error:
-        return found | {"tracks": str(error)}
+        return facts | {"tracks": str(error)}
     counts = tracks["split"].value_counts().to_pylist()
-    found["tracks"] = [f"{count['counts']} {count['values']}" for count in counts]
-    found["catalogues"] = tracks["dataset"].unique().to_pylist()
-    return found
+    facts["tracks"] = [f"{count['counts']} {count['values']}" for count in counts]
+    facts["catalogues"] = tracks["dataset"].unique().to_pylist()
+    return facts
 
 
-def of_track(track_id: str, workspace: Workspace, registry: Registry, *, places: Places) -> dict[str, Any]:
+def track_lineage(track_id: str, workspace: Workspace, registry: Registry, *, places: Places) -> dict[str, Any]:
     """A track's file, texts with the filters' verdicts, and the versions trained on or indexed with it.
 
     Raises:

@@ -88,9 +88,9 @@ class Records:
         if folder.parent != home / "workspaces" or not (own := _OWN_WORKSPACE.fullmatch(folder.name)):
             return self.by_name.get(DEMO, Catalogue(DEMO))
         workspace = str(folder.relative_to(home))
-        known = (one for one in self.by_name.values() if one.workspace == workspace)
+        matches = (catalogue for catalogue in self.by_name.values() if catalogue.workspace == workspace)
         name = _free_name(own["stem"], {DEMO, *self.by_name})
-        return next(known, Catalogue(name, workspace, f"{MODEL_NAME}-{name}"))
+        return next(matches, Catalogue(name, workspace, f"{MODEL_NAME}-{name}"))
 
     @property
     def current(self) -> Catalogue:
@@ -125,13 +125,13 @@ def read_records(home: Path) -> Records:
     path, places = home / FILE, read_places(home)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: Catalogue(name=name, **values) for name, values in kept["catalogues"].items()}
+        catalogues = {name: Catalogue(name=name, **values) for name, values in kept["catalogues"].items()}
         last = None if kept["last"] is None else str(kept["last"])
     except FileNotFoundError:
         records = Records()
         for folder in sorted((home / "workspaces").glob("*")):
-            if (folder / "params.yaml").is_file() and (one := records.of_folder(home, folder)).workspace:
-                records.by_name[one.name] = replace(one, model=MODEL_NAME)
+            if (folder / "params.yaml").is_file() and (catalogue := records.of_folder(home, folder)).workspace:
+                records.by_name[catalogue.name] = replace(catalogue, model=MODEL_NAME)
         return records
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged"
@@ -141,11 +141,11 @@ def read_records(home: Path) -> Records:
         ) from error
     here = {
         name: replace(
-            one,
-            manifest=one.manifest and places.here(one.manifest),
-            playlists=one.playlists and places.here(one.playlists),
+            catalogue,
+            manifest=catalogue.manifest and places.here(catalogue.manifest),
+            playlists=catalogue.playlists and places.here(catalogue.playlists),
         )
-        for name, one in found.items()
+        for name, catalogue in catalogues.items()
     }
     return Records(here, last)
 
@@ -160,7 +160,7 @@ def changing(home: Path) -> Iterator[Records]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         records = read_records(home)
         yield records
-        kept = {name: asdict(one) for name, one in records.by_name.items()}
+        kept = {name: asdict(catalogue) for name, catalogue in records.by_name.items()}
         for values in kept.values():
             del values["name"]
         partial = path.with_name(f".{FILE}.{os.getpid()}")
@@ -176,18 +176,18 @@ def find_catalogue(home: Path, folder: Path) -> Catalogue:
 def note_use(home: Path, folder: Path, *, manifest: str | None = None, playlists: str | None = None) -> Catalogue:
     """Keep that a command works on a workspace, and where its table lies; playlists stay until others are given."""
     with changing(home) as records:
-        one = records.of_folder(home, folder)
+        catalogue = records.of_folder(home, folder)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        given = {"manifest": manifest, "playlists": playlists} if one.workspace else {}
-        places = {part: full_place(place) for part, place in given.items() if place}
-        records.by_name[one.name] = replace(one, used=now, **places)
-        records.last = one.name
-        return records.by_name[one.name]
+        given = {"manifest": manifest, "playlists": playlists} if catalogue.workspace else {}
+        locations = {part: full_place(location) for part, location in given.items() if location}
+        records.by_name[catalogue.name] = replace(catalogue, used=now, **locations)
+        records.last = catalogue.name
+        return records.by_name[catalogue.name]
 
 
-def full_place(place: str | Path) -> str:
+def full_place(location: str | Path) -> str:
     """A URL as it is, a path as an absolute one."""
-    return str(place) if is_remote(place) else str(Path(local_path(place)).resolve())
+    return str(location) if is_remote(location) else str(Path(local_path(location)).resolve())
 
 
 def check_free(records: Records, name: str) -> None:

@@ -19,7 +19,7 @@ def damage_behind(error: BaseException, folders: Sequence[Path]) -> UserError | 
         error: what was raised, by whatever read the file, in a worker too.
         folders: where to look: prepared data, vectors.
     """
-    if not any(_SIGNS.search(f"{type(one).__name__} {one}") for one in _chain(error)):
+    if not any(_SIGNS.search(f"{type(cause).__name__} {cause}") for cause in _chain(error)):
         return None
     paths = [path for folder in folders for path in sorted(folder.rglob("*.parquet"))]
     for is_damaged in (_lacks_its_end, _cannot_be_read):  # what is quickly seen first

@@ -37,9 +37,9 @@ def database_uri(path: Path, driver: str = "") -> str:
 
 def database_path(uri: str) -> Path | None:
     """The file behind an address; None where it is none, as of a server or of a database in memory."""
-    scheme, found, rest = uri.partition(":///")
+    scheme, separator, rest = uri.partition(":///")
     name = unquote(rest.partition("?")[0])
-    if not found or scheme.partition("+")[0] != "sqlite" or name in ("", ":memory:"):
+    if not separator or scheme.partition("+")[0] != "sqlite" or name in ("", ":memory:"):
         return None
     return Path(name).absolute()
 
@@ -86,9 +86,9 @@ def _check(path: Path, state: tuple[int, int, int], thorough: bool) -> None:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)) as database:
             if thorough or size <= MAX_CHECKED:
-                found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if found != "ok":
-                    raise _damaged(path, found)
+                verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise _damaged(path, verdict)
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             rows = database.execute("SELECT version_num FROM alembic_version").fetchall() if tables & VERSIONED else []
     except sqlite3.OperationalError:
@@ -107,11 +107,11 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def _check_schema(path: Path, revision: str) -> None:
-    known, latest = _schemas()
+    revisions, latest = _schemas()
     if revision == latest:
         return
     version = metadata.version("mlflow")
-    if revision in known:
+    if revision in revisions:
         command = f"mlflow db upgrade {shlex.quote(database_uri(path))}"
         raise UserError(
             f"MLflow's database {path} has the schema of an older MLflow than {version}; keep a copy of it, then run "

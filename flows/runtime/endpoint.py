@@ -19,7 +19,7 @@ from serving.ports import check_port_free, url_of
 def served(home: Path) -> dict[str, str]:
     """The catalogues that have an endpoint on this machine now, or soon: name -> URL."""
     catalogues = {DEMO: Catalogue(DEMO)} | read_records(home).by_name
-    stacks = {name: running_stack(one.state(home)) for name, one in catalogues.items()}
+    stacks = {name: running_stack(catalogue.state(home)) for name, catalogue in catalogues.items()}
     return {name: stack.endpoint for name, stack in stacks.items() if stack and stack.endpoint}
 
 
@@ -55,11 +55,11 @@ def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, 
     port = next(
         port for port in count(wanted + 1) if _is_free(host, port) and url_of(host, port) not in others.values()
     )
-    said = f"mulan: {owner} is served on port {wanted}, so {catalogue.name} is served on port {port}"
+    notice = f"mulan: {owner} is served on port {wanted}, so {catalogue.name} is served on port {port}"
     if catalogue.workspace:
         keep_numbers(workspace, replace(config, serve=replace(config.serve, port=port)))
-        said += f", from now on (serve.port in {workspace.folder / 'params.yaml'})"
-    errors.print(said)
+        notice += f", from now on (serve.port in {workspace.folder / 'params.yaml'})"
+    errors.print(notice)
     return port
 
 

@@ -59,7 +59,7 @@ def make_home(home: Path) -> None:
 
 def read_places(home: Path) -> Places:
     """Where a home was, as it has kept."""
-    return Places(home, tuple(place for place in _noted(home) if place != str(home)))
+    return Places(home, tuple(folder for folder in _noted(home) if folder != str(home)))
 
 
 def settle(home: Path, database: Path | None, *, note: bool = False) -> None:
@@ -82,7 +82,7 @@ def settle(home: Path, database: Path | None, *, note: bool = False) -> None:
         return
     try:
         count = _rewrite(database, was, str(home)) if database else 0
-        _write(home, [*(place for place in noted if place not in (was, str(home))), was, str(home)])
+        _write(home, [*(folder for folder in noted if folder not in (was, str(home))), was, str(home)])
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
@@ -94,8 +94,8 @@ def settle(home: Path, database: Path | None, *, note: bool = False) -> None:
 
 def _noted(home: Path) -> list[str]:
     try:
-        places = json.loads((home / FILE).read_text(encoding="utf-8"))["places"]
-        return [str(place) for place in places]
+        folders = json.loads((home / FILE).read_text(encoding="utf-8"))["places"]
+        return [str(folder) for folder in folders]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -107,10 +107,10 @@ def _write(home: Path, places: list[str]) -> None:
 
 
 def _is_same(was: str, home: Path, database: Path | None) -> bool:
-    """Whether the old place is this very folder under another name, as a mount may give it."""
-    one, other = (database, Path(was) / database.name) if database else (home, Path(was))
+    """Whether the old folder is this very one under another name, as a mount may give it."""
+    new_path, old_path = (database, Path(was) / database.name) if database else (home, Path(was))
     try:
-        return one.samefile(other)
+        return new_path.samefile(old_path)
     except OSError:
         return False
 

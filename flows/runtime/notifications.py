@@ -28,12 +28,12 @@ def tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
     """
     if flow_run.parent_task_run_id is not None or _is_cancelled(flow_run):
         return
-    said = describe(flow.name, state, name=flow_run.name, url=url_for(flow_run))
-    flow_run_logger(flow_run, flow).error(said)
+    sentence = describe(flow.name, state, name=flow_run.name, url=url_for(flow_run))
+    flow_run_logger(flow_run, flow).error(sentence)
     if address := read_settings().notify_url:
         # Suppressed: nobody is left to tell that it could not be told.
         with suppress(httpx.HTTPError, httpx.InvalidURL, UserError), http_client(address, timeout=TIMEOUT_S) as client:
-            client.post(address, json={"text": said})
+            client.post(address, json={"text": sentence})
 
 
 def _is_cancelled(flow_run: FlowRun) -> bool:
@@ -52,11 +52,11 @@ def describe(flow: str, state: State[Any], *, name: str, url: str | None) -> str
     error = state.data if isinstance(state.data, BaseException) else None
     if error is None:
         with suppress(Exception):  # a result that is gone
-            found = state.result(raise_on_failure=False)
-            error = found if isinstance(found, BaseException) else None
+            result = state.result(raise_on_failure=False)
+            error = result if isinstance(result, BaseException) else None
     stage = next((note for note in getattr(error, "__notes__", ()) if note.startswith("in stage ")), "")
     # A crash is no error of the flow's own: Prefect's words say more than those of what ended it.
-    said = state.message if state.is_crashed() or error is None else str(error)
-    reason = (said or state.name or "no reason is known").strip().splitlines()[0]
+    message = state.message if state.is_crashed() or error is None else str(error)
+    reason = (message or state.name or "no reason is known").strip().splitlines()[0]
     where = f", {url}" if url else ""
     return f"MuLan: {flow} {(state.name or 'failed').lower()} {stage}".rstrip() + f": {reason} (run {name}{where})"

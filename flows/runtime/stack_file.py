@@ -51,8 +51,8 @@ def running_stack(state: Path) -> Stack | None:
 def read_stack(state: Path) -> Stack | None:
     """What the file says; None where there is none that can be read."""
     try:
-        said = json.loads((state / FILE).read_text(encoding="utf-8"))
-        return Stack(**{one.name: said[one.name] for one in fields(Stack) if one.name in said})
+        content = json.loads((state / FILE).read_text(encoding="utf-8"))
+        return Stack(**{field.name: content[field.name] for field in fields(Stack) if field.name in content})
     except (OSError, ValueError, TypeError):
         return None
 

@@ -36,36 +36,36 @@ class Storage:
         return {"storage_path": self.path, "storage_filesystem": self.filesystem}
 
 
-def open_storage(place: str, *, variable: str) -> Storage:
+def open_storage(location: str, *, variable: str) -> Storage:
     """Open a folder or URL after a small file was written there, read and removed: better now than hours later.
 
     Args:
-        place: a folder, or a URL that fsspec knows.
+        location: a folder, or a URL that fsspec knows.
         variable: where the user named it.
 
     Raises:
         UserError: if it cannot be used.
     """
     try:
-        filesystem, path = files_of(place)
+        filesystem, path = files_of(location)
         probe = f"{path.rstrip('/')}/.mulan-{uuid.uuid4().hex[:8]}"
-        if not place.startswith(("s3://", "gs://")):  # these have no folders, and nobody asked for a new bucket
+        if not location.startswith(("s3://", "gs://")):  # these have no folders, and nobody asked for a new bucket
             filesystem.makedirs(path, exist_ok=True)
         filesystem.pipe_file(probe, b"mulan")
         same = filesystem.cat_file(probe) == b"mulan"
         filesystem.rm_file(probe)
     except ImportError as error:
         raise UserError(
-            f"{place} ({variable}) needs a package that is not here: pip install 'mulan[s3]' or 'mulan[gcs]'"
+            f"{location} ({variable}) needs a package that is not here: pip install 'mulan[s3]' or 'mulan[gcs]'"
         ) from error
     except Exception as error:  # of any of the libraries behind fsspec
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{place} cannot be used: {said}; correct {variable} or the credentials (AWS_* for S3), or ask for "
+            f"{location} cannot be used: {reason}; correct {variable} or the credentials (AWS_* for S3), or ask for "
             "the right to read, write and list there"
         ) from error
     if not same:
-        raise UserError(f"{place} ({variable}) gives back other bytes than were written")
+        raise UserError(f"{location} ({variable}) gives back other bytes than were written")
     # Of a folder too: Ray would take its path for an address, in which % and ? mean something else.
     return Storage(path, LocalFileSystem() if _is_local(filesystem) else PyFileSystem(FSSpecHandler(filesystem)))
 
@@ -82,17 +82,17 @@ def open_edits(settings: Settings, catalogue: Catalogue) -> Edits:
     return Edits(catalogue.state(settings.home) / "edits")
 
 
-def files_of(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def files_of(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a folder or URL, and the path there; a folder may have any name, fsspec's own signs too."""
-    if "://" in place:
-        return fsspec.core.url_to_fs(place)  # type: ignore[no-any-return]
-    return fsspec.filesystem("file"), str(Path(place).absolute())
+    if "://" in location:
+        return fsspec.core.url_to_fs(location)  # type: ignore[no-any-return]
+    return fsspec.filesystem("file"), str(Path(location).absolute())
 
 
-def address_of(place: str, path: str) -> str:
-    """The address of a path that Ray names, below a place: with its scheme again."""
-    scheme, found, _ = place.partition("://")
-    return f"{scheme}://{path}" if found else path
+def address_of(location: str, path: str) -> str:
+    """The address of a path that Ray names, below a location: with its scheme again."""
+    scheme, separator, _ = location.partition("://")
+    return f"{scheme}://{path}" if separator else path
 
 
 def fetch_model(checkpoint: str, copy: Path) -> Path | None:

@@ -33,7 +33,7 @@ _STEERING = re.compile(
 
 def visible(text: str) -> str:
     r"""A text with its control characters spelled out: ``\x1b[31m`` instead of red."""
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def words(*parts: str | tuple[str, str]) -> Text:
@@ -55,7 +55,7 @@ class Terminal(Console):
     def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
         """Print; plain lines are left whole, so that the terminal wraps them and an address can be copied."""
         if soft_wrap is None:
-            soft_wrap = all(isinstance(one, (str, Text)) for one in objects)
+            soft_wrap = all(isinstance(item, (str, Text)) for item in objects)
         super().print(*objects, soft_wrap=soft_wrap, **options)
 
     @property  # type: ignore[misc]  # nobody sets it

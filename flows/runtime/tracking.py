@@ -79,9 +79,9 @@ def _opened(uri: str) -> Iterator[mlflow.MlflowClient]:
                     "where you have it"
                 ) from error
         if type(error).__module__.startswith("sqlalchemy."):
-            said = str(error).splitlines()[0][:200]
+            reason = str(error).splitlines()[0][:200]
             raise UserError(
-                f"MLflow's database does not answer: {said}; start it, or correct MLFLOW_TRACKING_URI"
+                f"MLflow's database does not answer: {reason}; start it, or correct MLFLOW_TRACKING_URI"
             ) from error
         raise
 
@@ -129,9 +129,9 @@ def check_tracking(uri: str) -> None:
             port = address.port or (443 if address.scheme == "https" else 80)
             socket.create_connection((address.hostname or "", port), timeout=CONNECT_S).close()
     except (OSError, ValueError) as error:  # requests' own errors are OSErrors
-        said = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
         raise UserError(
-            f"MLflow does not answer at {uri} ({said}); start it, or unset MLFLOW_TRACKING_URI to use the local "
+            f"MLflow does not answer at {uri} ({reason}); start it, or unset MLFLOW_TRACKING_URI to use the local "
             "database"
         ) from error
 
@@ -139,8 +139,8 @@ def check_tracking(uri: str) -> None:
 def find_run(tags: dict[str, str]) -> Run | None:
     """Find the newest run of the current experiment that carries all these tags."""
     conditions = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    found = mlflow.search_runs(filter_string=conditions, max_results=1, output_format="list")
-    return found[0] if found else None
+    runs = mlflow.search_runs(filter_string=conditions, max_results=1, output_format="list")
+    return runs[0] if runs else None
 
 
 def log_config(config: Config, run: Run) -> None:

@@ -74,7 +74,7 @@ def _is_held(path: Path) -> bool:
 
 def _who(path: Path) -> str:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        holder = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return "since a moment ago"
-    return f"process {known['process']}, since {known['since']}"
+    return f"process {holder['process']}, since {holder['since']}"
