@@ -35,8 +35,8 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
     model = str(args.pop("model", MODEL_NAME))
     config = from_mapping(ServeConfig, {"host": "0.0.0.0"} | args)  # noqa: S104 - said of Serve's proxy, not bound here
     settings = read_settings()
-    known = (one for one in read_records(settings.home).by_name.values() if one.model == model)
-    catalogue = next(known, Catalogue("served", model=model))
+    matches = (record for record in read_records(settings.home).by_name.values() if record.model == model)
+    catalogue = next(matches, Catalogue("served", model=model))
     if settings.milvus_uri is None:
         raise UserError("set MULAN_MILVUS_URI to serve the champion release")
     check_exposed(config.host, KeyFile(settings.keys_file), allow_open=config.allow_open)

@@ -208,11 +208,13 @@ def edits(
                 f"the track {track_id!r} was not added or deleted over the API; see `mulan catalogue edits`"
             )
         errors.print(f"mulan: {track_id} is again what the catalogue says, from the next `mulan index` on")
-    found = made.all()
+    recorded = made.all()
     if as_json:
-        print_json([{"track_id": edit.track_id, "kind": edit.kind, "when": edit.when} | edit.fields for edit in found])
+        print_json(
+            [{"track_id": edit.track_id, "kind": edit.kind, "when": edit.when} | edit.fields for edit in recorded]
+        )
         return
     table = Table("track", "what", "when", "title")
-    for edit in found:
+    for edit in recorded:
         table.add_row(edit.track_id, edit.kind, edit.when[:19], edit.fields.get("title", ""))
-    console.print(table if found else "nothing was added or deleted over the API")
+    console.print(table if recorded else "nothing was added or deleted over the API")

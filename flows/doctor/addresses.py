@@ -245,12 +245,12 @@ def check_switch(settings: Settings) -> Iterator[DoctorCheck]:
     from flows.runtime.journal import unfinished_switch
 
     try:
-        found, level = unfinished_switch(settings.home, read_records(settings.home).current), warning
+        fault, level = unfinished_switch(settings.home, read_records(settings.home).current), warning
     except UserError as error:
-        found, level = str(error), failure
-    if found:
-        said, _, todo = found.partition("; ")
-        yield level("switch", said, todo)
+        fault, level = str(error), failure
+    if fault:
+        message, _, todo = fault.partition("; ")
+        yield level("switch", message, todo)
 
 
 def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:

@@ -12,7 +12,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.pipeline.page import log_page
-from flows.pipeline.trials import Study, Trial, run_trials, study_run
+from flows.pipeline.trials import StudyRun, Trial, run_trials, study_run
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import console
 from flows.runtime.project import code_version
@@ -61,12 +61,12 @@ def ablate(
         tags = lineage_tags(code_version(), runtime.flow_run.id)
         shared = budget(config)
         with study_run("ablate", shared, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
-            study = Study.of(session, "ablate", run_id, max_concurrent=config.ablate.max_concurrent)
+            study = StudyRun.of(session, "ablate", run_id, max_concurrent=config.ablate.max_concurrent)
             reported = run_trials(trials, study, shown=_shown)
             measured = [
                 {"row": trial.tags["mulan.ablation_row"], "seed": trial.config.train.seed}
-                | {name: found[name] for name in ("run_id", "metrics", "intervals")}
-                for trial, found in zip(trials, reported, strict=True)
+                | {name: report[name] for name in ("run_id", "metrics", "intervals")}
+                for trial, report in zip(trials, reported, strict=True)
             ]
             compared = findings.Study.of_trials(measured)
             title = f"Ablation: {len(compared.rows)} rows, {len(compared.seeds)} seeds, {config.ablate.steps} steps"
@@ -86,7 +86,7 @@ def ablate(
 
 
 def _shown(metrics: Mapping[str, float]) -> str:
-    columns = [column for _, of in findings.ablation_columns(metrics) for column in of]
+    columns = [column for _, table_columns in findings.ablation_columns(metrics) for column in table_columns]
     return ", ".join(f"{name} {metrics[metric]:.3f}" for name, metric, _ in columns[:4])
 
 
@@ -96,20 +96,20 @@ def rows_of(config: Config, names: Sequence[str] | None = None) -> dict[str, Abl
     Raises:
         UserError: for a name that neither has, a name given twice, a source without weight, or two rows that are one.
     """
-    known = PAPER_ROWS | {name: row or PAPER_ROWS[name] for name, row in config.ablate.rows.items()}
+    by_name = PAPER_ROWS | {name: row or PAPER_ROWS[name] for name, row in config.ablate.rows.items()}
     names = list(config.ablate.rows) if names is None else names
     for number, name in enumerate(names):
-        if name not in known:
-            raise UserError(f"there is no ablation row {name!r}; the rows are {', '.join(known)}")
-        for source in known[name].sources:
+        if name not in by_name:
+            raise UserError(f"there is no ablation row {name!r}; the rows are {', '.join(by_name)}")
+        for source in by_name[name].sources:
             if not config.train.source_weights.get(source):
                 raise UserError(f"ablation row {name} trains on {source}, which train.source_weights leaves out")
         for other in names[:number]:
             if name == other:
                 raise UserError(f"ablation row {name} is asked for twice")
-            if _what(known[name]) == _what(known[other]):
+            if _what(by_name[name]) == _what(by_name[other]):
                 raise UserError(f"ablation rows {other} and {name} train on the same; leave one out")
-    return {name: known[name] for name in names}
+    return {name: by_name[name] for name in names}
 
 
 def trials_of(config: Config, rows: Mapping[str, AblateRow], seeds: int) -> list[Trial]:

@@ -54,10 +54,10 @@ def salvage(run: str) -> str | None:
             return f"{run}/{name}"
     if len(checkpoints) == 1 and not has_list:
         return None  # cut off while its first one was stored, before which there is nothing to go on from
-    found = f"none of its {len(checkpoints)} checkpoints can be read" if checkpoints else "its checkpoints are gone"
+    reason = f"none of its {len(checkpoints)} checkpoints can be read" if checkpoints else "its checkpoints are gone"
     raise UserError(
-        f"the training in {run} cannot go on: {found}; put a copy of them back, or move that folder away to train from "
-        "step 0"
+        f"the training in {run} cannot go on: {reason}; put a copy of them back, or move that folder away to train "
+        "from step 0"
     )
 
 

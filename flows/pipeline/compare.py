@@ -43,26 +43,26 @@ def compare_named(a: str, b: str, registry: Registry, *, on: str | None) -> Comp
     folders = {name: _report_in(Path(name), on) for name in (a, b) if Path(name).is_dir()}
     if on is None and folders:
         on = str(next(iter(folders.values()))[0]["set"]["name"])
-    found = [
+    models = [
         _read_folder(name, *folders[name]) if name in folders else _read_registered(name, registry, on=on or OWN.name)
         for name in (a, b)
     ]
-    first, second = found
+    first, second = models
     return compare((first.report, first.evidence), (second.report, second.evidence), names=(first.name, second.name))
 
 
 def _report_in(folder: Path, on: str | None) -> tuple[dict[str, Any], Path]:
     """The only report in a folder, or else that of the set; and where it lies. Its set's hash is checked later."""
     paths = sorted([*folder.glob("report.json"), *folder.glob("*/report.json")])
-    found = [(_read_json(path), path.parent) for path in paths]
-    if not found:
+    reports = [(_read_json(path), path.parent) for path in paths]
+    if not reports:
         raise UserError(f"{folder} holds no report.json; `mulan evaluate MODEL --out {folder}` writes one")
-    if len(found) > 1:
-        names = [str(report["set"].get("name")) for report, _ in found]
-        found = [one for one, name in zip(found, names, strict=True) if on in (name, one[1].name)]
-        if len(found) != 1:
+    if len(reports) > 1:
+        names = [str(report["set"].get("name")) for report, _ in reports]
+        reports = [entry for entry, name in zip(reports, names, strict=True) if on in (name, entry[1].name)]
+        if len(reports) != 1:
             raise UserError(f"{folder} holds reports on {', '.join(names)}; choose one with --on")
-    return found[0]
+    return reports[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

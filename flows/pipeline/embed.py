@@ -88,25 +88,25 @@ def embed_prepared(
     """
     if Path(model).suffix in TABLES:
         return _look_up(model, prepared)
-    known = VectorCache(cache / weights_hash(model, pooling=pooling))
+    clip_vectors = VectorCache(cache / weights_hash(model, pooling=pooling))
     heard = open_windows(model, cache) if windows else None
     shards = [path for split in SPLITS for path in sorted((prepared / split).glob("shard-*.parquet"))]
-    work = plan_work(shards, known, heard)
+    work = plan_work(shards, clip_vectors, heard)
     rows = pq.read_table(prepared / MANIFEST, columns=["track_id", "split", "clip_key"]).to_pylist()
     if work:
         encoder = (str(model), pooling, batch_size, num_actors, windows)
-        done = len(rows) - sum(len(item["places"]) for item in work)
-        for count in _embed(encoder, work, known, heard, num_actors=num_actors, use_gpu=use_gpu):
+        done = len(rows) - sum(len(item["indices"]) for item in work)
+        for count in _embed(encoder, work, clip_vectors, heard, num_actors=num_actors, use_gpu=use_gpu):
             if progress:
                 progress(done + count)
     # By id the table is the same every time, whatever order the actors finished in.
     rows.sort(key=lambda row: row["track_id"])
     vectors: Vectors = {}
     for split in SPLITS:
-        of_split = [row for row in rows if row["split"] == split]
-        if of_split:
-            of = known.get([row["clip_key"] for row in of_split])
-            vectors[split] = ([row["track_id"] for row in of_split], of)
+        split_rows = [row for row in rows if row["split"] == split]
+        if split_rows:
+            vectors_ND = clip_vectors.get([row["clip_key"] for row in split_rows])
+            vectors[split] = ([row["track_id"] for row in split_rows], vectors_ND)
     return vectors
 
 
@@ -115,33 +115,33 @@ def open_windows(model: str | Path, cache: Path) -> VectorCache:
     return VectorCache(cache / f"{weights_hash(model)}-windows")
 
 
-def window_key(clip_key: str, place: int) -> str:
+def window_key(clip_key: str, index: int) -> str:
     """The name of a clip's window among the vectors; a clip has all of its windows there, or none."""
-    return f"{clip_key}/{place}"
+    return f"{clip_key}/{index}"
 
 
 def plan_work(
-    shards: Sequence[Path], known: Container[str] = (), heard: Container[str] | None = None
+    shards: Sequence[Path], clip_vectors: Container[str] = (), heard: Container[str] | None = None
 ) -> list[dict[str, Any]]:
-    """What is to be embedded: for each row group of the shards, the places of the clips whose vectors are not known.
+    """What is to be embedded: for each row group of the shards, the indices of the clips whose vectors are not known.
 
     Args:
         shards: files of clips.
-        known: clips whose vectors are known.
+        clip_vectors: what holds the keys of the clips whose vectors are known.
         heard: windows whose vectors are known, by ``window_key``; None where windows do not matter.
     """
 
     def is_known(key: str) -> bool:
-        return key in known and (heard is None or window_key(key, 0) in heard)
+        return key in clip_vectors and (heard is None or window_key(key, 0) in heard)
 
     work = []
     for path in shards:
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups):
             keys = file.read_row_group(group, columns=["clip_key"])["clip_key"].to_pylist()
-            places = [place for place, key in enumerate(keys) if not is_known(key)]
-            if places:
-                work.append({"shard": str(path), "group": group, "places": places})
+            indices = [index for index, key in enumerate(keys) if not is_known(key)]
+            if indices:
+                work.append({"shard": str(path), "group": group, "indices": indices})
     return work
 
 
@@ -149,13 +149,17 @@ def _look_up(table: str | Path, prepared: Path) -> Vectors:
     encoder = open_encoder(table)
     rows = pq.read_table(prepared / MANIFEST, columns=["track_id", "split"]).to_pylist()
     ids = {split: sorted(row["track_id"] for row in rows if row["split"] == split) for split in SPLITS}
-    return {split: (of, encoder.embed_tracks(of, (), sampling_rate=0)) for split, of in ids.items() if of}
+    return {
+        split: (split_ids, encoder.embed_tracks(split_ids, (), sampling_rate=0))
+        for split, split_ids in ids.items()
+        if split_ids
+    }
 
 
 def _embed(
     encoder: tuple[str, str | None, int, int, bool],
     work: list[dict[str, Any]],
-    known: VectorCache,
+    clip_vectors: VectorCache,
     heard: VectorCache | None,
     *,
     num_actors: int,
@@ -176,12 +180,12 @@ def _embed(
     def keep() -> None:
         if heard is not None:
             dim = len(rows[0]["vector"])
-            of = [np.frombuffer(row["windows"], np.float32).reshape(-1, dim) for row in rows]
+            parts = [np.frombuffer(row["windows"], np.float32).reshape(-1, dim) for row in rows]
             keys = [
-                window_key(row["clip_key"], i) for row, part in zip(rows, of, strict=True) for i in range(len(part))
+                window_key(row["clip_key"], i) for row, part in zip(rows, parts, strict=True) for i in range(len(part))
             ]
-            heard.add(keys, np.concatenate(of))
-        known.add([row["clip_key"] for row in rows], np.stack([row["vector"] for row in rows]))
+            heard.add(keys, np.concatenate(parts))
+        clip_vectors.add([row["clip_key"] for row in rows], np.stack([row["vector"] for row in rows]))
         rows.clear()
 
     due = time.monotonic() + SECONDS_A_PART
@@ -212,9 +216,9 @@ class TrackEmbedder:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Embed the clips of some work; see ``plan_work``."""
-        for path, group, places in zip(batch["shard"], batch["group"], batch["places"], strict=True):
+        for path, group, indices in zip(batch["shard"], batch["group"], batch["indices"], strict=True):
             columns = ["track_id", "clip_key", "audio"]
-            table = pq.ParquetFile(path).read_row_group(group, columns=columns).take(places)
+            table = pq.ParquetFile(path).read_row_group(group, columns=columns).take(indices)
             for clips in table.to_batches(max_chunksize=self._batch_size):
                 ids, audio = clips["track_id"].to_pylist(), clips["audio"].to_pylist()
                 waves = (decode_flac(data) for data in audio)

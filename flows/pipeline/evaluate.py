@@ -73,32 +73,36 @@ def evaluate(
     """
     with open_session(manifest, playlists, params) as session, session.stage("evaluate"):
         workspace, uri = session.workspace, session.settings.mlflow_uri
-        found = find_sets(sets or (), workspace, home=session.settings.home, suites=suites)
+        set_paths = find_sets(sets or (), workspace, home=session.settings.home, suites=suites)
         subject = _subject(session, model, pooling)
-        placed = read_sets(found, workspace)
-        notes = {one.name: check_unseen(subject, one, workspace, allow=allow_overlap) for one in placed}
+        placed = read_sets(set_paths, workspace)
+        notes = {
+            placed_set.name: check_unseen(subject, placed_set, workspace, allow=allow_overlap) for placed_set in placed
+        }
         folder = Path(out) if out else _folder(session, subject)
         reports: dict[str, Any] = {}
-        for one in placed:
-            reports[one.name] = evaluate_model(
+        for placed_set in placed:
+            reports[placed_set.name] = evaluate_model(
                 subject,
-                one,
-                _vectors(session, subject, one),
+                placed_set,
+                _vectors(session, subject, placed_set),
                 workspace.config.evaluate,
                 mlflow_uri=uri,
                 suites=suites,
-                notes=notes[one.name],
+                notes=notes[placed_set.name],
                 out=folder,
             )
-            description = f"{subject.name} on {one.definition.title}, beside chance"
-            create_markdown_artifact(to_markdown(reports[one.name]), key=_artifact_key(one), description=description)
-        said = [compare_with_champion(subject, report, session.registry) for report in reports.values()]
+            description = f"{subject.name} on {placed_set.definition.title}, beside chance"
+            create_markdown_artifact(
+                to_markdown(reports[placed_set.name]), key=_artifact_key(placed_set), description=description
+            )
+        remarks = [compare_with_champion(subject, report, session.registry) for report in reports.values()]
         result = {
             "model": next(iter(reports.values()))["set"]["model"] | subject.names,
             "sets": reports,
-            "logged": [one.name for one in placed if is_logged(subject, one, suites)],
+            "logged": [placed_set.name for placed_set in placed if is_logged(subject, placed_set, suites)],
             "out": str(folder) if folder else None,
-            "notes": [note for note in said if note],
+            "notes": [note for note in remarks if note],
         }
         if folder:
             write_evaluation(result, folder)
@@ -174,8 +178,8 @@ def evaluate_model(
     is_whole = chosen == list(placed.definition.suites)
     logged = subject.run_id if is_logged(subject, placed, suites) else None
     key = _key(subject, placed, config, notes)
-    if logged and out is None and (known := _known(logged, placed, key, mlflow_uri)):
-        return known
+    if logged and out is None and (logged_report := _logged_report(logged, placed, key, mlflow_uri)):
+        return logged_report
     encoder = subject.encoder
     report, evidence = suite.evaluate(
         placed.content,
@@ -219,13 +223,13 @@ def compare_with_champion(subject: Subject, report: dict[str, Any], registry: Re
     if champion is None:
         return None
     try:
-        theirs = read_report(champion.run_id, mlflow_uri=registry.uri, name=name)["set"]["hash"]
+        champion_hash = read_report(champion.run_id, mlflow_uri=registry.uri, name=name)["set"]["hash"]
     except MlflowException:
         return None  # not measured on this set
-    if champion.run_id == subject.run_id or theirs == report["set"]["hash"]:
+    if champion.run_id == subject.run_id or champion_hash == report["set"]["hash"]:
         return None
     return (
-        f"the champion was measured on another version of {name} ({theirs[:12]}, this one is "
+        f"the champion was measured on another version of {name} ({champion_hash[:12]}, this one is "
         f"{report['set']['hash'][:12]}): `mulan evaluate champion --on {name}` measures it on this one"
     )
 
@@ -246,7 +250,7 @@ def _key(subject: Subject, placed: PlacedSet, config: EvaluateConfig, notes: Seq
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _known(run_id: str, placed: PlacedSet, key: str, mlflow_uri: str) -> dict[str, Any] | None:
+def _logged_report(run_id: str, placed: PlacedSet, key: str, mlflow_uri: str) -> dict[str, Any] | None:
     with tracking(mlflow_uri) as client:
         if client.get_run(run_id).data.tags.get(_key_tag(placed)) != key:
             return None
@@ -265,12 +269,12 @@ def _set_info(subject: Subject, placed: PlacedSet) -> dict[str, Any]:
 
 def _behaviour(report: dict[str, Any]) -> dict[str, float]:
     """Behaviour and cost as flat numbers, ``behaviour/silence/share`` and the like."""
-    told = ("share", "below", "roc_auc")
+    keys = ("share", "below", "roc_auc")
     behaviour = {
-        f"behaviour/{name}/{key}": of_name[key]
-        for name, of_name in report["behaviour"].items()
-        for key in told
-        if key in of_name
+        f"behaviour/{name}/{key}": values[key]
+        for name, values in report["behaviour"].items()
+        for key in keys
+        if key in values
     }
     cost = {f"cost/{key}": value for key, value in report["cost"].items() if isinstance(value, (int, float))}
     return behaviour | cost

@@ -51,8 +51,8 @@ def register(manifest: str | None = None, playlists: str | None = None, params: 
         made_by = {"MLflow run": trained.run_id, "data": session.workspace.data_hash, "code": code_version()}
         card = model_card(report, session.workspace.config, decision, made_by=made_by)
         version = register_model(session, trained, decision, card)
-        said = {"reasons": list(decision.reasons), "notes": list(decision.notes)}
-        return {"version": version, "passed": decision.promote, **said}
+        explanation = {"reasons": list(decision.reasons), "notes": list(decision.notes)}
+        return {"version": version, "passed": decision.promote, **explanation}
 
 
 @task(name="register model", retries=2, retry_delay_seconds=5, timeout_seconds=1800, cache_policy=NO_CACHE)
@@ -99,11 +99,11 @@ def judge(report: dict[str, Any], run_id: str, rules: GateConfig, registry: Regi
 
     The champion's report and evidence are those that its own run holds.
     """
-    champion, theirs, comparison = registry.get("champion"), None, None
+    champion, champion_report, comparison = registry.get("champion"), None, None
     if champion is not None:
-        theirs = _report_of_champion(champion.run_id, mlflow_uri=registry.uri)
-        comparison = _compared(theirs, champion.run_id, report, run_id, rules, mlflow_uri=registry.uri)
-    decision = decide_promotion(report, theirs, rules, comparison)
+        champion_report = _report_of_champion(champion.run_id, mlflow_uri=registry.uri)
+        comparison = _compared(champion_report, champion.run_id, report, run_id, rules, mlflow_uri=registry.uri)
+    decision = decide_promotion(report, champion_report, rules, comparison)
     record = {
         **asdict(decision),
         "rules": to_mapping(rules),
@@ -149,9 +149,9 @@ def _compared(
         return None
     measured = []
     try:
-        for one, run in ((champion, champion_run), (report, run_id)):
-            asked = {name: value for name, value in one["metrics"].items() if name in rules.compare}
-            measured.append((one | {"metrics": asked}, read_evidence(run, mlflow_uri=mlflow_uri)))
+        for model_report, run in ((champion, champion_run), (report, run_id)):
+            asked = {name: value for name, value in model_report["metrics"].items() if name in rules.compare}
+            measured.append((model_report | {"metrics": asked}, read_evidence(run, mlflow_uri=mlflow_uri)))
         return compare(measured[0], measured[1], names=("champion", "candidate")).as_mapping()
     except UserError as error:
         warnings.warn(f"the gate has no comparison: {error}", stacklevel=2)

@@ -158,13 +158,13 @@ def build_shards(
 def _make_clips(builder: ShardBuilder, plan: list[Shard], num_tracks: int, progress: Progress | None) -> None:
     todo = builder.work / "todo"
     shutil.rmtree(todo, ignore_errors=True)
-    found = find_work(builder, plan, todo)
-    done = num_tracks - sum(found.values())
+    counts = find_work(builder, plan, todo)
+    done = num_tracks - sum(counts.values())
     if progress:
         progress(done, num_tracks)
-    if not found:
+    if not counts:
         return
-    for count in make_clips(builder, sorted(found)):
+    for count in make_clips(builder, sorted(counts)):
         done += count
         if progress:
             progress(done, num_tracks)
@@ -179,17 +179,17 @@ def _summarise(results: list[dict[str, Any]], config: PrepareConfig) -> dict[str
         splits.update(result["splits"])
         quarantined.update(result["quarantined"])
         for source, counted in result["texts"].items():
-            of = texts.setdefault(source, {"before": 0, "after": 0, "dropped": Counter()})
-            of["before"] += counted["before"]
-            of["after"] += counted["after"]
-            of["dropped"].update(counted["dropped"])
+            sums = texts.setdefault(source, {"before": 0, "after": 0, "dropped": Counter()})
+            sums["before"] += counted["before"]
+            sums["after"] += counted["after"]
+            sums["dropped"].update(counted["dropped"])
     return {
         "usable": splits.total(),
         "splits": dict(sorted(splits.items())),
         "hours": round(sum(result["samples"] for result in results) / config.sample_rate_hz / 3600, 3),
         "quarantined": dict(sorted(quarantined.items(), key=lambda item: (-item[1], item[0]))),
         "texts": {
-            source: of | {"dropped": dict(sorted(of["dropped"].items()))} for source, of in sorted(texts.items())
+            source: sums | {"dropped": dict(sorted(sums["dropped"].items()))} for source, sums in sorted(texts.items())
         },
         "clip_s": config.clip_s,
     }
@@ -220,8 +220,8 @@ def _write_tables(builder: ShardBuilder, plan: list[Shard], summary: dict[str, A
         for path in stale:
             (folder / path).unlink()
     metadata = shards.without_audio(builder.schema)
-    of_tracks = (pq.read_table(built / s.path, columns=metadata.names) for s in plan if (built / s.path).exists())
-    _stream(of_tracks, metadata, built / shards.MANIFEST)
+    tables = (pq.read_table(built / s.path, columns=metadata.names) for s in plan if (built / s.path).exists())
+    _stream(tables, metadata, built / shards.MANIFEST)
     quarantine = pa.schema([(name, pa.string()) for name in ("track_id", "uri", "reason", "detail")])
     kept = (pq.read_table(ledger / s.path, columns=quarantine.names) for s in plan if (ledger / s.path).exists())
     _stream(

@@ -91,23 +91,23 @@ def describe_sets(workspace: Workspace, name: str | None = None, *, home: Path) 
     Raises:
         UserError: if there is none of this name.
     """
-    configured = [any_folder(one) for one in workspace.config.evaluate.sets if one not in SETS]
+    configured = [any_folder(definition) for definition in workspace.config.evaluate.sets if definition not in SETS]
     chosen = [*SETS.values(), *configured] if name is None else [_find(name, workspace, home)[0]]
     rows = []
-    for one in chosen:
+    for definition in chosen:
         try:
-            path: Path | None = _find(one.name, workspace, home)[1]
+            path: Path | None = _find(definition.name, workspace, home)[1]
         except UserError:
             path = None
         rows.append(
             {
-                "name": one.name,
-                "title": one.title,
-                "suites": list(one.suites),
-                "split": one.split,
-                "classes": None if one.classes is None else len(one.classes),
-                "class_list": one.class_list if {"tagging", "probe"} & set(one.suites) else None,
-                "needs": one.needs or "evaluate.sets in params.yaml, then mulan prepare",
+                "name": definition.name,
+                "title": definition.title,
+                "suites": list(definition.suites),
+                "split": definition.split,
+                "classes": None if definition.classes is None else len(definition.classes),
+                "class_list": definition.class_list if {"tagging", "probe"} & set(definition.suites) else None,
+                "needs": definition.needs or "evaluate.sets in params.yaml, then mulan prepare",
                 "prepared": str(path) if path is not None and path.exists() else None,
             }
         )

@@ -46,8 +46,8 @@ class Subject:
     @property
     def names(self) -> dict[str, str]:
         """Fields that say which model it is."""
-        known = {"name": self.name, "version": self.version, "run_id": self.run_id, "trained_on": self.data_hash}
-        return {key: value for key, value in known.items() if value is not None}
+        fields = {"name": self.name, "version": self.version, "run_id": self.run_id, "trained_on": self.data_hash}
+        return {key: value for key, value in fields.items() if value is not None}
 
     def describe(self) -> dict[str, Any]:
         """Those fields, and what the model is."""

@@ -61,7 +61,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRun:
     """Where a study's trials run and are written down; every worker of Ray must see the folders."""
 
     kind: Kind
@@ -77,7 +77,7 @@ class Study:
     """Trials that train at the same time."""
 
     @classmethod
-    def of(cls, session: Session, kind: Kind, run_id: str, *, max_concurrent: int) -> Study:
+    def of(cls, session: Session, kind: Kind, run_id: str, *, max_concurrent: int) -> StudyRun:
         """The study of a session's workspace, kept where the session keeps all else."""
         settings = session.settings
         places = (settings.home, settings.checkpoints, settings.mlflow_uri)
@@ -92,8 +92,10 @@ def study_run(kind: Kind, config: Config, data_hash: str, *, mlflow_uri: str, ta
     """
     names = {"mulan.study": kind, "mulan.study_key": run_key(config, data_hash)}
     with tracking(mlflow_uri):
-        known = find_run(names)
-        which = {"run_id": known.info.run_id} if known else {"run_name": f"{kind}-{names['mulan.study_key']}"}
+        earlier_run = find_run(names)
+        which = (
+            {"run_id": earlier_run.info.run_id} if earlier_run else {"run_name": f"{kind}-{names['mulan.study_key']}"}
+        )
         with mlflow.start_run(**which) as run:
             mlflow.set_tags({**names, "mulan.data_hash": data_hash, **tags})
             log_config(config, run)
@@ -102,7 +104,7 @@ def study_run(kind: Kind, config: Config, data_hash: str, *, mlflow_uri: str, ta
 
 def run_trials(
     trials: Sequence[Trial],
-    study: Study,
+    study: StudyRun,
     *,
     shown: Callable[[Mapping[str, float]], str],
 ) -> list[dict[str, Any]]:
@@ -159,7 +161,7 @@ def run_trials(
 
 
 @contextmanager
-def _progress(trials: Sequence[Trial], study: Study, shown: Callable[[Mapping[str, float]], str]) -> Iterator[None]:
+def _progress(trials: Sequence[Trial], study: StudyRun, shown: Callable[[Mapping[str, float]], str]) -> Iterator[None]:
     """One bar over the steps of all trials, and a line for each that is done."""
     data_hash = study.workspace.data_hash
     pending = {trial.name: (run_key(trial.config, data_hash), trial.config.train.steps) for trial in trials}
@@ -171,9 +173,9 @@ def _progress(trials: Sequence[Trial], study: Study, shown: Callable[[Mapping[st
         def poll() -> None:
             nonlocal done, before
             under_way, note = 0, ""
-            found = {run.data.tags.get("mulan.train_key"): run for run in _runs(client, study.kind, data_hash)}
+            runs_by_key = {run.data.tags.get("mulan.train_key"): run for run in _runs(client, study.kind, data_hash)}
             for name, (key, steps) in list(pending.items()):
-                run = found.get(key)
+                run = runs_by_key.get(key)
                 if run is not None and MEASURED in run.data.tags:
                     del pending[name]
                     done += steps
@@ -270,8 +272,8 @@ def check_metric(workspace: Workspace, metric: str) -> None:
         workspace, ids, rng.normal(size=(len(ids), 2)), lambda texts: rng.normal(size=(len(texts), 2))
     )
     if metric not in report["metrics"]:
-        known = ", ".join(report["metrics"])
-        raise UserError(f"the validation split has no {metric} for tune.metric; it has {known}")
+        names = ", ".join(report["metrics"])
+        raise UserError(f"the validation split has no {metric} for tune.metric; it has {names}")
 
 
 def _measure_valid(

@@ -12,7 +12,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.pipeline.page import log_page
-from flows.pipeline.trials import Study, Trial, check_metric, run_trials, study_run
+from flows.pipeline.trials import StudyRun, Trial, check_metric, run_trials, study_run
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.project import code_version
 from flows.runtime.session import open_session
@@ -51,10 +51,10 @@ def tune(manifest: str | None = None, playlists: str | None = None, params: str 
         check_metric(workspace, metric)
         tags = lineage_tags(code_version(), runtime.flow_run.id)
         with study_run("tune", first[0].config, workspace.data_hash, mlflow_uri=uri, tags=tags) as run_id:
-            study = Study.of(session, "tune", run_id, max_concurrent=config.tune.max_concurrent)
+            study = StudyRun.of(session, "tune", run_id, max_concurrent=config.tune.max_concurrent)
             for number in range(config.tune.rounds):
                 trials = trials_of(config, points, number)
-                reports = run_trials(trials, study, shown=lambda found: f"{metric} {found[f'valid/{metric}']:.3f}")
+                reports = run_trials(trials, study, shown=lambda metrics: f"{metric} {metrics[f'valid/{metric}']:.3f}")
                 rounds.append(scores_of(config, points, trials, reports))
                 points = best_third(points, rounds[-1])
             result = {"run_id": run_id} | outcome(config, rounds)
@@ -145,14 +145,14 @@ def snippet(config: Config, values: Mapping[str, float]) -> str:
     if "train.batch_size" in values:
         steps = round(config.train.steps * config.train.batch_size / values["train.batch_size"])
         values = {**values, "train.steps": steps}
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for key, value in values.items():
         *path, name = key.split(".")
-        section = found
+        section = sections
         for part in path:
             section = section.setdefault(part, {})
         section[name] = value
-    return format_yaml(found)
+    return format_yaml(sections)
 
 
 def in_words(values: Mapping[str, float]) -> str:
@@ -208,7 +208,7 @@ def outcome(config: Config, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> di
         new = [{**row, "round": number} for row in scores if row["name"] not in seen]
         ranked += sorted(new, key=lambda row: -row["score"])
     best, default = ranked[0], next(row for row in ranked if row["name"] == DEFAULT)
-    found = {
+    result = {
         "metric": config.tune.metric,
         "trials": ranked,
         "best": best,
@@ -216,10 +216,10 @@ def outcome(config: Config, rounds: Sequence[Sequence[Mapping[str, Any]]]) -> di
         "gain": best["score"] - default["score"],
         "params": snippet(config, best["values"]) if best["values"] else "",
     }
-    return found | {"verdict": verdict(found)}
+    return result | {"verdict": verdict(result)}
 
 
-def to_markdown(found: Mapping[str, Any]) -> str:
+def to_markdown(result: Mapping[str, Any]) -> str:
     """The search's page."""
     body = [
         [
@@ -229,20 +229,20 @@ def to_markdown(found: Mapping[str, Any]) -> str:
             str(row["round"]),
             f"{row['steps']:,}",
         ]
-        for row in found["trials"]
+        for row in result["trials"]
     ]
-    table = markdown_table(["numbers", found["metric"], "95 % interval over the split", "round", "steps"], body)
-    numbers = f"\n```yaml\n{found['params']}```\n" if found["params"] else ""
-    return f"# Search for hyper-parameters\n\n{found['verdict']}\n{numbers}\n## Trials\n\n{table}\n"
+    table = markdown_table(["numbers", result["metric"], "95 % interval over the split", "round", "steps"], body)
+    numbers = f"\n```yaml\n{result['params']}```\n" if result["params"] else ""
+    return f"# Search for hyper-parameters\n\n{result['verdict']}\n{numbers}\n## Trials\n\n{table}\n"
 
 
-def verdict(found: Mapping[str, Any]) -> str:
+def verdict(result: Mapping[str, Any]) -> str:
     """What the search says, and how little that is."""
-    best, default = found["best"], found["default"]
+    best, default = result["best"], result["default"]
     if best is default:
-        return f"No trial beats the numbers as configured ({found['metric']} {default['score']:.3f})."
+        return f"No trial beats the numbers as configured ({result['metric']} {default['score']:.3f})."
     return (
-        f"{best['name']} has {found['metric']} {best['score']:.3f} on the validation split, {found['gain']:.3f} above "
-        f"the numbers as configured ({default['score']:.3f}). It is the best of {len(found['trials'])}, each trained "
-        "once, so part of that is luck: train it and evaluate it on the test split before you believe it."
+        f"{best['name']} has {result['metric']} {best['score']:.3f} on the validation split, {result['gain']:.3f} "
+        f"above the numbers as configured ({default['score']:.3f}). It is the best of {len(result['trials'])}, each "
+        "trained once, so part of that is luck: train it and evaluate it on the test split before you believe it."
     )

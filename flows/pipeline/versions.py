@@ -41,8 +41,8 @@ def resolve_data(revision: str, workspace: Workspace, registry: Registry) -> str
         return data_hash
     if (lock := lock_at(revision, workspace.folder)) is not None:
         try:
-            if found := hash_in(lock.encode()):
-                return found
+            if locked_hash := hash_in(lock.encode()):
+                return locked_hash
         except ValueError as error:
             raise UserError(f"dvc.lock of {revision} in {workspace.folder} cannot be read ({error})") from error
     raise UserError(

@@ -71,8 +71,8 @@ def open_repo(folder: Path) -> Iterator[Any]:
         raise UserError(f"a dvc is at work in {folder}; wait for it to end, or stop it") from error
     except DvcException as error:
         check_dvc(folder)
-        said = " ".join(COLOURS.sub("", str(error)).split())
-        raise UserError(f"DVC fails in {folder}: {said}") from error
+        message = " ".join(COLOURS.sub("", str(error)).split())
+        raise UserError(f"DVC fails in {folder}: {message}") from error
     except PermissionError as error:
         refused = f"{error.filename or folder} cannot be written ({error.strerror})"
         raise UserError(f"{refused}; give yourself the right to work in {folder}") from error
@@ -162,9 +162,9 @@ def check_dvc(folder: Path) -> None:
             if path.exists():
                 Config.load_file(str(path))
         except (ConfigError, OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:160]
+            reason = " ".join(str(error).split())[:160]
             raise UserError(
-                f"{path} is damaged ({said}); put it back as it was, or move the folder {path.parent} away and run "
+                f"{path} is damaged ({reason}); put it back as it was, or move the folder {path.parent} away and run "
                 "`mulan prepare`, which makes it again"
             ) from error
     held = folder / ".dvc" / "tmp" / "rwlock"

@@ -79,8 +79,8 @@ class Workspace:
         Raises:
             UserError: if the data was never prepared, or ``dvc.lock`` is damaged.
         """
-        if found := self.find_data_hash():
-            return found
+        if data_hash := self.find_data_hash():
+            return data_hash
         raise UserError(f"nothing is prepared in {self.folder}; run `mulan prepare` first")
 
     def find_data_hash(self) -> str | None:
@@ -115,12 +115,12 @@ def hash_in(lock: bytes) -> str | None:
             raise TypeError
         if "prepare" not in stages:
             return None
-        found = str(stages["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
+        data_hash = str(stages["prepare"]["outs"][0]["md5"]).removesuffix(".dir")
     except (UserError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
         raise ValueError("it is damaged" if lock.strip() else "it is empty") from error
-    if not re.fullmatch(r"[0-9a-f]{32}", found):
+    if not re.fullmatch(r"[0-9a-f]{32}", data_hash):
         raise ValueError("it is damaged")
-    return found
+    return data_hash
 
 
 def open_workspace(
@@ -257,10 +257,10 @@ def made_workspace(home: Path, catalogue: Catalogue) -> Workspace | None:
 def workspace_of(home: Path, manifest: str | Path) -> Workspace:
     """An own catalogue's workspace, made or not: named by where its manifest lies, or lay before the home moved."""
     name = Path(str(manifest).rstrip("/")).stem
-    place = full_place(manifest)
+    location = full_place(manifest)
     folders = [
-        Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(one.encode()).hexdigest()[:8]}")
-        for one in (*read_places(home).earlier(place), place)
+        Workspace(home / "workspaces" / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:8]}")
+        for address in (*read_places(home).earlier(location), location)
     ]
     return next((workspace for workspace in folders if workspace.is_made), folders[-1])
 
@@ -291,12 +291,12 @@ def write_set_catalogues(workspace: Workspace) -> None:
     sets = workspace.config.evaluate.sets
     for stale in {path.name for path in catalogues.glob("*")} - set(sets):
         shutil.rmtree(catalogues / stale)
-    for name, one in sets.items():
+    for name, own_set in sets.items():
         try:
-            place = one.manifest if is_remote(one.manifest) else workspace.folder / one.manifest
-            prepare = replace(workspace.config.prepare, allow_outside=one.allow_outside)
-            _write_catalogue(place, catalogues / name / MANIFEST, prepare, split="test")
-            _write_playlists(one.playlists and workspace.folder / one.playlists, catalogues / name)
+            table = own_set.manifest if is_remote(own_set.manifest) else workspace.folder / own_set.manifest
+            prepare = replace(workspace.config.prepare, allow_outside=own_set.allow_outside)
+            _write_catalogue(table, catalogues / name / MANIFEST, prepare, split="test")
+            _write_playlists(own_set.playlists and workspace.folder / own_set.playlists, catalogues / name)
         except UserError as error:
             raise UserError(f"evaluate.sets.{name}: {error}") from error
 
@@ -310,8 +310,10 @@ def _make(folder: Path, config: Config, *, stages: dict[str, Any]) -> Workspace:
     if config.corpus.soundfont:
         config = replace(config, corpus=replace(config.corpus, soundfont=_absolute(config.corpus.soundfont)))
     sets = {
-        name: replace(one, manifest=_absolute(one.manifest), playlists=one.playlists and _absolute(one.playlists))
-        for name, one in config.evaluate.sets.items()
+        name: replace(
+            own_set, manifest=_absolute(own_set.manifest), playlists=own_set.playlists and _absolute(own_set.playlists)
+        )
+        for name, own_set in config.evaluate.sets.items()
     }
     config = replace(config, evaluate=replace(config.evaluate, sets=sets))
     _write_if_changed(folder / "params.yaml", format_yaml(to_mapping(config)))
@@ -330,8 +332,8 @@ def _write_if_changed(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _absolute(place: str) -> str:
-    return place if is_remote(place) else str(Path(place).resolve())
+def _absolute(location: str) -> str:
+    return location if is_remote(location) else str(Path(location).resolve())
 
 
 def _write_playlists(playlists: str | Path | None, catalogue: Path) -> None:

@@ -168,7 +168,7 @@ def _comp(style: Style, chord: list[int], low: int, number: int) -> list[tuple[i
     """
     match style.comping:
         case "strum":
-            return [(key, 0.08 * place) for place, key in enumerate((*chord, chord[0] + 12))]
+            return [(key, 0.08 * string) for string, key in enumerate((*chord, chord[0] + 12))]
         case "arpeggio":  # Alberti figure: low, high, middle, high
             return [(chord[(0, -1, len(chord) // 2, -1)[number % 4]], 0)]
         case "boogie":  # the shuffle figure of blues: root with fifth, a beat later with sixth
@@ -193,9 +193,9 @@ def _write_pad(score: Score) -> None:
     for bar, root in enumerate(score.chords):
         chord = _voicing(score, GENRES["Classical music"], root, base)
         if name == "Synthesizer":  # a sequencer: the chord broken up, four notes a beat
-            for place in range(4 * score.style.num_steps // beat):
-                key = chord[place % len(chord)] + 12 * (place % 2)
-                score.add("pad", bar, place * beat / 4, length=0.15 * beat, key=key, strength=0.8, program=program)
+            for note in range(4 * score.style.num_steps // beat):
+                key = chord[note % len(chord)] + 12 * (note % 2)
+                score.add("pad", bar, note * beat / 4, length=0.15 * beat, key=key, strength=0.8, program=program)
         else:
             for key in chord:
                 score.add("pad", bar, 0, length=score.style.num_steps * 0.98, key=key, strength=0.8, program=program)
@@ -222,13 +222,13 @@ def _write_lead(score: Score) -> None:
                 sounding = max(sounding, 0.6 * length)
             strength = 1.0 if step % score.style.steps_per_beat == 0 else 0.9
             wavers = score.mood.trill and length >= 4
-            for place in range(int(sounding) if wavers else 1):
+            for note in range(int(sounding) if wavers else 1):
                 held = 1.05 if wavers else sounding
-                for voice, delay, lasting, level in _manner(instrument, key + place % 2 * wavers, held, score):
+                for voice, delay, lasting, level in _manner(instrument, key + note % 2 * wavers, held, score):
                     score.add(
                         "lead",
                         bar,
-                        step + place + delay,
+                        step + note + delay,
                         length=lasting,
                         key=voice,
                         strength=strength * level,

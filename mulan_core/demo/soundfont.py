@@ -131,15 +131,15 @@ def find_soundfont(path: str | None = None) -> Path:
     """
     for named, origin in ((path, "corpus.soundfont"), (os.environ.get("MULAN_SOUNDFONT"), "MULAN_SOUNDFONT")):
         if named:
-            found = Path(named).expanduser()
-            if not found.is_file():
-                raise UserError(f"no SoundFont at {found} ({origin}); give the path of a General-MIDI .sf2 file")
-            return found
+            font = Path(named).expanduser()
+            if not font.is_file():
+                raise UserError(f"no SoundFont at {font} ({origin}); give the path of a General-MIDI .sf2 file")
+            return font
     package = importlib.util.find_spec("pretty_midi")  # found, not imported: only its data file is wanted
     for folder in (package.submodule_search_locations or []) if package else []:
-        found = Path(folder) / "TimGM6mb.sf2"
-        if found.is_file():
-            return found
+        font = Path(folder) / "TimGM6mb.sf2"
+        if font.is_file():
+            return font
     raise UserError(
         "no SoundFont for the demo corpus: run `pip install 'mulan[demo]'`, "
         "or set corpus.soundfont or MULAN_SOUNDFONT to a General-MIDI .sf2 file"

@@ -82,8 +82,8 @@ def generator(seed: int, *names: int | str) -> np.random.Generator:
 
 def deal(seed: int, name: str, number: int, cards: Sequence[T]) -> T:
     """Card ``number`` of an endless deck: each run through holds every card once, freshly shuffled."""
-    turn, place = divmod(number, len(cards))
-    return cards[int(generator(seed, "deal", name, turn).permutation(len(cards))[place])]
+    turn, position = divmod(number, len(cards))
+    return cards[int(generator(seed, "deal", name, turn).permutation(len(cards))[position])]
 
 
 def held_out_pairs(seed: int) -> tuple[tuple[str, str], ...]:
@@ -124,11 +124,11 @@ def draw_spec(index: int, seed: int) -> TrackSpec:
 
 def _role(index: int, seed: int) -> tuple[str, int]:
     """The role of a track in its block of 50, and its running number within that role."""
-    block, place = divmod(index, BLOCK_SIZE)
+    block, position = divmod(index, BLOCK_SIZE)
     roles = [role for role, count in BLOCK for _ in range(count)]
     shuffled = [roles[i] for i in generator(seed, "roles", block).permutation(BLOCK_SIZE)]
-    role = shuffled[place]
-    return role, block * dict(BLOCK)[role] + shuffled[:place].count(role)
+    role = shuffled[position]
+    return role, block * dict(BLOCK)[role] + shuffled[:position].count(role)
 
 
 def _genre_and_lead(role: str, number: int, seed: int) -> tuple[str, str]:
@@ -150,7 +150,7 @@ def _mood(role: str, number: int, genre: str, seed: int) -> str:
     moods = tuple(MOODS)
     if role not in ("test", "held_out"):
         return deal(seed, f"mood {role}", number, moods)
-    place = list(GENRES).index(genre)
+    position = list(GENRES).index(genre)
     first = int(generator(seed, "test moods").integers(len(moods)))
     # Neighbours on a circle give each mood to four genres; even and odd tracks take one each.
-    return moods[(first + place + (number % 2) * (1 + place // len(moods))) % len(moods)]
+    return moods[(first + position + (number % 2) * (1 + position // len(moods))) % len(moods)]

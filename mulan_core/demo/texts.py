@@ -156,9 +156,9 @@ def fill(template: str, spec: TrackSpec, rng: np.random.Generator) -> str:
 def fix_articles(text: str) -> str:
     """Put "an" for "a" before a vowel."""
     tokens = text.split(" ")
-    for place, token in enumerate(tokens[:-1]):
-        if token in ("a", "A") and tokens[place + 1][:1].lower() in "aeiou":
-            tokens[place] = token + "n"
+    for index, token in enumerate(tokens[:-1]):
+        if token in ("a", "A") and tokens[index + 1][:1].lower() in "aeiou":
+            tokens[index] = token + "n"
     return " ".join(tokens)
 
 

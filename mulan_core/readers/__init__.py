@@ -37,7 +37,7 @@ def find_dataset(name: str) -> Dataset:
     Raises:
         UserError: if there is none.
     """
-    found = DATASETS.get(name.replace("-", "_").lower())
-    if found is None:
+    dataset = DATASETS.get(name.replace("-", "_").lower())
+    if dataset is None:
         raise UserError(f"there is no data set {name!r}; there are: {', '.join(DATASETS)}")
-    return found
+    return dataset

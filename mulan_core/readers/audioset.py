@@ -148,14 +148,14 @@ def read_ontology(path: Path) -> dict[str, dict[str, Any]]:
 
 def below(ontology: dict[str, dict[str, Any]], root: str) -> dict[str, None]:
     """A node and all under it, each once, parents first; a node may have two parents."""
-    found: dict[str, None] = {}
+    nodes: dict[str, None] = {}
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if node in ontology and node not in found:
-            found[node] = None
+        if node in ontology and node not in nodes:
+            nodes[node] = None
             waiting += ontology[node]["child_ids"]
-    return found
+    return nodes
 
 
 def find_parents(ontology: dict[str, dict[str, Any]], names: dict[str, str]) -> dict[str, list[str]]:

@@ -93,8 +93,8 @@ class Dataset:
         for pair in pairs:
             name, _, value = pair.partition("=")
             if name not in defaults:
-                known = ", ".join(defaults) or "none"
-                raise UserError(f"{self.name} has no option {name!r}; it has: {known}")
+                names = ", ".join(defaults) or "none"
+                raise UserError(f"{self.name} has no option {name!r}; it has: {names}")
             kind = type(defaults[name])
             try:
                 options[name] = {"": True, "true": True, "false": False}[value] if kind is bool else kind(value)

@@ -105,10 +105,10 @@ def hash_file(path: Path, algorithm: str) -> str:
 def _check_present(download: Download, path: Path) -> None:
     if download.checksum:
         algorithm, _, digest = download.checksum.partition(":")
-        found = hash_file(path, algorithm)
-        if found != digest:
+        actual = hash_file(path, algorithm)
+        if actual != digest:
             raise UserError(
-                f"{path} is there but has {algorithm} {found}, not {digest}; move it away to fetch the published file"
+                f"{path} is there but has {algorithm} {actual}, not {digest}; move it away to fetch the published file"
             )
 
 

@@ -46,8 +46,8 @@ def read(folder: Path, notes: list[str], *, subset: str = "large") -> Iterator[T
 def _track(number: int, row: dict[str, str], where: str, genres: dict[str, str], subset: str) -> Track:
     if row["set.split"] not in SPLITS:
         raise UserError(f"{where}, column 'set.split': {shown(row['set.split'])} is not one of {', '.join(SPLITS)}")
-    of_track = [genres.get(genre, genre) for genre in to_list(row["track.genres"], where, "track.genres")]
-    of_track = list(dict.fromkeys(([row["track.genre_top"]] if row["track.genre_top"] else []) + of_track))
+    track_genres = [genres.get(genre, genre) for genre in to_list(row["track.genres"], where, "track.genres")]
+    track_genres = list(dict.fromkeys(([row["track.genre_top"]] if row["track.genre_top"] else []) + track_genres))
     mp3 = f"{number // 1000:03d}/{number:06d}.mp3"
     described = plain(row["track.information"])
     return Track(
@@ -55,10 +55,10 @@ def _track(number: int, row: dict[str, str], where: str, genres: dict[str, str],
         audio=(mp3, f"fma_{subset}/{mp3}"),
         split=SPLITS[row["set.split"]],
         texts={
-            "sf": of_track + to_list(row["track.tags"], where, "track.tags"),
+            "sf": track_genres + to_list(row["track.tags"], where, "track.tags"),
             "lf": [described] if described else [],
         },
-        labels=[f"genre:{genre}" for genre in of_track],
+        labels=[f"genre:{genre}" for genre in track_genres],
         title=row["track.title"] or None,
         artist=row["artist.name"] or None,
         license=row["track.license"] or None,

@@ -94,11 +94,11 @@ def import_tracks(
         refused = why_misnamed("track_id", track.track_id)
         if refused:
             raise UserError(f"track {number} of {dataset.title} in {folder}: its id {refused}")
-        found = next((name for name in track.audio if name in there), None)
-        if found is None:
+        file = next((name for name in track.audio if name in there), None)
+        if file is None:
             missing.append(track.audio[0])
-        if found or keep_missing:
-            rows.append(_row(track, f"{root}/{found or track.audio[0]}", dataset))
+        if file or keep_missing:
+            rows.append(_row(track, f"{root}/{file or track.audio[0]}", dataset))
     if not seen:
         raise UserError(f"the official files of {dataset.title} in {folder} hold no track that these options keep")
     if not rows:
@@ -159,7 +159,12 @@ def list_audio(audio: str) -> tuple[str, set[str]]:
 
 def _row(track: Track, uri: str, dataset: Dataset) -> dict[str, Any]:
     """A row of the manifest; names are cleaned, since who imports them did not type them."""
-    texts = [{"source": source, "text": text} for source, of in track.texts.items() for text in of if text.strip()]
+    texts = [
+        {"source": source, "text": text}
+        for source, source_texts in track.texts.items()
+        for text in source_texts
+        if text.strip()
+    ]
     return {
         "track_id": track.track_id,
         "uri": uri,

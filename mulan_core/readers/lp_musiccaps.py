@@ -57,8 +57,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with reading(path), pq.ParquetFile(path) as file:
             columns = set(file.schema_arrow.names)
             if not any(columns >= {*needed, *CAPTIONS} for needed in COLUMNS):
-                found = ", ".join(sorted(columns))
-                raise UserError(f"{path} has not the columns of LP-MusicCaps MC, MTT or MSD; found: {found}")
+                header = ", ".join(sorted(columns))
+                raise UserError(f"{path} has not the columns of LP-MusicCaps MC, MTT or MSD; found: {header}")
             for batch in file.iter_batches(columns=[name for name in file.schema_arrow.names if name != "audio"]):
                 for row in batch.to_pylist():
                     number += 1

@@ -21,13 +21,13 @@ def read(folder: Path, notes: list[str]) -> Iterator[Track]:
     for _, row in read_rows(path, ["id", "artist", "song"], delimiter="\t"):
         official = row["id"]
         track_id = recording_id("music4all", official)
-        of_genre, of_tags = genres.get(official, []), tags.get(official, [])
+        track_genres, track_tags = genres.get(official, []), tags.get(official, [])
         yield Track(
             track_id=track_id,
             audio=(f"{official}.mp3", f"audios/{official}.mp3"),
             split=hashed_split(track_id),
-            texts={"sf": list(dict.fromkeys(of_genre + of_tags))},
-            labels=[f"genre:{name}" for name in of_genre] + [f"tag:{name}" for name in of_tags],
+            texts={"sf": list(dict.fromkeys(track_genres + track_tags))},
+            labels=[f"genre:{name}" for name in track_genres] + [f"tag:{name}" for name in track_tags],
             title=row["song"] or None,
             artist=row["artist"] or None,
         )

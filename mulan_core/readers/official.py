@@ -19,10 +19,10 @@ def find_file(folder: Path, *names: str) -> Path:
     Raises:
         UserError: naming the folder and the file.
     """
-    found = find_optional(folder, *names)
-    if found is None:
+    path = find_optional(folder, *names)
+    if path is None:
         raise UserError(f"there is no {' or '.join(names)} in {folder}; give the folder with the official files")
-    return found
+    return path
 
 
 def find_optional(folder: Path, *names: str) -> Path | None:
@@ -75,8 +75,8 @@ def check_header(path: Path, header: Sequence[str], columns: Sequence[str], deli
     missing = [name for name in columns if name not in header]
     if missing:
         layout = "tab-separated" if delimiter == "\t" else "comma-separated"
-        found = one_line(", ".join(header[:8]) + (", ..." if len(header) > 8 else "")) or "nothing"
-        raise UserError(f"{path} has no column {missing[0]!r}; the official file is {layout}; found: {found}")
+        start = one_line(", ".join(header[:8]) + (", ..." if len(header) > 8 else "")) or "nothing"
+        raise UserError(f"{path} has no column {missing[0]!r}; the official file is {layout}; found: {start}")
 
 
 @contextmanager

@@ -23,14 +23,14 @@ def read(folder: Path, notes: list[str], *, valid_only: bool = False) -> Iterato
     for where, row in read_rows(path, columns, skip_blanks=True):
         if not valid_only or row["is_valid_subset"].strip().lower() == "true":
             rows.setdefault(row["track_id"], []).append((where, row))
-    for track_id, of_track in rows.items():
-        where, first = of_track[0]
+    for track_id, track_rows in rows.items():
+        where, first = track_rows[0]
         stem = first["path"].removesuffix(".mp3").removesuffix(".2min")
         yield Track(
             track_id=recording_id("jamendo", str(round(to_number(track_id, where, "track_id")))),
             audio=(f"{stem}.2min.mp3", f"{stem}.mp3", f"{stem}.low.mp3"),
             split="test",
-            texts={"lf": [row["caption"] for _, row in of_track]},
+            texts={"lf": [row["caption"] for _, row in track_rows]},
             labels=[
                 f"{facet}:{tag.rpartition('---')[2]}"
                 for facet in FACETS

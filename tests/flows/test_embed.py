@@ -50,7 +50,7 @@ def test_vectors_come_back_whoever_wrote_them(tmp_path):
 
 
 def test_only_unknown_clips_are_work(shard, tmp_path):
-    assert [(item["group"], item["places"]) for item in plan_work([shard])] == [
+    assert [(item["group"], item["indices"]) for item in plan_work([shard])] == [
         (0, [0, 1, 2, 3]),
         (1, [0, 1, 2, 3]),
         (2, [0, 1]),
@@ -58,14 +58,14 @@ def test_only_unknown_clips_are_work(shard, tmp_path):
     cache = VectorCache(tmp_path / "cache")
     cache.add([f"key {i}" for i in (0, 1, 2, 3, 5, 8)], np.zeros((6, 2)))
     work = plan_work([shard], cache)
-    assert [(item["group"], item["places"]) for item in work] == [(1, [0, 2, 3]), (2, [1])]
+    assert [(item["group"], item["indices"]) for item in work] == [(1, [0, 2, 3]), (2, [1])]
     cache.add([f"key {i}" for i in (4, 6, 7, 9)], np.zeros((4, 2)))
     assert plan_work([shard], VectorCache(tmp_path / "cache")) == []
 
 
 def test_the_clips_of_the_work_are_embedded_and_no_others(shard, model):
-    work = [{"shard": str(shard), "group": 0, "places": [3, 1]}, {"shard": str(shard), "group": 2, "places": [0]}]
-    batch = {name: [item[name] for item in work] for name in ("shard", "group", "places")}
+    work = [{"shard": str(shard), "group": 0, "indices": [3, 1]}, {"shard": str(shard), "group": 2, "indices": [0]}]
+    batch = {name: [item[name] for item in work] for name in ("shard", "group", "indices")}
     made = list(TrackEmbedder(str(model), None, 8, 1)(batch))
     assert np.concatenate([clips["clip_key"] for clips in made]).tolist() == ["key 3", "key 1", "key 8"]
     waves = [shards.decode_flac(row["audio"]) for row in pq.read_table(shard).to_pylist()]
@@ -76,7 +76,7 @@ def test_the_clips_of_the_work_are_embedded_and_no_others(shard, model):
 
 def test_windows_are_placed_in_the_file_that_plays(shard, model, tmp_path):
     """A clip of 2.5 s is the middle of a file of 6.5 s."""
-    tracks, names = pq.read_table(shard).to_pylist(), ("shard", "group", "places")
+    tracks, names = pq.read_table(shard).to_pylist(), ("shard", "group", "indices")
     batch = {name: [item[name] for item in plan_work([shard])] for name in names}
     heard = open_windows(model, tmp_path / "cache")
     expected = {}
