@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.registry import Registry, Version
+from flows.model_version import Version
+from flows.registry import Registry
 from flows.runtime.catalogues import (
     DEMO,
     MODEL_NAME,

@@ -48,7 +48,13 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
         answers: remembers the first answers to writes.
     """
     routes = APIRouter(tags=["catalogue"])
+    _add_reads(routes, service)
+    _add_writes(routes, service, answers)
+    _add_catalogue(routes, service, log)
+    return routes
 
+
+def _add_reads(routes: APIRouter, service: Service) -> None:
     # Ids may hold slashes, hence the path converter, and the longer route first.
     @routes.head("/v1/tracks/{track_id:path}/audio", include_in_schema=False)
     @routes.get(
@@ -71,6 +77,8 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
         found, _ = await service.track(track_id, timing_of(request))
         return json_response(service, request, {"track": service.show(found)})
 
+
+def _add_writes(routes: APIRouter, service: Service, answers: Answers) -> None:
     @routes.post(
         "/v1/tracks",
         summary="Add a track to the live collection, or replace one",
@@ -111,6 +119,8 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
 
         return await answer_once(request, answers, write, key=idempotency_key)
 
+
+def _add_catalogue(routes: APIRouter, service: Service, log: QueryLog) -> None:
     @routes.get(
         "/v1/map",
         summary="The catalogue as points of a plane",
@@ -132,5 +142,3 @@ def catalogue_routes(service: Service, log: QueryLog, answers: Answers) -> APIRo
                 "takes_feedback": log.is_on,
             }
         )
-
-    return routes

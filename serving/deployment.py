@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
-import ray
 from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig, ReplicaState
+from ray.serve.schema import LoggingConfig
 
 from mulan_core.config import ServeConfig
 from mulan_core.errors import UserError
 from serving.access_log import log_to
 from serving.app import create_api
+from serving.applications import APP_NAME, had_keys, other_applications, why_refused
 from serving.edits import Edits
 from serving.keys import KeyFile, check_exposed
 from serving.loopback import keep_loopback_direct
@@ -35,8 +34,6 @@ from serving.shared_answers import SharedAnswers, forget
 from serving.store import TrackStore
 from serving.tracing import traces_from_environment
 
-APP_NAME = "mulan"
-"""The application of the demo; that of another catalogue has the name of its registered model, ``mulan-NAME``."""
 _SLACK = 64
 """Room in Serve's own limit for probes, pages and plays beside the queries that ``RequestGuard`` counts."""
 
@@ -156,73 +153,52 @@ def build_app(
             no key (``check_exposed``), the endpoint that runs does not say whether it has keys and nothing else
             tells, the release does not fit together, or Milvus is away. Replicas look again.
     """
-    keys = KeyFile(keys_file, had_keys=_had_keys(Path(keys_file))) if keys_file else None
+    keys = KeyFile(keys_file, had_keys=had_keys(Path(keys_file))) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
     for one in (release, shadow):
         if one:
             check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
-    waiting = serve_config.max_ongoing_requests + serve_config.max_queued_requests
-    deployment = MulanApp.options(  # type: ignore[attr-defined]  # the decorator's type is the class
-        **_replicas(serve_config),
-        max_ongoing_requests=waiting + _SLACK,
-        ray_actor_options={"num_cpus": num_threads, "num_gpus": serve_config.num_gpus},
-        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
-        graceful_shutdown_timeout_s=10,
-        # New replicas start beside the old ones, which stay where the new do not come up; by default Serve stops first.
-        max_surge_percent=100,
-        max_constructor_retry_count=2,  # once more, for what passes; a broken release breaks each time
-        health_check_period_s=2,  # a replica that was killed is missed within that time; Serve's own 10 s are long
-    )
-    root = str(Path(media_root).absolute()) if media_root else None
-    program, shadow_program = (
-        export_text_program(one["model_path"], serve_config.text_tower) if one else None for one in (release, shadow)
-    )
+    # The decorator's type is the class.
+    deployment = MulanApp.options(**_options(serve_config, num_threads))  # type: ignore[attr-defined]
     return deployment.bind(
         release,
         serve_config,
         milvus_uri=milvus_uri,
         milvus_token=milvus_token,
         edits=Edits(edits).place,
-        media_root=root,
+        media_root=str(Path(media_root).absolute()) if media_root else None,
         num_threads=num_threads,
-        text_program=str(program) if program else None,
+        text_program=_export_program(release, serve_config),
         keys_file=str(Path(keys_file).absolute()) if keys_file else None,
         had_keys=keys is not None and keys.look().needed,
         log_folder=str(Path(log_folder).absolute()) if log_folder else None,
         shadow=shadow,
-        shadow_program=str(shadow_program) if shadow_program else None,
+        shadow_program=_export_program(shadow, serve_config),
         shadow_share=shadow_share,
         places=places,
     )
 
 
-def _had_keys(keys_file: Path) -> bool:
-    """Whether there are keys or were, as the file, the mark beside it or the endpoint that runs tells.
-
-    Raises:
-        UserError: if an endpoint runs that does not say, and nothing else tells.
-    """
-    if KeyFile(keys_file).look().needed:
-        return True
-    up = [name for name in _applications() if _has_come_up(name)] if ray.is_initialized() else []
-    try:
-        # Longer than Serve takes to replace a replica that died.
-        return any(bool(serve.get_app_handle(name).needs_keys.remote().result(timeout_s=30)) for name in up)
-    except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
-        raise UserError(
-            f"there are no keys in {keys_file}, and the endpoint that runs does not say whether it had some; put the "
-            "file back if there was one, else stop the endpoint first"
-        ) from error
+def _export_program(release: dict[str, Any] | None, config: ServeConfig) -> str | None:
+    """The path of a release's text tower as ONNX; None without a release, or where torch runs it."""
+    program = export_text_program(release["model_path"], config.text_tower) if release else None
+    return str(program) if program else None
 
 
-def _has_come_up(name: str) -> bool:
-    """Whether an application has let anybody in; not where its first deployment is under way or has failed."""
-    application = serve.status().applications[name]
-    return _is_up(application) or application.status not in (
-        ApplicationStatus.NOT_STARTED,
-        ApplicationStatus.DEPLOYING,
-        ApplicationStatus.DEPLOY_FAILED,
-    )
+def _options(config: ServeConfig, num_threads: int) -> dict[str, Any]:
+    """How Ray Serve runs the replicas."""
+    waiting = config.max_ongoing_requests + config.max_queued_requests
+    return {
+        **_replicas(config),
+        "max_ongoing_requests": waiting + _SLACK,
+        "ray_actor_options": {"num_cpus": num_threads, "num_gpus": config.num_gpus},
+        "logging_config": LoggingConfig(enable_access_log=False, log_level="WARNING"),
+        "graceful_shutdown_timeout_s": 10,
+        # New replicas start beside the old ones, which stay where the new do not come up; by default Serve stops first.
+        "max_surge_percent": 100,
+        "max_constructor_retry_count": 2,  # once more, for what passes; a broken release breaks each time
+        "health_check_period_s": 2,  # a killed replica is missed within that time; Serve's own 10 s are long
+    }
 
 
 def _replicas(config: ServeConfig) -> dict[str, Any]:
@@ -264,54 +240,12 @@ def deploy(
     try:
         serve.run(app, name=name, route_prefix="/", blocking=False)
     except RuntimeError as error:
-        raise UserError(_why_refused(name, error)) from error
+        raise UserError(why_refused(name, error)) from error
     # Where Serve ran already, it listens where its first application was deployed.
     listens = serve.context._get_global_client().http_config  # type: ignore[union-attr]  # it runs
     url = url_of(str(listens.host), int(listens.port))
     _wait_ready(url, ready_timeout_s)
     return url
-
-
-def is_deployed(name: str = APP_NAME) -> bool:
-    """Whether the application runs on the Ray that this process is connected to."""
-    return name in serve.status().applications
-
-
-def other_applications(name: str) -> list[str]:
-    """The applications of other catalogues that run there."""
-    return [other for other in _applications() if other != name]
-
-
-def _applications() -> list[str]:
-    return [name for name in serve.status().applications if name == APP_NAME or name.startswith(f"{APP_NAME}-")]
-
-
-def served_version(name: str = APP_NAME, *, timeout_s: float = 180.0) -> str | None:
-    """The model version that the application answers with, once no deployment is under way; None where none runs.
-
-    Who asked for a deployment may have died: Serve goes on with it all the same.
-
-    Raises:
-        UserError: if it runs and does not say.
-    """
-    deadline = time.monotonic() + timeout_s
-    while (application := serve.status().applications.get(name)) is not None:
-        if application.status not in (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING):
-            break
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"the endpoint has been deploying a release for {timeout_s:.0f} s; stop it and start it anew"
-            )
-        time.sleep(0.2)
-    if application is None or not _is_up(application):
-        return None
-    try:
-        # Longer than Serve takes to replace a replica that died.
-        return str(serve.get_app_handle(name).model_version.remote().result(timeout_s=30))
-    except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
-        raise UserError(
-            "an endpoint runs and does not say which release it answers with; stop it and start it anew"
-        ) from error
 
 
 def undeploy() -> None:
@@ -335,23 +269,3 @@ def _wait_ready(url: str, timeout_s: float) -> None:
                 reason = str(error)
             time.sleep(0.1)
     raise UserError(f"the endpoint {url} did not become ready within {timeout_s:.0f} s: {reason}")
-
-
-def _why_refused(name: str, error: RuntimeError) -> str:
-    """The sentence behind a failed deployment: Serve keeps the replica's traceback as its message."""
-    application = serve.status().applications.get(name)
-    messages, stays = [str(error)], False
-    if application is not None:
-        messages += [application.message, *(deployment.message for deployment in application.deployments.values())]
-        stays = _is_up(application)
-    rest = "; the release before goes on serving" if stays else ""
-    for message in messages:
-        found = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
-        if found:
-            return f"{found[-1]}{rest}"
-    return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}{rest}"
-
-
-def _is_up(application: ApplicationStatusOverview) -> bool:
-    """Whether a replica of it runs."""
-    return any(of.replica_states.get(ReplicaState.RUNNING) for of in application.deployments.values())

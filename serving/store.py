@@ -86,11 +86,7 @@ class TrackStore(Pages):
         self._graphs.pop(name, None)
         try:
             vectors_ND, ids, labels = self._insert(name, rows, dim=dim)
-            if not ids:
-                raise StoreError(f"there is nothing to index: {name} would hold no tracks")
-            twice = [track_id for track_id, times in Counter(ids).items() if times > 1]
-            if twice:
-                raise StoreError(f"track_id {twice[0]} occurs twice in the catalogue; {name} is not kept")
+            _check_ids(name, ids)
             index_type = self.index_type(len(ids), hnsw_from)
             self._index(name, index_type)
             count = self.count(name)
@@ -251,3 +247,11 @@ class TrackStore(Pages):
             found = [[hit.track.track_id for hit in page.hits] for page in pages]
             shares.append(share_found(found, queries_QD, vectors_ND, ids))
         return min(shares)
+
+
+def _check_ids(name: str, ids: Sequence[str]) -> None:
+    if not ids:
+        raise StoreError(f"there is nothing to index: {name} would hold no tracks")
+    twice = [track_id for track_id, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise StoreError(f"track_id {twice[0]} occurs twice in the catalogue; {name} is not kept")

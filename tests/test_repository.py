@@ -17,6 +17,17 @@ def test_every_file_opens_by_saying_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no opening docstring"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_read_at_one_go(path):
+    """A function is a page at most, a file six; the configuration alone is one long list."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350 or path.name == "config.py", "split it by what it does"
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    assert not [node.name for node in functions if node.end_lineno - node.lineno >= 60]
+
+
 def test_no_two_test_files_share_a_name():
     """pytest imports them by name alone, and refuses the second."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]

@@ -65,15 +65,7 @@ def index(
         with switching(session):  # what was cut off is ended before ``model`` is looked up
             pass
         registry, workspace = session.registry, session.workspace
-        if model is None:
-            trained = trained_run(session)
-            version, folder = registry.trained(trained.run_id).number, trained.model
-        else:
-            catalogue, _, name = model.rpartition("/")
-            records = read_records(session.settings.home)
-            of = Registry.of(session.settings, records.named(catalogue)) if catalogue else registry
-            registered = registry.version_for_data(name, workspace.data_hash, of=of)
-            version, folder = registered.number, registry.fetch(registered)
+        version, folder = _find_model(session, model)
         if promote:
             registry.check_gate(version)
         with bar("embed") as update:
@@ -101,6 +93,19 @@ def index(
         registry.tag(version, tags)
         done = go_live(session, version, promote=promote, anew=not had_windows and "windows" in built)
         return built | {"version": version, "promoted": promote, "changes": changes} | done
+
+
+def _find_model(session: Session, model: str | None) -> tuple[str, Path]:
+    """The version to index under, and its folder on this machine; see ``index``."""
+    registry = session.registry
+    if model is None:
+        trained = trained_run(session)
+        return registry.trained(trained.run_id).number, trained.model
+    catalogue, _, name = model.rpartition("/")
+    records = read_records(session.settings.home)
+    source = Registry.of(session.settings, records.named(catalogue)) if catalogue else registry
+    registered = registry.version_for_data(name, session.workspace.data_hash, of=source)
+    return registered.number, registry.fetch(registered)
 
 
 def go_live(session: Session, version: str, *, promote: bool, anew: bool) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from flows.runtime.workspace_lock import hold
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
+from serving.applications import is_deployed, other_applications, served_version
 from serving.client import MulanClient
-from serving.deployment import build_app, deploy, is_deployed, other_applications, served_version
+from serving.deployment import build_app, deploy
 from serving.release import Release
 
 

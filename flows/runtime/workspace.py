@@ -15,17 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from flows.runtime.catalogue_tables import write_manifest, write_playlists
 from flows.runtime.catalogues import Catalogue, find_catalogue, full_place
 from flows.runtime.dvc_repo import init_dvc
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
-from mulan_core.config import Config, PrepareConfig, load_config, to_mapping
-from mulan_core.data.shards import MANIFEST, PLAYLISTS
-from mulan_core.data.tracks import open_manifest, read_playlists
-from mulan_core.data.uris import fingerprints, is_remote, locate
+from mulan_core.config import Config, load_config, to_mapping
+from mulan_core.data.shards import MANIFEST
+from mulan_core.data.uris import is_remote
 from mulan_core.errors import UserError
 from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
 
@@ -176,8 +173,8 @@ def open_workspace(
     prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
     config = replace(config, catalogue=".mulan/data/catalogue", prepare=prepare)
     catalogue = workspace.folder / config.catalogue
-    _write_catalogue(manifest, catalogue / MANIFEST, prepare)
-    _write_playlists(playlists or find_catalogue(home, workspace.folder).playlists, catalogue)
+    write_manifest(manifest, catalogue / MANIFEST, prepare)
+    write_playlists(playlists or find_catalogue(home, workspace.folder).playlists, catalogue)
     stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
@@ -295,8 +292,8 @@ def write_set_catalogues(workspace: Workspace) -> None:
         try:
             table = own_set.manifest if is_remote(own_set.manifest) else workspace.folder / own_set.manifest
             prepare = replace(workspace.config.prepare, allow_outside=own_set.allow_outside)
-            _write_catalogue(table, catalogues / name / MANIFEST, prepare, split="test")
-            _write_playlists(own_set.playlists and workspace.folder / own_set.playlists, catalogues / name)
+            write_manifest(table, catalogues / name / MANIFEST, prepare, split="test")
+            write_playlists(own_set.playlists and workspace.folder / own_set.playlists, catalogues / name)
         except UserError as error:
             raise UserError(f"evaluate.sets.{name}: {error}") from error
 
@@ -334,29 +331,3 @@ def _write_if_changed(path: Path, text: str) -> None:
 
 def _absolute(location: str) -> str:
     return location if is_remote(location) else str(Path(location).resolve())
-
-
-def _write_playlists(playlists: str | Path | None, catalogue: Path) -> None:
-    path = catalogue / PLAYLISTS
-    path.unlink(missing_ok=True)
-    if playlists:
-        pq.write_table(read_playlists(playlists), path)
-
-
-def _write_catalogue(manifest: str | Path, path: Path, config: PrepareConfig, *, split: str | None = None) -> None:
-    """Copy a manifest with absolute uris and the files' marks, so that DVC sees when one has changed."""
-    building = path.with_suffix(".building")
-    outside, private = config.allow_outside, config.allow_private
-    with open_manifest(manifest, allow_outside=outside, allow_private=private, split=split) as opened:
-        carried = [field for field in opened.schema if field.name != "file_mark"]
-        schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
-        uri = schema.get_field_index("uri")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(building, schema) as file:
-            for batch in opened.batches:
-                uris = [locate(value, opened.root) for value in batch.column("uri").to_pylist()]
-                columns = [batch.column(field.name) for field in carried]
-                columns[uri] = pa.array(uris)
-                columns.append(pa.array(fingerprints(uris, allow_private=private), pa.string()))
-                file.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-    building.replace(path)

@@ -10,7 +10,8 @@ from ray import serve
 from serving_fixtures import SERVE, check_error
 
 from mulan_core.errors import UserError
-from serving.deployment import APP_NAME, build_app, deploy, undeploy
+from serving.applications import APP_NAME
+from serving.deployment import build_app, deploy, undeploy
 from serving.keys import KeyFile
 from serving.ports import free_port
 
