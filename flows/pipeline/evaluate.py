@@ -92,10 +92,7 @@ def evaluate(
                 notes=notes[placed_set.name],
                 out=folder,
             )
-            description = f"{subject.name} on {placed_set.definition.title}, beside chance"
-            create_markdown_artifact(
-                to_markdown(reports[placed_set.name]), key=_artifact_key(placed_set), description=description
-            )
+            _show_in_prefect(subject, placed_set, reports[placed_set.name])
         remarks = [compare_with_champion(subject, report, session.registry) for report in reports.values()]
         result = {
             "model": next(iter(reports.values()))["set"]["model"] | subject.names,
@@ -107,6 +104,11 @@ def evaluate(
         if folder:
             write_evaluation(result, folder)
         return result
+
+
+def _show_in_prefect(subject: Subject, placed: PlacedSet, report: dict[str, Any]) -> None:
+    description = f"{subject.name} on {placed.definition.title}, beside chance"
+    create_markdown_artifact(to_markdown(report), key=_artifact_key(placed), description=description)
 
 
 def _subject(session: Session, model: str | None, pooling: str | None) -> Subject:
