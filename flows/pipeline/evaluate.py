@@ -76,9 +76,7 @@ def evaluate(
         set_paths = find_sets(sets or (), workspace, home=session.settings.home, suites=suites)
         subject = _subject(session, model, pooling)
         placed = read_sets(set_paths, workspace)
-        notes = {
-            placed_set.name: check_unseen(subject, placed_set, workspace, allow=allow_overlap) for placed_set in placed
-        }
+        notes = {each.name: check_unseen(subject, each, workspace, allow=allow_overlap) for each in placed}
         folder = Path(out) if out else _folder(session, subject)
         reports: dict[str, Any] = {}
         for placed_set in placed:
