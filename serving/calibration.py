@@ -76,7 +76,7 @@ def calibrate(
     """
     if not len(labels) or not len(tracks_ND):
         return Calibration()
-    carries_NL = np.array([[label in of_one for label in labels] for of_one in labels_of_N], dtype=bool)
+    carries_NL = np.array([[label in track_labels for label in labels] for track_labels in labels_of_N], dtype=bool)
     words = _fit((tracks_ND @ words_LD.T).ravel(), carries_NL.ravel())
     shared_NN = carries_NL.astype(np.float32) @ carries_NL.T.astype(np.float32)
     sizes_N = carries_NL.sum(axis=1)

@@ -226,9 +226,9 @@ class MulanClient:
             except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:  # it hung up
                 doubt = _DOUBT if is_write else ""
                 if not left or not twice:
-                    told = str(error) or type(error).__name__
+                    reason = str(error) or type(error).__name__
                     way = f", asked through {proxy}," if proxy else ""
-                    raise UserError(f"the endpoint at {self.url}{way} hangs up: {told}{doubt}") from error
+                    raise UserError(f"the endpoint at {self.url}{way} hangs up: {reason}{doubt}") from error
                 time.sleep(0.2)
                 continue
             except (httpx.TransportError, httpx.InvalidURL) as error:

@@ -105,14 +105,14 @@ class Collections:
         Raises:
             StoreError: if there is none of that name.
         """
-        found = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
-        name = found["collection_name"]
-        stored = {str(key): str(value) for key, value in found.get("properties", {}).items()}
+        description = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        name = description["collection_name"]
+        stored = {str(key): str(value) for key, value in description.get("properties", {}).items()}
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
         labels = tuple(json.loads(own.pop("labels", "[]")))
-        for of_graph in ("ef", "filters"):
-            own.pop(of_graph, None)
-        dim = next(int(field["params"]["dim"]) for field in found["fields"] if field["name"] == "vector")
+        for graph_key in ("ef", "filters"):
+            own.pop(graph_key, None)
+        dim = next(int(field["params"]["dim"]) for field in description["fields"] if field["name"] == "vector")
         return CollectionInfo(name, dim, self.count(name), self._is_loaded(name), own, labels)
 
     def describe_graph(self, name: str) -> tuple[str, Graph | None]:
@@ -121,8 +121,8 @@ class Collections:
         A graph of an earlier version was never measured under filters. One that does not say how wide it must
         be searched is searched as wide as any.
         """
-        found = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
-        target, properties = str(found["collection_name"]), found.get("properties", {})
+        description = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        target, properties = str(description["collection_name"]), description.get("properties", {})
         index = self._call(lambda client: client.describe_index(target, "vector", timeout=self._timeout_s))
         if not index or index["index_type"] == "FLAT":
             return target, None
@@ -171,9 +171,9 @@ class Collections:
         """
         if self.live_collection() == name:
             raise StoreError(f"{name} is live; switch {self._live} to another collection before it is dropped")
-        for one in (name + WINDOWS, name):
-            if self.has(one):
-                self._call(lambda client, one=one: client.drop_collection(one))  # type: ignore[misc]
+        for collection in (name + WINDOWS, name):
+            if self.has(collection):
+                self._call(lambda client, collection=collection: client.drop_collection(collection))  # type: ignore[misc]
 
     def load(self, name: str) -> None:
         """Bring a collection into memory; after a restart of Milvus nothing is."""

@@ -87,8 +87,8 @@ def _sentences(uri: str) -> Iterator[list[Callable[[], None]]]:
         if not isinstance(error, MilvusException) or any(words in message for words in _AWAY):
             for clean_up in clean_ups:
                 clean_up()
-            said = f"Milvus does not answer at {uri}; start it, or correct its address or token"
-            raise StoreUnavailableError(said) from error
+            sentence = f"Milvus does not answer at {uri}; start it, or correct its address or token"
+            raise StoreUnavailableError(sentence) from error
         if any(words in message for words in _FULL):
             raise StoreError(f"the disk of Milvus at {uri} is full; free some of it and run this again") from error
         if any(words in message for words in _DAMAGED):

@@ -41,11 +41,11 @@ def describe_all(api: FastAPI) -> None:
 
     api.openapi = document  # type: ignore[method-assign]  # FastAPI's way to change it
 
-    async def told(request: Request) -> JSONResponse:
+    async def serve_document(request: Request) -> JSONResponse:
         prefix = request.state.prefix  # written out where it is known: not all readers resolve "." as OpenAPI says
         return JSONResponse(document() | ({"servers": [SERVERS[0] | {"url": prefix}]} if prefix else {}))
 
-    api.add_route("/openapi.json", told, include_in_schema=False)
+    api.add_route("/openapi.json", serve_document, include_in_schema=False)
 
 
 def _complete(made: dict[str, Any]) -> dict[str, Any]:

@@ -92,14 +92,14 @@ class EditedCollection:
         superseded: set[str] = set()
         turn = last
         while turn:
-            known = self.store.hashes(list(turn), collection=self.name)
-            holding = {name: edit for name, edit in turn.items() if edit is None or edit.holds(known.get(name), built)}
+            hashes = self.store.hashes(list(turn), collection=self.name)
+            holding = {name: edit for name, edit in turn.items() if edit is None or edit.holds(hashes.get(name), built)}
             superseded = (superseded - turn.keys()) | (turn.keys() - holding.keys())
             to_delete = [name for name, edit in holding.items() if edit is None or edit.kind == "deleted"]
-            deleted = [name for name in to_delete if name in known]
+            deleted = [name for name in to_delete if name in hashes]
             self.store.delete(self.name, deleted)
             added = {name: edit for name, edit in holding.items() if edit is not None and edit.kind == "added"}
-            missing = {name: edit for name, edit in added.items() if anew or known.get(name) != edit.mark}
+            missing = {name: edit for name, edit in added.items() if anew or hashes.get(name) != edit.mark}
             written = [*deleted, *self._put(missing, encode, source)]
             turn = {name: edit for name in written if (edit := self.edits.get(name)) != turn[name]}
             last, anew = last | turn, False

@@ -52,8 +52,8 @@ class Edit:
     @property
     def mark(self) -> str:
         """The ``content_hash`` of its row: another one where fields or audio are others."""
-        told = json.dumps([self.fields, self.audio], sort_keys=True)
-        return f"{ADDED}:{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+        content = json.dumps([self.fields, self.audio], sort_keys=True)
+        return f"{ADDED}:{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
     def holds(self, row_hash: str | None, built: str) -> bool:
         """Whether this word is newer than a collection's own row of the track.
@@ -102,8 +102,8 @@ class Edits:
             except FileNotFoundError:
                 return []
             with ThreadPoolExecutor(_READERS) as pool:
-                found = pool.map(self._read, [name for name in names if name.endswith(_RECORD)])
-            return sorted((edit for edit in found if edit is not None), key=lambda edit: edit.track_id)
+                edits = pool.map(self._read, [name for name in names if name.endswith(_RECORD)])
+            return sorted((edit for edit in edits if edit is not None), key=lambda edit: edit.track_id)
 
     def get(self, track_id: str) -> Edit | None:
         """The edit of a track, or None."""
@@ -279,7 +279,7 @@ def _sentences(place: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of any of the libraries behind fsspec
-        said = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if any(words in str(error) for words in _FULL):
             raise StoreError(f"the disk of {place} is full; free some of it and try again") from error
-        raise StoreError(f"{place}, where tracks added over the API are kept, cannot be used: {said}") from error
+        raise StoreError(f"{place}, where tracks added over the API are kept, cannot be used: {reason}") from error

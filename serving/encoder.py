@@ -81,8 +81,8 @@ class Encoder:
         tracks_1D, (vectors_WD,) = embed_with_windows(self._model, self._processor, [wave], batch_size=BATCH_SIZE)
         places = place_windows(len(vectors_WD), len(wave) / self._processor.sample_rate_hz, self._processor.window_s)
         return tracks_1D[0], [
-            {"place": place, "start_s": start_s, "end_s": end_s, "vector": vector_D}
-            for place, ((start_s, end_s), vector_D) in enumerate(zip(places, vectors_WD, strict=True))
+            {"place": index, "start_s": start_s, "end_s": end_s, "vector": vector_D}
+            for index, ((start_s, end_s), vector_D) in enumerate(zip(places, vectors_WD, strict=True))
         ]
 
     def encode_flac(self, flac: bytes) -> tuple[np.ndarray, list[dict[str, Any]]]:

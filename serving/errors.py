@@ -72,15 +72,15 @@ def error_response(error: ApiError, request_id: str) -> JSONResponse:
 
 def invalid(error: ValidationError | RequestValidationError) -> ApiError:
     """What is wrong with a request's values, in words; 400 where it is not even JSON."""
-    found = error.errors()
-    words = "; ".join(_words(item["loc"], item["msg"]) for item in found[:5])
-    return ApiError(400 if any(item["type"] == "json_invalid" for item in found) else 422, words)
+    details = error.errors()
+    words = "; ".join(_words(item["loc"], item["msg"]) for item in details[:5])
+    return ApiError(400 if any(item["type"] == "json_invalid" for item in details) else 422, words)
 
 
 def _words(where: tuple[int | str, ...], message: str) -> str:
-    place = ".".join(str(part) for part in where if part != "body")
+    path = ".".join(str(part) for part in where if part != "body")
     message = message.removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    return f"{path}: {message}" if path else message
 
 
 def internal(error: Exception, request_id: str) -> ApiError:
@@ -93,9 +93,9 @@ def install_handlers(api: FastAPI) -> None:
     """Answer everything that a request can raise in the one shape."""
 
     async def handle(request: Request, error: Exception) -> JSONResponse:
-        told = _as_api_error(error)
-        request.state.error_code = told.code
-        return error_response(told, getattr(request.state, "request_id", "none"))
+        api_error = _as_api_error(error)
+        request.state.error_code = api_error.code
+        return error_response(api_error, getattr(request.state, "request_id", "none"))
 
     # Others are nobody's mistake but ours: they reach ``RequestGuard``.
     for kind in (ApiError, HTTPException, RequestValidationError, UserError):

@@ -123,7 +123,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("it has a name twice in one object")
-    return found
+    return members

@@ -142,10 +142,10 @@ class KeyFile:
         """
         with self._alone():
             keys = self.list()
-            found = [key for key in keys if key.revoked_at is None and which in (key.key_id, key.name)]
-            if not found:
+            matches = [key for key in keys if key.revoked_at is None and which in (key.key_id, key.name)]
+            if not matches:
                 raise UserError(f"no key in use has the id or name {which!r}; `mulan keys list` shows them")
-            revoked = replace(found[0], revoked_at=_now())
+            revoked = replace(matches[0], revoked_at=_now())
             self._write([revoked if key.key_id == revoked.key_id else key for key in keys])
         return revoked
 

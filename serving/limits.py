@@ -72,9 +72,9 @@ class Admission:
             if has_started:
                 raise
             request_id = scope["state"]["request_id"]
-            told = error if isinstance(error, ApiError) else internal(error, request_id)
-            scope["state"]["error_code"] = told.code
-            await error_response(told, request_id)(scope, receive, send)
+            api_error = error if isinstance(error, ApiError) else internal(error, request_id)
+            scope["state"]["error_code"] = api_error.code
+            await error_response(api_error, request_id)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, method = Headers(scope=scope), scope["method"]
@@ -112,15 +112,15 @@ class Admission:
                     try:
                         body.write(message.get("body", b""))
                     except OSError as error:
-                        said = f"the endpoint has no room to take the request in ({error.strerror or error})"
-                        raise ApiError(503, said, headers=RETRY_AFTER) from error
+                        sentence = f"the endpoint has no room to take the request in ({error.strerror or error})"
+                        raise ApiError(503, sentence, headers=RETRY_AFTER) from error
                     if body.tell() > self._max_body_bytes:
                         raise self._too_large()
                     if not message.get("more_body", False):
                         return
         except TimeoutError as error:
-            said = f"the request did not arrive within {self._body_timeout_s:g} s"
-            raise ApiError(408, said, headers={"Connection": "close"}) from error
+            sentence = f"the request did not arrive within {self._body_timeout_s:g} s"
+            raise ApiError(408, sentence, headers={"Connection": "close"}) from error
         finally:
             self._receiving -= 1
 

@@ -72,7 +72,7 @@ def http_client(url: str, *, timeout: float, headers: dict[str, str] | None = No
     try:
         return httpx.Client(timeout=timeout, headers=headers)
     except (ValueError, ImportError, httpx.InvalidURL) as error:
-        named = [found[0] for name in PROXIES if (found := _named(name)) and _why_unusable(found[1])]
+        named = [setting[0] for name in PROXIES if (setting := _named(name)) and _why_unusable(setting[1])]
         what = " and ".join(named) or "NO_PROXY"
         raise UserError(
             f"the way to {url} is not to be had: {what} holds what cannot be used ({_words(error)}); correct or "

@@ -93,15 +93,19 @@ def choose_labels(labels: Sequence[Sequence[str]]) -> tuple[str | None, list[str
     >>> choose_labels([["genre:Jazz", "mood:Calm", "mood:Sad"], ["genre:Salsa", "mood:Calm"], []])
     ('genre', ['genre:Jazz', 'genre:Salsa', None])
     """
-    counts = Counter(label for of in labels for label in of)
-    carried = Counter(facet for of in labels for facet in {_facet(label) for label in of})
-    written = Counter(_facet(label) for of in labels for label in of)
+    counts = Counter(label for track_labels in labels for label in track_labels)
+    carried = Counter(facet for track_labels in labels for facet in {_facet(label) for label in track_labels})
+    written = Counter(_facet(label) for track_labels in labels for label in track_labels)
     if not carried:
         return None, [None] * len(labels)
     chosen = min(carried, key=lambda facet: (-carried[facet], written[facet], facet))
     return chosen, [
-        max((label for label in of if _facet(label) == chosen), key=lambda label: (counts[label], label), default=None)
-        for of in labels
+        max(
+            (label for label in track_labels if _facet(label) == chosen),
+            key=lambda label: (counts[label], label),
+            default=None,
+        )
+        for track_labels in labels
     ]
 
 

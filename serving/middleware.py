@@ -109,11 +109,11 @@ class RequestGuard:
             fate.has_left = True
         except Exception as error:
             if not fate.has_left:
-                told = error if isinstance(error, ApiError) else internal(error, request_id)
-                state["error_code"] = told.code
+                api_error = error if isinstance(error, ApiError) else internal(error, request_id)
+                state["error_code"] = api_error.code
                 if not fate.status:
-                    await error_response(told, request_id)(scope, receive, send_and_note)
-                fate.status = told.status  # of an answer cut off in the middle, too: its connection is closed
+                    await error_response(api_error, request_id)(scope, receive, send_and_note)
+                fate.status = api_error.status  # of an answer cut off in the middle, too: its connection is closed
         finally:
             self._record(scope, headers, began, fate)
 

@@ -152,7 +152,7 @@ def _read(path: Path) -> Any:
 def _parts(manifest: Any) -> list[tuple[str, list[str]]]:
     """Partition -> files, of a manifest; nothing of one that is damaged, beside which Lite has the one before."""
     try:
-        return [(str(part), list(of["data_files"])) for part, of in manifest["partitions"].items()]
+        return [(str(part), list(entry["data_files"])) for part, entry in manifest["partitions"].items()]
     except (TypeError, KeyError, AttributeError):
         return []
 

@@ -51,10 +51,10 @@ def parse_host(text: str) -> Host | None:
     >>> parse_host("LOCALHOST:8000"), parse_host("[0:0::1]"), parse_host("[::1")
     (Host(name='localhost', port=8000), Host(name='::1', port=None), None)
     """
-    found = _AUTHORITY.fullmatch(text.strip())
-    if found is None:
+    match = _AUTHORITY.fullmatch(text.strip())
+    if match is None:
         return None
-    name, port = found["name"].lower(), int(found["port"]) if found["port"] else None
+    name, port = match["name"].lower(), int(match["port"]) if match["port"] else None
     if name.startswith("["):
         try:
             name = str(ipaddress.IPv6Address(name[1:-1]))

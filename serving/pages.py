@@ -112,18 +112,18 @@ class Pages(Windows):
             StoreUnavailableError: if Milvus does not answer. A collection that a restart of Milvus left
                 unloaded is loaded, and the search tried again.
         """
-        without = [frozenset(of) for of in exclude] if exclude else None
+        without = [frozenset(ids) for ids in exclude] if exclude else None
         return self._pages(vectors_QD, Ranks(collection, narrow.expression() if narrow else "", offset, k), without)
 
     def get(self, track_ids: Sequence[str], *, collection: str) -> dict[str, tuple[Track, np.ndarray]]:
         """Tracks and their vectors by id; ids that are not there are left out."""
         fields = ["track_id", "vector", *METADATA]
 
-        def ask_for(some: Sequence[str]) -> list[dict[str, Any]]:
+        def ask_for(batch: Sequence[str]) -> list[dict[str, Any]]:
             def ask(client: Any) -> Any:
                 return client.query(
                     collection,
-                    filter=one_of(some),
+                    filter=one_of(batch),
                     output_fields=fields,
                     consistency_level=CONSISTENCY,
                     timeout=self._timeout_s,
@@ -131,7 +131,7 @@ class Pages(Windows):
 
             return list(self._loaded(collection, ask))
 
-        rows = [row for some in in_turn(track_ids) for row in ask_for(some)]
+        rows = [row for batch in in_turn(track_ids) for row in ask_for(batch)]
         return {row["track_id"]: _row(row) for row in rows}
 
     def _pages(
@@ -146,14 +146,14 @@ class Pages(Windows):
         rows: dict[str, tuple[Track, np.ndarray]] = {}
         open_ = list(range(len(vectors_QD)))
         for limit in self._limits(graph, last + max(map(len, without), default=0), ranks.narrow):
-            found, came = self._ask(vectors_QD[open_], limit, ranks, graph)
+            answers, came = self._ask(vectors_QD[open_], limit, ranks, graph)
             rows |= came
-            number = 0 if graph is None or all(len(of) == limit for of in found) else self._count(ranks)
-            for query, of_query in zip(open_, found, strict=True):
-                kept = [of for of in of_query if of[0] not in without[query]]
-                is_all = number <= len(of_query) < limit  # a graph may have lost some
-                is_full = len(of_query) == limit and len(kept) >= settled
-                if is_all or (is_full and of_query[-1][1] < kept[settled - 1][1] - NOISE):
+            number = 0 if graph is None or all(len(answer) == limit for answer in answers) else self._count(ranks)
+            for query, candidates in zip(open_, answers, strict=True):
+                kept = [candidate for candidate in candidates if candidate[0] not in without[query]]
+                is_all = number <= len(candidates) < limit  # a graph may have lost some
+                is_full = len(candidates) == limit and len(kept) >= settled
+                if is_all or (is_full and candidates[-1][1] < kept[settled - 1][1] - NOISE):
                     windows[query] = Window(kept, ranks.offset, last)
                     first |= {query: kept[0][0]} if kept else {}
             open_ = [query for query in open_ if query not in windows]
@@ -161,9 +161,9 @@ class Pages(Windows):
                 break
         if open_:
             read = self._read_all(vectors_QD[open_], last, ranks, [without[query] for query in open_])
-            for query, of_query in zip(open_, read, strict=True):
-                windows[query] = Window(of_query[ranks.offset :], 0, ranks.k + 1)
-                first |= {query: of_query[0][0]} if of_query else {}
+            for query, candidates in zip(open_, read, strict=True):
+                windows[query] = Window(candidates[ranks.offset :], 0, ranks.k + 1)
+                first |= {query: candidates[0][0]} if candidates else {}
         needed = {track_id for window in windows.values() for track_id in window.ids} | set(first.values())
         rows |= self.get(sorted(needed - rows.keys()), collection=ranks.collection)
         pages = []
@@ -183,21 +183,21 @@ class Pages(Windows):
             limits.append(limits[-1] * _WIDER)
         return limits
 
-    def _count(self, of: Ranks) -> int:
-        return self._loaded(of.collection, lambda _: self._count_rows(of.collection, CONSISTENCY, of.narrow))
+    def _count(self, ranks: Ranks) -> int:
+        return self._loaded(ranks.collection, lambda _: self._count_rows(ranks.collection, CONSISTENCY, ranks.narrow))
 
     def _ask(
-        self, vectors_QD: np.ndarray, limit: int, of: Ranks, graph: Graph | None
+        self, vectors_QD: np.ndarray, limit: int, ranks: Ranks, graph: Graph | None
     ) -> tuple[list[list[Candidate]], dict[str, tuple[Track, np.ndarray]]]:
         """What Milvus finds for each query, best first by its own scores, and the rows of it if they are few."""
         with_rows = graph is None and limit <= _WITH_ROWS
 
         def ask(client: Any) -> Any:
             return client.search(
-                of.collection,
+                ranks.collection,
                 data=np.ascontiguousarray(vectors_QD, dtype=np.float32).tolist(),
                 limit=limit,
-                filter=of.narrow,
+                filter=ranks.narrow,
                 # Lite gives the id as track_id beside the entity, a real Milvus as id: in the entity both do.
                 output_fields=["track_id", *(["vector", *METADATA] if with_rows else [])],
                 search_params={"params": {"ef": max(limit, graph.ef)} if graph else {}},
@@ -206,24 +206,24 @@ class Pages(Windows):
             )
 
         answers = [
-            [(hit["entity"], float(hit["distance"])) for hit in hits] for hits in self._loaded(of.collection, ask)
+            [(hit["entity"], float(hit["distance"])) for hit in hits] for hits in self._loaded(ranks.collection, ask)
         ]
-        found = [[(entity["track_id"], score) for entity, score in answer] for answer in answers]
+        candidates = [[(entity["track_id"], score) for entity, score in answer] for answer in answers]
         rows = {entity["track_id"]: _row(entity) for answer in answers for entity, _ in answer} if with_rows else {}
-        return found, rows
+        return candidates, rows
 
     def _read_all(
-        self, vectors_QD: np.ndarray, depth: int, of: Ranks, without: Sequence[Collection[str]]
+        self, vectors_QD: np.ndarray, depth: int, ranks: Ranks, without: Sequence[Collection[str]]
     ) -> list[list[Candidate]]:
         """The first ``depth`` of each query, of all tracks that pass the filter."""
         best = [Best(np.asarray(query_D, np.float32), depth) for query_D in vectors_QD]
-        for rows in self._walk(of.collection, ["track_id", "vector"], of.narrow, MAX_LIMIT):
+        for rows in self._walk(ranks.collection, ["track_id", "vector"], ranks.narrow, MAX_LIMIT):
             ids = [row["track_id"] for row in rows]
             vectors_ND = np.array([row["vector"] for row in rows], np.float32)
-            for of_query, left_out in zip(best, without, strict=True):
+            for nearest, left_out in zip(best, without, strict=True):
                 keep = [i for i, track_id in enumerate(ids) if track_id not in left_out] if left_out else None
-                of_query.add(*((ids, vectors_ND) if keep is None else ([ids[i] for i in keep], vectors_ND[keep])))
-        return [of_query.kept for of_query in best]
+                nearest.add(*((ids, vectors_ND) if keep is None else ([ids[i] for i in keep], vectors_ND[keep])))
+        return [nearest.kept for nearest in best]
 
     def _walk(self, collection: str, fields: Sequence[str], narrow: str, batch: int) -> Iterator[list[dict[str, Any]]]:
         """All rows that pass a filter, by id, ``batch`` at a time.

@@ -15,12 +15,12 @@ class Places:
 
     def here(self, path: str) -> str:
         """Where a file is now that lay in the home; other paths as they are."""
-        for place in self.before:
-            if path.startswith(f"{place}/"):
-                return str(self.home / path[len(place) + 1 :])
+        for folder in self.before:
+            if path.startswith(f"{folder}/"):
+                return str(self.home / path[len(folder) + 1 :])
         return path
 
     def earlier(self, path: str) -> list[str]:
         """Where a file of the home was before, the earliest first; nothing for one that lies elsewhere."""
         own = f"{self.home}/"
-        return [f"{place}/{path[len(own) :]}" for place in self.before] if path.startswith(own) else []
+        return [f"{folder}/{path[len(own) :]}" for folder in self.before] if path.startswith(own) else []

@@ -28,8 +28,8 @@ def announced_prefix(headers: Headers) -> str:
     Raises:
         ApiError: 400 for anything but a plain path: it goes into answers, so nothing in it may lead elsewhere.
     """
-    told = [part.strip() for value in headers.getlist(HEADER) for part in value.split(",")]
-    prefix = "".join(part.rstrip("/") for part in told)
+    parts = [part.strip() for value in headers.getlist(HEADER) for part in value.split(",")]
+    prefix = "".join(part.rstrip("/") for part in parts)
     if len(prefix) > _MAX_LENGTH or (prefix and not _PLAIN.fullmatch(prefix)):
         raise ApiError(
             400,

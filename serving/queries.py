@@ -78,15 +78,15 @@ def _add_search(routes: APIRouter, service: Service, log: QueryLog) -> None:
             parts.append(Part(NEGATIVE_WEIGHT, asked.negative_text))
         query = await service.combine(parts, timing)
         last = min(asked.offset + asked.k, MAX_DEPTH)
-        found = await service.search(query, timing, k=last - asked.offset, offset=asked.offset, narrow=asked.filter)
+        page = await service.search(query, timing, k=last - asked.offset, offset=asked.offset, narrow=asked.filter)
         if log.is_on:
-            hits = [hit["track_id"] for hit in found.hits]
+            hits = [hit["track_id"] for hit in page.hits]
             service.aside(log.search, request.state.request_id, [_kept(part) for part in parts], hits, asked.offset)
         content = {
-            "hits": found.hits,
-            "no_good_match": found.no_good_match,
-            "next_offset": last if found.has_more and last < MAX_DEPTH else None,
-            "has_more": found.has_more,
+            "hits": page.hits,
+            "no_good_match": page.no_good_match,
+            "next_offset": last if page.has_more and last < MAX_DEPTH else None,
+            "has_more": page.has_more,
         }
         return json_response(service, request, content)
 

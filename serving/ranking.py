@@ -38,24 +38,24 @@ def exact_scores(query_D: np.ndarray, vectors_ND: np.ndarray) -> np.ndarray:
 
 def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Best score first, equal scores by id."""
-    return sorted(candidates, key=lambda of: (-of[1], of[0]))
+    return sorted(candidates, key=lambda candidate: (-candidate[1], candidate[0]))
 
 
 class Window:
     """The part of what was found in which some ranks must lie, whatever the last digits of the scores are.
 
     Args:
-        found: candidates with Milvus's scores, best first, of which none that has one of the ranks is missing.
+        candidates: with Milvus's scores, best first, of which none that has one of the ranks is missing.
         first, last: the ranks, from 0; ``last`` is not one of them.
     """
 
-    def __init__(self, found: Sequence[Candidate], first: int, last: int) -> None:
-        of_ranks = found[first:last]
-        above = of_ranks[0][1] + NOISE if of_ranks else -np.inf
-        below = of_ranks[-1][1] - NOISE if of_ranks else np.inf
-        self._start = first - sum(score > above for _, score in found)
+    def __init__(self, candidates: Sequence[Candidate], first: int, last: int) -> None:
+        ranked = candidates[first:last]
+        above = ranked[0][1] + NOISE if ranked else -np.inf
+        below = ranked[-1][1] - NOISE if ranked else np.inf
+        self._start = first - sum(score > above for _, score in candidates)
         self._number = last - first
-        self.ids = [track_id for track_id, score in found if below <= score <= above]
+        self.ids = [track_id for track_id, score in candidates if below <= score <= above]
         """What must be scored again."""
 
     def ranks(self, scored: Sequence[Candidate]) -> list[Candidate]:

@@ -51,25 +51,27 @@ def pick_filters(ids: Sequence[str], labels: Sequence[Sequence[str]]) -> list[Fi
     Tracks of a label lie together, those of some ids anywhere or by album. A label counts from half to twice the share.
     """
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    counts = Counter(label for of in labels for label in set(of))
+    counts = Counter(label for track_labels in labels for label in set(track_labels))
     filters = []
     for percent, share in SHARES.items():
         lowest = order[: math.ceil(share * len(ids))]
         filters.append(Filter(percent, up_to("track_id", ids[lowest[-1]]), lowest))
         near = [label for label, count in counts.items() if 0.5 <= count / len(ids) / share <= 2]
         if near:
-            label = min(near, key=lambda of: (abs(math.log(counts[of] / len(ids) / share)), of))
-            filters.append(Filter(percent, carries(label), [i for i, of in enumerate(labels) if label in of]))
+            label = min(near, key=lambda name: (abs(math.log(counts[name] / len(ids) / share)), name))
+            filters.append(
+                Filter(percent, carries(label), [i for i, track_labels in enumerate(labels) if label in track_labels])
+            )
     return filters
 
 
 def share_found(
-    found: Sequence[Sequence[str]], queries_QD: np.ndarray, vectors_ND: np.ndarray, ids: Sequence[str]
+    results: Sequence[Sequence[str]], queries_QD: np.ndarray, vectors_ND: np.ndarray, ids: Sequence[str]
 ) -> float:
     """Recall@10: the share of the exact ten best scores that the index found; tracks of equal score are as good.
 
     Args:
-        found: track ids that the index gave for each query.
+        results: track ids that the index gave for each query.
         queries_QD: the queries, unit vectors.
         vectors_ND: all tracks, unit vectors.
         ids: their ids.
@@ -77,9 +79,9 @@ def share_found(
     k = min(PROBE_K, len(ids))
     exact_QN = queries_QD.astype(np.float64) @ vectors_ND.T
     worst_Q = np.partition(exact_QN, -k, axis=1)[:, -k]
-    place = {track_id: i for i, track_id in enumerate(ids)}
+    row_of = {track_id: i for i, track_id in enumerate(ids)}
     good = 0
-    for query, of_query in enumerate(found):
-        scores = exact_QN[query, [place[track_id] for track_id in of_query]]
+    for query, track_ids in enumerate(results):
+        scores = exact_QN[query, [row_of[track_id] for track_id in track_ids]]
         good += int((scores >= worst_Q[query] - 1e-5).sum())
     return good / (len(queries_QD) * k)

@@ -52,7 +52,7 @@ class Answers(Protocol):
     async def claim(self, key: str, content: str) -> dict[str, Any]:
         """Whose turn it is."""
 
-    async def note(self, key: str, known: dict[str, Any]) -> None:
+    async def note(self, key: str, facts: dict[str, Any]) -> None:
         """What was there before the write."""
 
     async def keep(self, key: str, kept: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class _Entry:
     content: str
     began: float
     busy_until: float
-    known: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,17 +104,17 @@ class FirstAnswers:
                 return {"turn": "answered", "kept": entry.kept}
             if entry.busy_until <= now:
                 entry.busy_until, entry.settled = now + self._lease_s, asyncio.Event()
-                return {"turn": "mine", "known": dict(entry.known)}
+                return {"turn": "mine", "known": dict(entry.facts)}
             try:
                 async with asyncio.timeout(entry.busy_until - now):
                     await entry.settled.wait()
             except TimeoutError:
                 continue
 
-    async def note(self, key: str, known: dict[str, Any]) -> None:
+    async def note(self, key: str, facts: dict[str, Any]) -> None:
         """Keep what was there before the write, which now begins."""
         if key in self._entries:
-            self._entries[key].known = dict(known)
+            self._entries[key].facts = dict(facts)
 
     async def keep(self, key: str, kept: dict[str, Any]) -> None:
         """Keep the answer; the first one stays."""
@@ -131,7 +131,7 @@ class FirstAnswers:
         if entry is not None and entry.kept is None:
             entry.busy_until = 0.0
             entry.settled.set()
-            if not entry.known:
+            if not entry.facts:
                 del self._entries[key]
 
     def _forget(self, now: float) -> None:
@@ -151,17 +151,17 @@ class Turn:
         is_again: an earlier try had begun, so what is missing now may be its work.
     """
 
-    def __init__(self, answers: Answers | None = None, key: str = "", known: dict[str, Any] | None = None) -> None:
-        self._answers, self._key, self._known = answers, key, dict(known or {})
-        self.is_again = bool(known)
+    def __init__(self, answers: Answers | None = None, key: str = "", facts: dict[str, Any] | None = None) -> None:
+        self._answers, self._key, self._facts = answers, key, dict(facts or {})
+        self.is_again = bool(facts)
 
     async def know(self, name: str, find: Callable[[], Awaitable[bool]]) -> bool:
         """What held before the first try; noted before anything is changed."""
-        if name not in self._known:
-            self._known[name] = await find()
+        if name not in self._facts:
+            self._facts[name] = await find()
             if self._answers is not None:
-                await self._answers.note(self._key, self._known)
-        return bool(self._known[name])
+                await self._answers.note(self._key, self._facts)
+        return bool(self._facts[name])
 
 
 @contextlib.asynccontextmanager
@@ -181,8 +181,8 @@ async def alone_at(answers: Answers, track_id: str) -> AsyncIterator[None]:
 
 def hash_of(audio: bytes, fields: dict[str, Any]) -> str:
     """What tells one upload from another; the boundaries of a form differ each time."""
-    told = json.dumps(fields, sort_keys=True).encode() + b"\0"
-    return hashlib.sha256(told + hashlib.sha256(audio).digest()).hexdigest()
+    content = json.dumps(fields, sort_keys=True).encode() + b"\0"
+    return hashlib.sha256(content + hashlib.sha256(audio).digest()).hexdigest()
 
 
 async def answer_once(

@@ -186,11 +186,11 @@ class Service:
         return bool(await self._find_tracks([track_id], timing))
 
     async def _tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
-        found = await self._find_tracks(track_ids, timing)
-        missing = [track_id for track_id in track_ids if track_id not in found]
+        tracks = await self._find_tracks(track_ids, timing)
+        missing = [track_id for track_id in track_ids if track_id not in tracks]
         if missing:
             raise ApiError(404, f"there is no track {missing[0]}")
-        return found
+        return tracks
 
     async def _find_tracks(self, track_ids: list[str], timing: Timing) -> dict[str, tuple[Track, np.ndarray]]:
         # An id of control characters is nobody's, and Milvus cannot be asked for it.

@@ -78,23 +78,23 @@ class Shadow:
                 return message
             return await asyncio.get_running_loop().create_future()  # nobody hangs up here
 
-        theirs = _Answer()
+        shadow = _Answer()
 
         async def send(message: Message) -> None:
-            theirs.take(message)
+            shadow.take(message)
 
         try:
             await self._candidate(scope, receive, send)
-            if theirs.status != 200:
-                raise ValueError(f"it answers {theirs.status}")
-            overlap = overlap_at_k(live.ids(), theirs.ids())
+            if shadow.status != 200:
+                raise ValueError(f"it answers {shadow.status}")
+            overlap = overlap_at_k(live.ids(), shadow.ids())
         except Exception as error:
             self._metrics.shadow_searches.labels("failed").inc()
             logger.warning("the shadow failed on a search", extra={"fields": {"reason": str(error)[:200]}})
             return
         self._metrics.shadow_searches.labels("compared").inc()
         self._metrics.shadow_overlap.observe(overlap)
-        for name, answer in (("live", live), ("shadow", theirs)):
+        for name, answer in (("live", live), ("shadow", shadow)):
             self._metrics.shadow_seconds.labels(name).observe(answer.seconds)
 
 
@@ -114,11 +114,11 @@ class _Answer:
         return [hit["track_id"] for hit in json.loads(self._body)["hits"]]
 
 
-def overlap_at_k(one: list[str], other: list[str], k: int = OVERLAP_K) -> float:
+def overlap_at_k(first: list[str], second: list[str], k: int = OVERLAP_K) -> float:
     """Share of the first k hits of two answers that both have; 1 where neither found anything.
 
     >>> overlap_at_k(["a", "b", "c", "d"], ["d", "a", "x", "y"])
     0.5
     """
-    most = max(len(one[:k]), len(other[:k]))
-    return len(set(one[:k]) & set(other[:k])) / most if most else 1.0
+    most = max(len(first[:k]), len(second[:k]))
+    return len(set(first[:k]) & set(second[:k])) / most if most else 1.0

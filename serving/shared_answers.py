@@ -29,9 +29,9 @@ class SharedAnswers:
         claimed: dict[str, Any] = await self._ask("claim", key, content)
         return claimed
 
-    async def note(self, key: str, known: dict[str, Any]) -> None:
+    async def note(self, key: str, facts: dict[str, Any]) -> None:
         """See ``FirstAnswers.note``."""
-        await self._ask("note", key, known)
+        await self._ask("note", key, facts)
 
     async def keep(self, key: str, kept: dict[str, Any]) -> None:
         """See ``FirstAnswers.keep``."""

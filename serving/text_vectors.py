@@ -39,19 +39,19 @@ class TextVectors:
 
     async def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors (N, D), in the order given."""
-        known = {text: self._cache[text] for text in texts if text in self._cache}
-        new = list(dict.fromkeys(text for text in texts if text not in known))
-        self._metrics.text_cache.labels("hit").inc(len(known))
+        by_text = {text: self._cache[text] for text in texts if text in self._cache}
+        new = list(dict.fromkeys(text for text in texts if text not in by_text))
+        self._metrics.text_cache.labels("hit").inc(len(by_text))
         self._metrics.text_cache.labels("miss").inc(len(new))
         if new:
             vectors = await asyncio.gather(*(self._batch(text) for text in new))
-            known |= zip(new, vectors, strict=True)
-        for text, vector in known.items():
+            by_text |= zip(new, vectors, strict=True)
+        for text, vector in by_text.items():
             self._cache[text] = vector
             self._cache.move_to_end(text)
         while len(self._cache) > self._size:
             self._cache.popitem(last=False)
-        return np.stack([known[text] for text in texts])
+        return np.stack([by_text[text] for text in texts])
 
     def _run(self, texts: list[str]) -> list[np.ndarray]:
         unique = list(dict.fromkeys(texts))  # two callers may have come with the same one

@@ -97,10 +97,10 @@ class Windows(Collections):
         while asked:
             # By their own ids, which Milvus finds at once: a filter on track_id would walk over all windows.
             names = [_name(track_id, place) for track_id in asked for place in range(first, first + number)]
-            found = self._named(names, collection=collection)
-            rows += found
+            window_rows = self._named(names, collection=collection)
+            rows += window_rows
             first += number
-            asked = [row["track_id"] for row in found if row["place"] == first - 1]  # they may have more
+            asked = [row["track_id"] for row in window_rows if row["place"] == first - 1]  # they may have more
             number *= 2
         return rows
 
@@ -132,17 +132,17 @@ class Windows(Collections):
         """
         rows = self.windows([track_id for _, ids in asked for track_id in ids], collection=collection)
         rows.sort(key=lambda row: row["place"])  # of equal windows the first
-        of_track: dict[str, list[int]] = {}
+        rows_of: dict[str, list[int]] = {}
         for i, row in enumerate(rows):
-            of_track.setdefault(row["track_id"], []).append(i)
+            rows_of.setdefault(row["track_id"], []).append(i)
         vectors_WD = np.array([row["vector"] for row in rows], np.float32)
 
         def best(query_D: np.ndarray, track_id: str) -> Span:
-            windows = of_track[track_id]
+            windows = rows_of[track_id]
             row = rows[windows[int(np.argmax(vectors_WD[windows] @ query_D))]]
             return Span(float(row["start_s"]), float(row["end_s"]))
 
-        return [{id_: best(query_D, id_) for id_ in ids if id_ in of_track} for query_D, ids in asked]
+        return [{id_: best(query_D, id_) for id_ in ids if id_ in rows_of} for query_D, ids in asked]
 
 
 def _numbered(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
