@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from pathlib import Path
 
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, ReplicaState
 
 from mulan_core.errors import UserError
@@ -52,7 +54,7 @@ def served_version(name: str = APP_NAME, *, timeout_s: float = 180.0) -> str | N
         return None
     try:
         # Longer than Serve takes to replace a replica that died.
-        return str(serve.get_app_handle(name).model_version.remote().result(timeout_s=30))
+        return str(_handle(name).model_version.remote().result(timeout_s=30))
     except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
         raise UserError(
             "an endpoint runs and does not say which release it answers with; stop it and start it anew"
@@ -70,12 +72,18 @@ def had_keys(keys_file: Path) -> bool:
     up = [name for name in _applications() if _has_come_up(name)] if ray.is_initialized() else []
     try:
         # Longer than Serve takes to replace a replica that died.
-        return any(bool(serve.get_app_handle(name).needs_keys.remote().result(timeout_s=30)) for name in up)
+        return any(bool(_handle(name).needs_keys.remote().result(timeout_s=30)) for name in up)
     except Exception as error:  # its replicas stay down, or are of a version that cannot be asked
         raise UserError(
             f"there are no keys in {keys_file}, and the endpoint that runs does not say whether it had some; put the "
             "file back if there was one, else stop the endpoint first"
         ) from error
+
+
+def _handle(name: str) -> DeploymentHandle:
+    """The way to ask an application's replicas; it says nothing of itself on the screen."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve.get_app_handle(name)
 
 
 def _has_come_up(name: str) -> bool:

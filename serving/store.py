@@ -163,11 +163,14 @@ class TrackStore(Pages):
             self.upsert(target, marked, windows=self.windows(some, collection=source) if has_windows else ())
 
     def hashes(self, track_ids: Sequence[str], *, collection: str) -> dict[str, str]:
-        """Content hashes of tracks by id; ids that are not there are left out."""
-        found: dict[str, str] = {}
+        """Content hashes of tracks by id; ids that are not there are left out.
+
+        Collections of the first versions have none, which is given as an empty one.
+        """
+        fields, found = self._hash_fields(collection), dict[str, str]()
         for some in in_turn(track_ids):
-            for rows in self._walk(collection, ["track_id", "content_hash"], one_of(some), len(some)):
-                found |= {row["track_id"]: row["content_hash"] for row in rows}
+            for rows in self._walk(collection, fields, one_of(some), len(some)):
+                found |= {row["track_id"]: row.get("content_hash", "") for row in rows}
         return found
 
     def scroll(
@@ -175,15 +178,17 @@ class TrackStore(Pages):
     ) -> Iterator[list[tuple[str, str]]]:
         """All tracks, or those that were added over the API, as (track_id, content_hash) in batches.
 
-        Tracks that are written or deleted meanwhile may or may not be among them. Those of collections of the first
-        versions have no hash, which is given as an empty one.
+        Tracks that are written or deleted meanwhile may or may not be among them. See ``hashes``.
         """
-        found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
-        fields = [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
+        fields = self._hash_fields(collection)
         if only_added and "content_hash" not in fields:
             return
         for rows in self._walk(collection, fields, begins("content_hash", ADDED) if only_added else "", batch):
             yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
+
+    def _hash_fields(self, collection: str) -> list[str]:
+        found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
+        return [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
 
     def _insert(
         self, name: str, rows: Iterable[Sequence[Mapping[str, Any]]], *, dim: int

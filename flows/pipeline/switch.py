@@ -74,7 +74,8 @@ class Live:
         check_release(release, self.store)
         before = Standing(self.registry.champions(), self.store.live_collection())
         journal = Journal.begin(before, Standing(champions, release.collection))
-        write_journal(self.state, journal)
+        if journal.after != before:  # else there is nothing to end, whenever this process dies
+            write_journal(self.state, journal)
         try:
             deploys = start or self.endpoint.runs()
             edits = self.bring_edits(release, before.collection)

@@ -101,7 +101,7 @@ def served(tmp_path_factory):
     with (home / "serve.log").open("w") as log:
         server = subprocess.Popen([MULAN, "serve", *CATALOGUE], cwd=home, env=environment(home), stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not is_up(f"{served.url}/readyz"):
             assert time.monotonic() < deadline and server.poll() is None, (home / "serve.log").read_text()
             time.sleep(0.5)

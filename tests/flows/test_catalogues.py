@@ -19,6 +19,7 @@ from flows.runtime.catalogues import FILE, Catalogue, find_catalogue, note_use, 
 from flows.runtime.database import database_uri
 from flows.runtime.settings import read_settings
 from flows.runtime.stack_file import LOCK, Stack, write_stack
+from flows.runtime.storage import open_edits
 from flows.runtime.tracking import check_tracking, tracking
 from flows.runtime.workspace import Workspace, workspace_of
 from flows.runtime.workspace_lock import hold
@@ -330,3 +331,40 @@ def test_of_the_demo_only_its_state_is_removed(registered, tmp_path):
     assert done["removed"] and done["workspace"] is None and (tmp_path / "params.yaml").exists()
     assert mlflow.MlflowClient(settings.mlflow_uri).search_registered_models() == []
     assert read_records(registered).by_name == {} and read_records(registered).last is None
+
+
+def test_what_the_api_did_is_listed_and_taken_back(registered, capfd):
+    tones, runner = used(registered, "tones.csv"), CliRunner()
+    edits = open_edits(read_settings(), tones)
+    assert runner.invoke(app, ["catalogue", "edits"]).exit_code == 0
+    assert "nothing was added or deleted over the API" in capfd.readouterr().out
+    with edits.adding("new", {"title": "N", "artist": "", "dataset": "added", "labels": []}, b"flac", row_hash=None):
+        pass
+    with edits.deleting("t1", row_hash="ab"):
+        pass
+    assert runner.invoke(app, ["catalogue", "edits", "--catalogue", "tones"]).exit_code == 0
+    shown = capfd.readouterr().out
+    assert all(word in shown for word in ("new", "added", "N", "t1", "deleted"))
+    listed = json.loads(runner.invoke(app, ["catalogue", "edits", "--json"]).stdout)
+    assert [(row["track_id"], row["kind"], row.get("title")) for row in listed] == [
+        ("new", "added", "N"),
+        ("t1", "deleted", None),
+    ]
+    refused = runner.invoke(app, ["catalogue", "edits", "--undo", "t9"]).exception
+    assert str(refused).startswith("the track 't9' was not added or deleted over the API") and len(edits.all()) == 2
+    done = runner.invoke(app, ["catalogue", "edits", "--undo", "t1", "--undo", "new", "--json"])
+    assert json.loads(done.stdout) == [] == edits.all() and not any(edits.folder.iterdir())
+    assert "t1 is again what the catalogue says, from the next `mulan index` on" in done.stderr
+
+
+def test_edits_stay_with_a_catalogue_that_is_renamed_and_go_with_it(registered):
+    settings, tones = read_settings(), used(registered, "tones.csv")
+    register(Registry.of(settings, tones), "run", "a" * 32)
+    with open_edits(settings, tones).deleting("t1", row_hash="ab") as edit:
+        pass
+    runner = CliRunner()
+    assert runner.invoke(app, ["catalogue", "rename", "tones", "pure"]).exit_code == 0
+    pure = read_records(registered).named("pure")
+    assert open_edits(settings, pure).all() == [edit]
+    done = runner.invoke(app, ["catalogue", "remove", "pure", "--yes", "--json"])
+    assert json.loads(done.stdout)["edits"] == ["t1"] and open_edits(settings, pure).all() == []

@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from urllib.parse import parse_qs, urlparse
 
 import mlflow
 import pytest
 from flow_fixtures import ROOT, environment, mulan, promote, result_of
 
-from flows.doctor.status import _differences, mlflow_pages
+from flows.doctor.addresses import check_switch
+from flows.doctor.status import _differences, find_status, mlflow_pages
 from flows.registry import Registry
 from flows.runtime.catalogues import Catalogue
+from flows.runtime.journal import FILE, Journal, Standing, write_journal
 from flows.runtime.settings import read_settings
 from flows.runtime.tracking import tracking
+from flows.runtime.workspace_lock import hold
 
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
@@ -112,3 +116,22 @@ def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
     assert compared() == [runs["2"], runs["1"]]
     promote(registry, "2")
     assert compared() == [runs["2"], runs["1"]], "beside the one that it took the place of"
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_switch_that_has_not_ended_is_named(at_work, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("params.yaml", "dvc.yaml"):
+        (tmp_path / name).write_text("{}")
+    assert list(check_switch(read_settings())) == [] and find_status(read_settings())["differences"] == []
+    write_journal(tmp_path, Journal.begin(Standing(["1"], "tracks_1"), Standing(["1", "2"], "tracks_2")))
+    with hold(tmp_path, "switch") if at_work else nullcontext():
+        (finding,) = check_switch(read_settings())
+        (difference,) = find_status(read_settings())["differences"]
+    assert difference == f"{finding.said}; {finding.todo}" and finding.level == "warning"
+    assert difference.startswith("the switch from version 1 to version 2 (process ")
+    assert ("is under way; wait for process" if at_work else "was cut off; the next command that serves") in difference
+    (tmp_path / FILE).write_text("{")
+    (finding,) = check_switch(read_settings())
+    assert finding.level == "failure" and "it is damaged" in finding.said and finding.todo.startswith("delete it")

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -17,8 +18,10 @@ from prepared_fixtures import TINY_MODEL, write_prepared
 
 from flows.pipeline.checkpoint_recovery import LIST_FILE, read_state, salvage
 from flows.pipeline.train import fit_model
+from flows.runtime.catalogues import Catalogue
+from flows.runtime.settings import read_settings
 from flows.runtime.stack import ray_for_stage
-from flows.runtime.storage import address_of, fetch_model, files_of, open_storage
+from flows.runtime.storage import address_of, fetch_model, files_of, open_edits, open_storage
 from mulan_core.config import Config, from_mapping
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanModel
@@ -68,6 +71,31 @@ def test_addresses_have_their_scheme_again():
 
 
 @pytest.mark.slow
+def test_edits_are_kept_in_the_bucket_of_the_checkpoints(bucket, tmp_path, monkeypatch):
+    """Two replicas, each with a view of its own: what one writes, the other has at once."""
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    catalogue = Catalogue("tones", "workspaces/tones-01234567", "mulan-tones")
+    assert open_edits(read_settings(), catalogue).place == str(tmp_path / "workspaces/tones-01234567/.mulan/edits")
+    monkeypatch.setenv("MULAN_CHECKPOINTS", "s3://music/runs/")
+    one, other = (open_edits(read_settings(), catalogue) for _ in range(2))
+    assert one.place == "s3://music/runs/edits/mulan-tones" and one.folder is None
+    assert other.all() == [] and other.get("a") is None
+    fields = {"title": "T", "artist": "", "dataset": "added", "labels": []}
+    for flac in (b"one", b"two"):
+        with one.adding("a/ü 100%", fields, flac, row_hash=None) as added:
+            pass
+        assert other.all() == [added] and other.get("a/ü 100%") == added and other.audio(added) == flac
+    assert len(bucket.ls("music/runs/edits/mulan-tones", refresh=True)) == 2
+    with pytest.raises(UserError, match="away"), one.deleting("a/ü 100%", row_hash=None):
+        raise UserError("away")
+    assert other.all() == [added] and one.media_path(added) == ""
+    renamed = open_edits(read_settings(), replace(catalogue, name="pure", model="mulan-pure"))
+    one.move(renamed.place)
+    assert renamed.all() == [added] and renamed.audio(added) == b"two" and other.all() == []
+    renamed.remove()
+    assert renamed.all() == [] and not bucket.exists("music/runs/edits/mulan-pure")
+
+
 def test_training_keeps_its_checkpoints_in_a_bucket(bucket, tmp_path):
     prepared, home = write_prepared(tmp_path / "prepared"), tmp_path / "home"
     place = {"home": home, "checkpoints": "s3://music/runs", "mlflow_uri": f"sqlite:///{home}/mlflow.db"}
