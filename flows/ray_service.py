@@ -45,7 +45,7 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         config,
         milvus_uri=settings.milvus_uri,
         milvus_token=settings.milvus_token,
-        edits=open_edits(settings, catalogue).place,
+        edits=open_edits(settings, catalogue).location,
         keys_file=settings.keys_file,
         log_folder=catalogue.query_log(settings.home),
     )

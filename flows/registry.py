@@ -256,7 +256,7 @@ class Registry:
             for name, value in tags.items():
                 client.set_model_version_tag(self.name, number, name, value)
 
-    def version_for_data(self, name: str, data_hash: str, *, of: Registry | None = None) -> Version:
+    def version_for_data(self, name: str, data_hash: str, *, origin: Registry | None = None) -> Version:
         """The version of a model for other data than it was trained on; registered if there is none yet.
 
         The same weights over new data are a new version. The gate's word is about the weights, and is carried along.
@@ -264,12 +264,12 @@ class Registry:
         Args:
             name: an alias or version.
             data_hash: DVC's hash of the prepared data.
-            of: the registered model of another catalogue, where it is one of that.
+            origin: the registered model of another catalogue, where it is one of that.
 
         Raises:
             UserError: if no version has that name, or it was registered by hand.
         """
-        source = of or self
+        source = origin or self
         version = source.find(name)
         if version.trained_on is None:
             raise UserError(f"version {version.number} of {source.name} does not say what data it was trained on")

@@ -121,7 +121,7 @@ def rename(settings: Settings, old: str, new: str) -> Catalogue:
         check_free(records, new)
         renamed = replace(catalogue, name=new, model=f"{MODEL_NAME}-{new}")
         Registry.of(settings, catalogue).rename(renamed.model)
-        open_edits(settings, catalogue).move(open_edits(settings, renamed).place)
+        open_edits(settings, catalogue).move(open_edits(settings, renamed).location)
         del records.by_name[old]
         records.by_name[new] = renamed
         records.last = new if records.last == old else records.last

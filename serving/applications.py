@@ -105,12 +105,12 @@ def why_refused(name: str, error: RuntimeError) -> str:
         stays = _is_up(application)
     rest = "; the release before goes on serving" if stays else ""
     for message in messages:
-        found = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
-        if found:
-            return f"{found[-1]}{rest}"
+        sentences = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
+        if sentences:
+            return f"{sentences[-1]}{rest}"
     return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}{rest}"
 
 
 def _is_up(application: ApplicationStatusOverview) -> bool:
     """Whether a replica of it runs."""
-    return any(of.replica_states.get(ReplicaState.RUNNING) for of in application.deployments.values())
+    return any(deployment.replica_states.get(ReplicaState.RUNNING) for deployment in application.deployments.values())

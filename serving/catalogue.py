@@ -74,8 +74,8 @@ def _add_reads(routes: APIRouter, service: Service) -> None:
         responses=ERRORS | {200: {"model": schemas.TrackAnswer}},
     )
     async def get_track(request: Request, track_id: str) -> Response:
-        found, _ = await service.track(track_id, timing_of(request))
-        return json_response(service, request, {"track": service.show(found)})
+        track, _ = await service.track(track_id, timing_of(request))
+        return json_response(service, request, {"track": service.show(track)})
 
 
 def _add_writes(routes: APIRouter, service: Service, answers: Answers) -> None:

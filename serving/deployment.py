@@ -72,9 +72,9 @@ class MulanApp:
         )
         self._traces = traces_from_environment(release["model_version"], release["collection"])
 
-        def open_service(of: dict[str, Any], program: str | None) -> Service:
+        def open_service(release_dict: dict[str, Any], program: str | None) -> Service:
             return Service(
-                Release.from_dict(of),
+                Release.from_dict(release_dict),
                 TrackStore(milvus_uri, milvus_token),
                 edits=Edits(edits),
                 media_root=media_root,
@@ -155,9 +155,9 @@ def build_app(
     """
     keys = KeyFile(keys_file, had_keys=had_keys(Path(keys_file))) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
-    for one in (release, shadow):
-        if one:
-            check_release(Release.from_dict(one), TrackStore(milvus_uri, milvus_token))
+    for release_dict in (release, shadow):
+        if release_dict:
+            check_release(Release.from_dict(release_dict), TrackStore(milvus_uri, milvus_token))
     # The decorator's type is the class.
     deployment = MulanApp.options(**_options(serve_config, num_threads))  # type: ignore[attr-defined]
     return deployment.bind(
@@ -165,7 +165,7 @@ def build_app(
         serve_config,
         milvus_uri=milvus_uri,
         milvus_token=milvus_token,
-        edits=Edits(edits).place,
+        edits=Edits(edits).location,
         media_root=str(Path(media_root).absolute()) if media_root else None,
         num_threads=num_threads,
         text_program=_export_program(release, serve_config),
@@ -209,8 +209,8 @@ def _replicas(config: ServeConfig) -> dict[str, Any]:
         return {"autoscaling_config": AutoscalingConfig.model_validate(dict(config.autoscaling))}
     except ValidationError as error:
         wrong = error.errors()[0]
-        place = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
-        raise UserError(f"serve.autoscaling: {place}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
+        path = ".".join(str(part) for part in wrong["loc"]) or ", ".join(config.autoscaling)
+        raise UserError(f"serve.autoscaling: {path}: {wrong['msg']}; see Ray Serve's AutoscalingConfig") from error
 
 
 def deploy(

@@ -72,16 +72,16 @@ class Edits:
     """The edits of one catalogue; replicas and flows may use them at the same time.
 
     Args:
-        place: a folder, made when it is first written to, or a URL that fsspec knows.
+        location: a folder, made when it is first written to, or a URL that fsspec knows.
     """
 
-    def __init__(self, place: str | Path) -> None:
-        self.place = str(place) if "://" in str(place) else str(Path(place).absolute())
+    def __init__(self, location: str | Path) -> None:
+        self.location = str(location) if "://" in str(location) else str(Path(location).absolute())
 
     @property
     def folder(self) -> Path | None:
         """The folder where audio lies; None where it lies on a server."""
-        return None if "://" in self.place else Path(self.place)
+        return None if "://" in self.location else Path(self.location)
 
     def media_path(self, edit: Edit) -> str:
         """The path of a track's audio for its row; empty where none plays from here."""
@@ -92,10 +92,10 @@ class Edits:
 
         Raises:
             UserError: if a record is damaged.
-            StoreError: if the place cannot be read.
+            StoreError: if the location cannot be read.
         """
         files, path = self._files
-        with _sentences(self.place):
+        with _sentences(self.location):
             files.invalidate_cache()
             try:
                 names = [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
@@ -107,13 +107,13 @@ class Edits:
 
     def get(self, track_id: str) -> Edit | None:
         """The edit of a track, or None."""
-        with _sentences(self.place):
+        with _sentences(self.location):
             return self._read(_name(track_id) + _RECORD)
 
     def audio(self, edit: Edit) -> bytes | None:
         """The FLAC of a track that was added; None where it is gone."""
         files, path = self._files
-        with _sentences(self.place):
+        with _sentences(self.location):
             try:
                 return bytes(files.cat_file(f"{path}/{edit.audio}"))
             except FileNotFoundError:
@@ -155,12 +155,12 @@ class Edits:
             self._remove(before.audio)
         return before is not None
 
-    def move(self, place: str) -> None:
-        """Have all of it at another place, which is empty; nothing where that is the same."""
+    def move(self, location: str) -> None:
+        """Have all of it at another location, which is empty; nothing where that is the same."""
         files, path = self._files
-        there = Edits(place)
-        if there.place != self.place:
-            with _sentences(self.place):
+        there = Edits(location)
+        if there.location != self.location:
+            with _sentences(self.location):
                 files.invalidate_cache()
                 if files.exists(path):
                     files.mv(path, there._files[1], recursive=True)
@@ -168,7 +168,7 @@ class Edits:
     def remove(self) -> None:
         """Forget everything."""
         files, path = self._files
-        with _sentences(self.place):
+        with _sentences(self.location):
             files.invalidate_cache()
             if files.exists(path):
                 files.rm(path, recursive=True)
@@ -213,14 +213,14 @@ class Edits:
                 raise ValueError
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{self.place}/{name} is damaged, so what was done to a track over the API is not known; put it back "
-                "from a copy, or delete it, and add or delete that track again"
+                f"{self.location}/{name} is damaged, so what was done to a track over the API is not known; put it "
+                "back from a copy, or delete it, and add or delete that track again"
             ) from error
         return edit
 
     def _write(self, name: str, data: bytes) -> None:
         files, path = self._files
-        with _sentences(self.place):
+        with _sentences(self.location):
             if self.folder is None:  # a bucket shows an object when all of it is there
                 files.pipe_file(f"{path}/{name}", data)
                 return
@@ -236,16 +236,16 @@ class Edits:
 
     def _remove(self, name: str) -> None:
         files, path = self._files
-        with _sentences(self.place), contextlib.suppress(FileNotFoundError):
+        with _sentences(self.location), contextlib.suppress(FileNotFoundError):
             if name:
                 files.rm_file(f"{path}/{name}")
 
     @cached_property
     def _files(self) -> tuple[fsspec.AbstractFileSystem, str]:
         if self.folder is not None:  # a folder may have any name, fsspec's own signs too
-            return fsspec.filesystem("file"), self.place
-        with _sentences(self.place):
-            files, path = fsspec.core.url_to_fs(self.place)
+            return fsspec.filesystem("file"), self.location
+        with _sentences(self.location):
+            files, path = fsspec.core.url_to_fs(self.location)
             return files, str(path).rstrip("/")
 
 
@@ -273,7 +273,7 @@ def _now() -> str:
 
 
 @contextlib.contextmanager
-def _sentences(place: str) -> Iterator[None]:
+def _sentences(location: str) -> Iterator[None]:
     try:
         yield
     except UserError:
@@ -281,5 +281,5 @@ def _sentences(place: str) -> Iterator[None]:
     except Exception as error:  # of any of the libraries behind fsspec
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if any(words in str(error) for words in _FULL):
-            raise StoreError(f"the disk of {place} is full; free some of it and try again") from error
-        raise StoreError(f"{place}, where tracks added over the API are kept, cannot be used: {reason}") from error
+            raise StoreError(f"the disk of {location} is full; free some of it and try again") from error
+        raise StoreError(f"{location}, where tracks added over the API are kept, cannot be used: {reason}") from error

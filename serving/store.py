@@ -97,7 +97,9 @@ class TrackStore(Pages):
                 name, probes, vectors_ND, ids, labels, floor=recall_floor, is_graph=index_type == "HNSW"
             )
             # Last, so that a collection with properties is one that was proved.
-            frequent = [label for label, _ in Counter(label for of in labels for label in of).most_common()]
+            frequent = [
+                label for label, _ in Counter(label for track_labels in labels for label in track_labels).most_common()
+            ]
             self._describe_as(name, properties, frequent[:MAX_CATALOGUE_LABELS], graph=graph)
         except BaseException:
             with contextlib.suppress(StoreError):
@@ -141,12 +143,12 @@ class TrackStore(Pages):
 
     def delete(self, collection: str, track_ids: Sequence[str]) -> int:
         """Remove tracks and their windows; returns how many were there. Ids that are not are no error."""
-        found = list(self.get(track_ids, collection=collection))
-        if found:
-            self._replace_windows(collection, found)
-            self._call(lambda client: client.delete(collection, filter=one_of(found)))
+        ids = list(self.get(track_ids, collection=collection))
+        if ids:
+            self._replace_windows(collection, ids)
+            self._call(lambda client: client.delete(collection, filter=one_of(ids)))
             self._settle(collection)
-        return len(found)
+        return len(ids)
 
     def copy(self, marks: Mapping[str, str], source: str, target: str) -> None:
         """Copy tracks and their windows into another collection of the same model.
@@ -156,11 +158,11 @@ class TrackStore(Pages):
             source, target: names of the collections.
         """
         has_windows = self.count_windows(source) > 0
-        for some in in_turn(list(marks)):
-            found = self.get(some, collection=source)
-            rows = [asdict(track) | {"vector": vector_D} for track, vector_D in found.values()]
+        for batch in in_turn(list(marks)):
+            tracks = self.get(batch, collection=source)
+            rows = [asdict(track) | {"vector": vector_D} for track, vector_D in tracks.values()]
             marked = [row | {"content_hash": marks[row["track_id"]]} for row in rows]
-            self.upsert(target, marked, windows=self.windows(some, collection=source) if has_windows else ())
+            self.upsert(target, marked, windows=self.windows(batch, collection=source) if has_windows else ())
 
     def hashes(self, track_ids: Sequence[str], *, collection: str) -> dict[str, str]:
         """Content hashes of tracks by id; ids that are not there are left out.
@@ -225,10 +227,12 @@ class TrackStore(Pages):
             if not recall >= floor:
                 continue
             filtered: dict[str, float] = {}
-            for of in filters:
-                some = [ids[i] for i in of.passing]
-                found = self._recall(name, probes, vectors_ND[of.passing], some, narrow=of.expression)
-                filtered[of.percent] = min(found, filtered.get(of.percent, 1.0))
+            for track_filter in filters:
+                passing_ids = [ids[i] for i in track_filter.passing]
+                filter_recall = self._recall(
+                    name, probes, vectors_ND[track_filter.passing], passing_ids, narrow=track_filter.expression
+                )
+                filtered[track_filter.percent] = min(filter_recall, filtered.get(track_filter.percent, 1.0))
             least = min(filtered.values())
             if graph is None and not least >= floor:
                 recall = least
@@ -249,8 +253,8 @@ class TrackStore(Pages):
         shares = []
         for queries_QD in probes:
             pages = self._pages(queries_QD, Ranks(name, narrow, 0, min(PROBE_K, len(ids))))
-            found = [[hit.track.track_id for hit in page.hits] for page in pages]
-            shares.append(share_found(found, queries_QD, vectors_ND, ids))
+            hit_ids = [[hit.track.track_id for hit in page.hits] for page in pages]
+            shares.append(share_found(hit_ids, queries_QD, vectors_ND, ids))
         return min(shares)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _find_model(session: Session, model: str | None) -> tuple[str, Path]:
     catalogue, _, name = model.rpartition("/")
     records = read_records(session.settings.home)
     source = Registry.of(session.settings, records.named(catalogue)) if catalogue else registry
-    registered = registry.version_for_data(name, session.workspace.data_hash, of=source)
+    registered = registry.version_for_data(name, session.workspace.data_hash, origin=source)
     return registered.number, registry.fetch(registered)
 
 
@@ -249,7 +250,7 @@ def mend_index(
     ]
     for batch in in_batches(wrong):
         ids = {row["track_id"] for row in batch}
-        heard = [window for some in windows(ids) for window in some] if windows and store.count_windows(name) else []
+        heard = list(chain.from_iterable(windows(ids))) if windows and store.count_windows(name) else []
         store.upsert(name, batch, windows=heard)
     store.delete(name, beside)
     if wrong or beside:

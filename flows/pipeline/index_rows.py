@@ -99,8 +99,8 @@ def window_rows(
         if first_s is None:
             continue
         places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)
-        for place, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
-            row = {"track_id": track["track_id"], "place": place, "vector": vector}
+        for index, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
+            row = {"track_id": track["track_id"], "place": index, "vector": vector}
             rows.append(row | {"start_s": first_s + start_s, "end_s": first_s + end_s})
         if len(rows) >= ROWS_PER_INSERT:
             yield rows

@@ -233,7 +233,7 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
         config,
         milvus_uri=session.stack.milvus_uri,
         milvus_token=session.settings.milvus_token,
-        edits=session.edits.place,
+        edits=session.edits.location,
         # Empty where no track is a local file: then none plays.
         media_root=session.registry.find(release.model_version).tag("media_root") or None,
         keys_file=session.settings.keys_file,

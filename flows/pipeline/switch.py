@@ -127,10 +127,10 @@ class Live:
         applied = edited.apply(encode_with(release.model_path), source=before if same and not anew else None, anew=anew)
         # Versions before this one kept no audio: such tracks can go along under the same weights alone.
         there = set(self._without_audio(target))
-        missing = [one for one in self._without_audio(before) if one not in there] if before else []
-        missing = [one for one in missing if self.edits.get(one) is None]
-        known = self.store.hashes(missing, collection=target)
-        missing = [one for one in missing if one not in known]
+        missing = [track_id for track_id in self._without_audio(before) if track_id not in there] if before else []
+        missing = [track_id for track_id in missing if self.edits.get(track_id) is None]
+        hashes = self.store.hashes(missing, collection=target)
+        missing = [track_id for track_id in missing if track_id not in hashes]
         if same and before:
             self.store.copy(dict.fromkeys(missing, ADDED), before, target)
             there, missing = there | set(missing), []

@@ -53,7 +53,7 @@ def switch(milvus, edits):
     port = free_port()
 
     def to(release: Release, **options):
-        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place, **options)
+        app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.location, **options)
         return deploy(app, host="127.0.0.1", port=port)
 
     try:

@@ -206,14 +206,16 @@ def test_a_model_of_another_catalogue_gets_a_version_here(registered):
     demo, own = Registry.of(settings, Catalogue("demo")), Registry.of(settings, small)
     register(demo, "run", "d" * 32, collection="tracks_1_dddddddd")
     promote(demo, "1")
-    made = own.version_for_data("champion", "e" * 32, of=demo)
+    made = own.version_for_data("champion", "e" * 32, origin=demo)
     assert (made.number, made.run_id, made.trained_on, made.tag("data_hash")) == ("1", "run", "d" * 32, "e" * 32)
-    assert made.tag("collection") is None and own.version_for_data("champion", "e" * 32, of=demo) == made
-    assert own.version_for_data("champion", "d" * 32, of=demo).number == "2", "its own data's too is a version of here"
+    assert made.tag("collection") is None and own.version_for_data("champion", "e" * 32, origin=demo) == made
+    assert own.version_for_data("champion", "d" * 32, origin=demo).number == "2", (
+        "its own data's too is a version of here"
+    )
     promote(own, "1")
     assert (own.champions(), demo.champions(), len(demo.versions())) == (["1"], ["1"], 1)
     with pytest.raises(UserError, match="'candidate' is no alias or version of the model `mulan`"):
-        own.version_for_data("candidate", "e" * 32, of=demo)
+        own.version_for_data("candidate", "e" * 32, origin=demo)
 
 
 def test_a_home_of_an_earlier_version_is_adopted_once_and_loses_nothing(registered, capfd):

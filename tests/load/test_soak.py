@@ -31,7 +31,7 @@ def url(release, milvus, edits):
     """The release, served with the default limits."""
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        app = build_app(release.to_dict(), ServeConfig(), milvus_uri=milvus.uri, edits=edits.place)
+        app = build_app(release.to_dict(), ServeConfig(), milvus_uri=milvus.uri, edits=edits.location)
         yield deploy(app, host="127.0.0.1", port=free_port())
         undeploy()
     finally:

@@ -34,7 +34,7 @@ def endpoint(release, milvus, edits, catalogue):
     # Ray takes our word for the GPU; see test_a_gpu_that_torch_does_not_see.
     ray.init(address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        places = {"edits": edits.place, "media_root": catalogue.folder}
+        places = {"edits": edits.location, "media_root": catalogue.folder}
         app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, **places)
         yield deploy(app, host="127.0.0.1", port=free_port())
         undeploy()
@@ -413,13 +413,13 @@ def test_python_client(endpoint, catalogue, tmp_path):
 def test_a_release_that_does_not_fit_never_reaches_serve(client, release, milvus, edits):
     wrong = release.to_dict() | {"model_version": "8"}
     with pytest.raises(UserError, match="model version is 8 in the release and 7 in the collection"):
-        build_app(wrong, SERVE, milvus_uri=milvus.uri, edits=edits.place)
+        build_app(wrong, SERVE, milvus_uri=milvus.uri, edits=edits.location)
     assert client.get("/readyz").status_code == 200
 
 
 def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus, edits, catalogue):
     port = int(endpoint.rsplit(":", 1)[1])
-    places = {"edits": edits.place, "media_root": catalogue.folder}
+    places = {"edits": edits.location, "media_root": catalogue.folder}
     app = build_app(release.to_dict() | {"created_at": "2027-01-01"}, SERVE, milvus_uri=milvus.uri, **places)
     statuses, done = [], False
     write = {"data": {"track_id": "kept"}, "headers": {"Idempotency-Key": "before the switch"}, "timeout": 30}
@@ -450,7 +450,7 @@ def test_a_new_release_replaces_the_old_without_a_gap(endpoint, release, milvus,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here torch sees one")
 def test_a_gpu_that_torch_does_not_see(endpoint, client, release, milvus, edits):
-    app = build_app(release.to_dict(), replace(SERVE, num_gpus=0.5), milvus_uri=milvus.uri, edits=edits.place)
+    app = build_app(release.to_dict(), replace(SERVE, num_gpus=0.5), milvus_uri=milvus.uri, edits=edits.location)
     with pytest.raises(UserError, match=r"^serve.num_gpus asks for a GPU and torch sees none.*goes on serving$"):
         deploy(app, host="127.0.0.1", port=int(endpoint.rsplit(":", 1)[1]))
     assert client.get("/readyz").status_code == 200
@@ -470,7 +470,7 @@ def test_a_dead_milvus_is_a_503_and_comes_back(client, milvus):
 
 def test_a_taken_port_is_said_before_serve_starts(endpoint, release, milvus, edits):
     undeploy()
-    app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place)
+    app = build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.location)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -191,7 +191,7 @@ def test_a_process_that_dies_between_record_and_collection_is_mended(edited, mon
         patched.setattr(edited.store, "upsert" if cut == "add" else "delete", dies)
         with pytest.raises(Killed):
             add(edited, "new", 0) if cut == "add" else edited.delete("a")
-    fresh = EditedCollection(edited.store, Edits(edited.edits.place), edited.name)
+    fresh = EditedCollection(edited.store, Edits(edited.edits.location), edited.name)
     assert set(hashes(fresh)) == set("abcd")
     fresh.apply(encode)
     assert set(hashes(fresh)) == (set("abcd") | {"new"} if cut == "add" else set("bcd"))

@@ -157,10 +157,10 @@ def test_many_at_once_keep_whole_records(edits):
 
 def test_another_place_has_all_of_it(tmp_path):
     edits, there = Edits(tmp_path / "old"), Edits(tmp_path / "new")
-    edits.move(there.place)  # nothing yet
+    edits.move(there.location)  # nothing yet
     made = add(edits, "a", b"one")
     edits.move(str(tmp_path / "old"))
-    edits.move(there.place)
+    edits.move(there.location)
     assert there.all() == [made] and there.audio(made) == b"one" and edits.all() == []
 
 

@@ -33,7 +33,7 @@ def door(on_ray, release, milvus, edits, tmp_path_factory):
     secret, _ = keys.create("website", "read")
 
     def build():
-        return build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.place, keys_file=keys.path)
+        return build_app(release.to_dict(), SERVE, milvus_uri=milvus.uri, edits=edits.location, keys_file=keys.path)
 
     url = deploy(build(), host="127.0.0.1", port=free_port())
     with httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {secret}"}) as client:
@@ -100,7 +100,7 @@ def test_an_endpoint_that_does_not_say_whether_it_had_keys_is_not_replaced_by_an
     door, tmp_path, release, milvus, edits
 ):
     def build():
-        own = {"milvus_uri": milvus.uri, "edits": edits.place, "keys_file": tmp_path / "keys.json"}
+        own = {"milvus_uri": milvus.uri, "edits": edits.location, "keys_file": tmp_path / "keys.json"}
         return build_app(release.to_dict(), SERVE, **own)
 
     serve.run(Older.bind(), name=APP_NAME, route_prefix="/")
