@@ -169,11 +169,11 @@ class TrackStore(Pages):
 
         Collections of the first versions have none, which is given as an empty one.
         """
-        fields, found = self._hash_fields(collection), dict[str, str]()
-        for some in in_turn(track_ids):
-            for rows in self._walk(collection, fields, one_of(some), len(some)):
-                found |= {row["track_id"]: row.get("content_hash", "") for row in rows}
-        return found
+        fields, hash_of = self._hash_fields(collection), dict[str, str]()
+        for batch in in_turn(track_ids):
+            for rows in self._walk(collection, fields, one_of(batch), len(batch)):
+                hash_of |= {row["track_id"]: row.get("content_hash", "") for row in rows}
+        return hash_of
 
     def scroll(
         self, collection: str, *, batch: int = 5_000, only_added: bool = False
@@ -189,8 +189,8 @@ class TrackStore(Pages):
             yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
 
     def _hash_fields(self, collection: str) -> list[str]:
-        found = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
-        return [field["name"] for field in found["fields"] if field["name"] in ("track_id", "content_hash")]
+        description = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
+        return [field["name"] for field in description["fields"] if field["name"] in ("track_id", "content_hash")]
 
     def _insert(
         self, name: str, rows: Iterable[Sequence[Mapping[str, Any]]], *, dim: int
