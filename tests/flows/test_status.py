@@ -22,7 +22,8 @@ from flows.runtime.workspace_lock import hold
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
     "data list", "data sets", "data diff champion", "data check CSV", "data overlap CSV CSV", "lineage champion",
-    "compare champion candidate", "search piano", "embed piano", "estimate --tracks 1e6", "feedback export OUT",
+    "compare champion candidate", "catalogue list", "catalogue edits", "search piano", "embed piano",
+    "estimate --tracks 1e6", "feedback export OUT",
 ]  # fmt: skip
 LOOK = """
 import sys
