@@ -166,6 +166,9 @@ def _embed(
     use_gpu: bool,
 ) -> Iterator[int]:
     """Embed and keep; yields the number of clips done, again and again."""
+    from flows.runtime.stack import need_ray  # here: actors import this file
+
+    need_ray()
     # Actors read the shards themselves: the audio passes no other process.
     dataset = ray.data.from_items(work, override_num_blocks=len(work)).map_batches(
         TrackEmbedder,

@@ -65,8 +65,11 @@ def end_to_end(
             result["evaluate"] = evaluate(**arguments)["sets"]["own"]
             result["register"] = register(**arguments)
         if model or result["register"]["passed"]:
-            result["index"] = index(**arguments, model=model, promote=not serve)
-            if serve:
+            # Serving on a Ray that ends with this command is a trial, which the champion has passed.
+            champion, candidate = session.registry.get("champion"), result.get("register", {}).get("version")
+            tried = bool(not session.stack.ray_address and champion and champion.number == candidate)
+            result["index"] = index(**arguments, model=model, promote=not serve or tried)
+            if serve and not tried:
                 # It becomes champion once it answers: a release that does not come up changes nothing.
                 result["serve"] = serve_release(**arguments, version=result["index"]["version"])
                 result["index"] |= {"promoted": True, "url": result["serve"]["url"], "not_served": None}

@@ -18,6 +18,7 @@ from flows.registry import Registry
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import Session, open_session
+from flows.runtime.stack import need_ray
 from flows.runtime.stack_file import note_endpoint
 from flows.runtime.terminal import errors
 from flows.runtime.workspace_lock import hold
@@ -227,6 +228,7 @@ def is_served(session: Session) -> bool:
 def deploy_release(session: Session, release: Release, shadow: Release | None = None, shadow_share: float = 0.0) -> str:
     """Check and deploy; Serve replaces the old release only when the new one answers. Returns the endpoint's URL."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
+    need_ray()
     session.check_gpus("serve.num_gpus", config.num_gpus)
     app = build_app(
         release.to_dict(),

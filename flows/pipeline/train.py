@@ -26,6 +26,7 @@ from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, polled
 from flows.runtime.project import code_version
 from flows.runtime.session import Session, open_session
+from flows.runtime.stack import need_ray
 from flows.runtime.storage import Storage, address_of, fetch_model, open_storage
 from flows.runtime.tracking import EXPERIMENT, find_run, lineage_tags, log_config, tracking
 from mulan_core.config import Config, TrainConfig, to_mapping
@@ -138,6 +139,7 @@ def fit_model(
         known = find_run({"mulan.train_key": key, "mulan.kind": name})
         if known and (model := finished(known, home)):
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
+        need_ray()
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
         salvaged = salvage(f"{checkpoints}/{name}-{key}")
         keep = config.train.checkpoint_selection if task == "contrastive" else "last"  # a classifier is not validated

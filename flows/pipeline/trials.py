@@ -31,7 +31,7 @@ from flows.pipeline.subjects import Subject
 from flows.pipeline.train import Trained, fit_model, latest_point, run_key
 from flows.runtime.progress import bar, console, polled
 from flows.runtime.session import Session
-from flows.runtime.stack import quiet_ray_data
+from flows.runtime.stack import need_ray, quiet_ray_data
 from flows.runtime.storage import open_storage
 from flows.runtime.tracking import EXPERIMENT, find_run, log_config, tracking
 from flows.runtime.workspace import Workspace
@@ -121,6 +121,7 @@ def run_trials(
     Raises:
         UserError: if a trial fails; the others are done by then, and are not trained again.
     """
+    need_ray()
     space = {
         "trial": ray.tune.grid_search([trial.name for trial in trials]),
         "trials": {trial.name: {"config": to_mapping(trial.config), "tags": dict(trial.tags)} for trial in trials},

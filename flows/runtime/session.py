@@ -22,7 +22,7 @@ from flows.runtime.database import database_path
 from flows.runtime.endpoint import choose_port
 from flows.runtime.moved import make_home, read_places, settle
 from flows.runtime.settings import Settings, read_settings
-from flows.runtime.stack import Stack, open_stack, taken
+from flows.runtime.stack import Stack, need_ray, open_stack, taken
 from flows.runtime.stack_file import note_endpoint, running_stack
 from flows.runtime.workspace import Workspace, open_workspace
 from flows.runtime.workspace_lock import hold
@@ -141,6 +141,8 @@ class Session:
         """
         if number and self.settings.ray_address is None:
             import ray
+
+            need_ray()
 
             has = ray.cluster_resources().get("GPU", 0.0)
             if has < number:

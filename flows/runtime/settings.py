@@ -28,6 +28,8 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A call of Ray's that comes before its start would start another one, open to the network.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # `mulan ui` shows runs; MLflow would start ten more processes for jobs that nobody here gives it.

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, try_lock, wr
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
+_owned: ContextVar[Path | None] = ContextVar("owned", default=None)
+"""The state folder of the stack that this process owns."""
 RAY_CPUS_LEAST = 4
 """Logical CPUs of a private Ray: two trainers, a Tune trial and the endpoint must fit on a laptop of two cores."""
 
@@ -81,7 +85,8 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
         if ahead:
             # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
             threading.Thread(target=_try_import, args=(ahead,), daemon=True, name="import ahead").start()
-        ray_address = _start_ray(settings.ray_address)
+        # Where an endpoint is to be served Ray starts now; else when a stage needs it: most runs find little to do.
+        ray_address = "" if join and settings.ray_address is None else _start_ray(settings.ray_address)
         for server in servers:
             server.wait()
         stack = Stack(
@@ -93,16 +98,39 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
         )
         write_stack(state, stack)
-        yield stack
+        token = _owned.set(state)
+        try:
+            yield stack
+        finally:
+            _owned.reset(token)
+
+
+def need_ray() -> None:
+    """Start the stack's own Ray, unless it runs; what uses Ray says so first.
+
+    Raises:
+        UserError: if it does not start.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = _start_ray(None)
+    if (state := _owned.get()) and (stack := read_stack(state)):
+        write_stack(state, replace(stack, ray_address=address, ray_auth_mode=os.environ.get("RAY_AUTH_MODE", "")))
 
 
 @contextmanager
 def _joined(running: Stack) -> Iterator[None]:
-    """Report to the Prefect and connect to the Ray of another process."""
+    """Report to the Prefect of another process, and connect to its Ray; to one of our own where it has needed none."""
     with ExitStack() as cleanup:
         if find_api() is None:
             cleanup.enter_context(report_to(running.prefect_url))
         cleanup.callback(_stop_ray)
+        if not running.ray_address:
+            cleanup.callback(_reap_ray)
+            yield
+            return
         if running.ray_auth_mode == "token":
             _send_ray_token()
         if running.ray_address.startswith("127."):
@@ -166,10 +194,11 @@ def _start_ray(address: str | None) -> str:
 
 @contextmanager
 def ray_for_stage() -> Iterator[None]:
-    """Have Ray for a stage: the flow's around it; else that of RAY_ADDRESS, or a private one, as for a DVC by hand."""
+    """Have Ray for a stage: that of the stack; else that of RAY_ADDRESS, or a private one, as for a DVC by hand."""
     import ray
 
-    if ray.is_initialized():
+    if _owned.get() or ray.is_initialized():
+        need_ray()
         yield
         return
     _start_ray(os.environ.get("RAY_ADDRESS"))

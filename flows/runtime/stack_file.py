@@ -26,6 +26,7 @@ class Stack:
     """The API that flows report to."""
     milvus_uri: str
     ray_address: str
+    """Empty where no stage has needed it so far; nothing is served then."""
     ray_auth_mode: str
     """``token`` where Ray turned on authentication by itself, as it does for a private cluster."""
     pid: int

@@ -204,18 +204,20 @@ sys.addaudithook(note)
 """
 
 
-def test_prepare_starts_no_interpreter_for_a_stage(tones):
-    """Whatever this command or a child of it starts is noted; Ray and the servers are."""
+def test_prepare_starts_no_interpreter_for_a_stage_and_ray_only_where_there_is_work(tones):
+    """Whatever this command or a child of it starts is noted."""
     (tones / "hook").mkdir()
     (tones / "hook" / "sitecustomize.py").write_text(COUNTS.format(log=str(tones / "started.txt")))
     command = ["prepare", "--manifest", "tones.jsonl", "--params", "mine.yaml", "--json"]
     python_path = os.pathsep.join((str(tones / "hook"), os.environ.get("PYTHONPATH", "")))
-    for changes in ({"new": 12, "unchanged": 0}, {"new": 0, "unchanged": 12}):
+    for changes, ray_starts in (({"new": 12, "unchanged": 0}, True), ({"new": 0, "unchanged": 12}, False)):
         done = result_of(mulan_started(*command, home=tones, PYTHONPATH=python_path))
         assert changes.items() <= done["changes"].items()
-    started = (tones / "started.txt").read_text().splitlines()
-    assert any("gcs_server" in line for line in started) and any("prefect server" in line for line in started)
-    assert [line for line in started if "dvc" in line.split("--")[0] or "mulan stage" in line] == []
+        started = (tones / "started.txt").read_text().splitlines()
+        assert any("prefect server" in line for line in started)
+        assert any("gcs_server" in line for line in started) is ray_starts
+        assert [line for line in started if "dvc" in line.split("--")[0] or "mulan stage" in line] == []
+        (tones / "started.txt").unlink()
 
 
 def test_a_stage_that_fails_says_its_own_sentence_and_the_lock_stays(tones, ran):
