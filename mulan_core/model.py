@@ -23,8 +23,9 @@ from mulan_core.audio.frontend import LogMel
 from mulan_core.config import ModelConfig, from_mapping, to_mapping
 from mulan_core.errors import UserError
 from mulan_core.towers.audio import audio_config, build_audio_tower, warm_start_audio
+from mulan_core.towers.pretrained import load_error
 from mulan_core.towers.text import TextTower, warm_start_text
-from mulan_core.towers.warm_start import LOAD_ERRORS, load_config, load_error, quiet, refuse_incomplete
+from mulan_core.towers.warm_start import LOAD_ERRORS, load_config, quiet, refuse_incomplete
 
 WINDOWS_AT_ONCE = 32
 """Windows of whole tracks that a tower encodes at once, so that a long track needs no more memory than a short one."""

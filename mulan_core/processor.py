@@ -28,7 +28,8 @@ from mulan_core.audio.windows import cut_windows
 from mulan_core.config import ModelConfig
 from mulan_core.errors import UserError
 from mulan_core.model import MuLanConfig
-from mulan_core.towers.warm_start import load_error, load_tokenizer
+from mulan_core.towers.pretrained import load_error
+from mulan_core.towers.warm_start import load_tokenizer
 
 _FILE = "processor_config.json"
 

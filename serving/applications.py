@@ -21,7 +21,7 @@ APP_NAME = "mulan"
 
 def is_deployed(name: str = APP_NAME) -> bool:
     """Whether the application runs on the Ray that this process is connected to."""
-    return name in serve.status().applications
+    return name in _all()
 
 
 def other_applications(name: str) -> list[str]:
@@ -29,8 +29,13 @@ def other_applications(name: str) -> list[str]:
     return [other for other in _applications() if other != name]
 
 
+def _all() -> dict[str, ApplicationStatusOverview]:
+    """All that run, ours or not; none without a Ray, which Serve would start if it were asked."""
+    return dict(serve.status().applications) if ray.is_initialized() else {}
+
+
 def _applications() -> list[str]:
-    return [name for name in serve.status().applications if name == APP_NAME or name.startswith(f"{APP_NAME}-")]
+    return [name for name in _all() if name == APP_NAME or name.startswith(f"{APP_NAME}-")]
 
 
 def served_version(name: str = APP_NAME, *, timeout_s: float = 180.0) -> str | None:
@@ -42,7 +47,7 @@ def served_version(name: str = APP_NAME, *, timeout_s: float = 180.0) -> str | N
         UserError: if it runs and does not say.
     """
     deadline = time.monotonic() + timeout_s
-    while (application := serve.status().applications.get(name)) is not None:
+    while (application := _all().get(name)) is not None:
         if application.status not in (ApplicationStatus.NOT_STARTED, ApplicationStatus.DEPLOYING):
             break
         if time.monotonic() > deadline:
@@ -69,7 +74,7 @@ def had_keys(keys_file: Path) -> bool:
     """
     if KeyFile(keys_file).look().needed:
         return True
-    up = [name for name in _applications() if _has_come_up(name)] if ray.is_initialized() else []
+    up = [name for name in _applications() if _has_come_up(name)]
     try:
         # Longer than Serve takes to replace a replica that died.
         return any(bool(_handle(name).needs_keys.remote().result(timeout_s=30)) for name in up)

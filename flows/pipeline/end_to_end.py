@@ -44,7 +44,8 @@ def end_to_end(
     Returns:
         What each stage returned; ``stages``: seconds a stage; ``seconds``: of it all, the services' start included.
         Without ``index`` and ``serve`` where the gate refused the candidate: the release that served before goes on
-        serving. Where too few tracks are new: ``skipped``, the reason, and nothing of training.
+        serving. Without ``serve`` where the candidate is champion already and nothing runs that would go on serving
+        it. Where too few tracks are new: ``skipped``, the reason, and nothing of training.
     """
     min_new_tracks = fit(CountOrNone, min_new_tracks, "min_new_tracks")
     with open_session(manifest, playlists, params) as session:

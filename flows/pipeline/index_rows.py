@@ -17,7 +17,6 @@ from mulan_core.audio.windows import place_windows
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.names import title_of_file
-from mulan_core.processor import MuLanProcessor
 
 ROWS_PER_INSERT = 500
 
@@ -86,6 +85,8 @@ def window_rows(
         here: says where a file of the home is now; see ``Places``.
         only: ids of the tracks that are wanted; None for all.
     """
+    from mulan_core.processor import MuLanProcessor  # here: it imports torch
+
     heard, window_s = open_windows(model, cache), MuLanProcessor.from_pretrained(model).window_s
     rows: list[dict[str, Any]] = []
     columns = ["track_id", "clip_key", "media_path", "start_s", "duration_s", "num_samples"]

@@ -27,7 +27,6 @@ from mulan_core.errors import UserError
 from mulan_core.ranges import fit
 from serving.applications import is_deployed, other_applications, served_version
 from serving.client import MulanClient
-from serving.deployment import build_app, deploy
 from serving.release import Release
 
 
@@ -229,6 +228,8 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
     """Check and deploy; Serve replaces the old release only when the new one answers. Returns the endpoint's URL."""
     config = replace(session.workspace.config.serve, host=session.host, allow_open=session.allow_open)
     need_ray()
+    from serving.deployment import build_app, deploy  # here: it imports torch
+
     session.check_gpus("serve.num_gpus", config.num_gpus)
     app = build_app(
         release.to_dict(),

@@ -15,21 +15,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
-import ray.train
-import ray.train.torch
 from mlflow.entities import Run
 from prefect import flow, runtime
 
-from flows.pipeline.checkpoint_recovery import salvage
-from flows.pipeline.train_worker import VALID_LOSS, train_worker
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, polled
 from flows.runtime.project import code_version
 from flows.runtime.session import Session, open_session
 from flows.runtime.stack import need_ray
-from flows.runtime.storage import Storage, address_of, fetch_model, open_storage
+from flows.runtime.storage import address_of, fetch_model, open_storage
 from flows.runtime.tracking import EXPERIMENT, find_run, lineage_tags, log_config, tracking
-from mulan_core.config import Config, TrainConfig, to_mapping
+from mulan_core.config import Config, to_mapping
 from mulan_core.data.shards import shard_paths
 from mulan_core.errors import UserError
 from mulan_core.text.statistics import TABLE
@@ -140,6 +136,10 @@ def fit_model(
         if known and (model := finished(known, home)):
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
         need_ray()
+        # Here, as a run that is done already needs neither torch nor Ray Train.
+        from flows.pipeline.checkpoint_recovery import salvage
+        from flows.pipeline.trainer import train_on_ray
+
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
         salvaged = salvage(f"{checkpoints}/{name}-{key}")
         keep = config.train.checkpoint_selection if task == "contrastive" else "last"  # a classifier is not validated
@@ -156,66 +156,12 @@ def fit_model(
                 "run_id": run_id,
                 "salvaged": salvaged,
             }
-            trainer = _trainer(worker_settings, config.train, f"{name}-{key}", storage, keep=keep)
-            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, _fit(trainer, keep=keep).path))
+            path = train_on_ray(worker_settings, config.train, f"{name}-{key}", storage, keep=keep)
+            mlflow.set_tag("mulan.checkpoint", address_of(checkpoints, path))
         model = finished(mlflow.get_run(run_id), home)
     if model is None:
         raise UserError(f"training ended, but its last checkpoint is not in {checkpoints} any more")
     return Trained(run_id=run_id, model=model, steps=config.train.steps)
-
-
-def _trainer(
-    settings: dict[str, Any], config: TrainConfig, name: str, storage: Storage, *, keep: str
-) -> ray.train.torch.TorchTrainer:
-    least, most = config.min_workers, config.num_workers
-    num_workers: Any = (least, most) if least else most
-    return _Trainer(
-        train_worker,
-        train_loop_config=settings,
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": 1 + config.num_loader_workers} | ({"GPU": 1} if config.use_gpu else {}),
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            **storage.run_options(),
-            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(
-                num_to_keep=2,
-                checkpoint_score_attribute=VALID_LOSS if keep == "best" else None,
-                checkpoint_score_order="min",
-            ),
-        ),
-    )
-
-
-class _Trainer(ray.train.torch.TorchTrainer):
-    """Without Ray's own handler of Ctrl-C: it stays when training is over, and swallows every later one."""
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        pass
-
-
-def _fit(trainer: ray.train.torch.TorchTrainer, *, keep: str) -> ray.train.Checkpoint:
-    try:
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise UserError(f"training failed: {_cause(error)}") from error
-    if result.checkpoint is None:
-        raise UserError("training ended without a checkpoint; see Ray's messages above")
-    if keep == "best":
-        kept: list[tuple[ray.train.Checkpoint, dict[str, Any]]] = result.best_checkpoints or []
-        return min(kept, key=lambda one: one[1][VALID_LOSS])[0]
-    return result.checkpoint
-
-
-def _cause(error: BaseException) -> str:
-    failures = getattr(error, "worker_failures", None) or {}
-    first: BaseException = next(iter(failures.values()), error)
-    while getattr(first, "cause", None) or first.__cause__:
-        first = getattr(first, "cause", None) or first.__cause__  # type: ignore[assignment]
-    return str(first).strip().splitlines()[-1] if str(first).strip() else type(first).__name__
 
 
 def finished(run: Run, home: Path) -> Path | None:

@@ -82,11 +82,13 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             prefect.launch()
             prefect_url = prefect.url
             cleanup.enter_context(report_to(prefect_url))
+        # Where an endpoint is to be served Ray starts now; else when a stage needs it: most runs find little to do.
+        waits = join and settings.ray_address is None
         if ahead:
             # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
-            threading.Thread(target=_try_import, args=(ahead,), daemon=True, name="import ahead").start()
-        # Where an endpoint is to be served Ray starts now; else when a stage needs it: most runs find little to do.
-        ray_address = "" if join and settings.ray_address is None else _start_ray(settings.ray_address)
+            modules = [ahead] if waits else [ahead, "serving.deployment"]
+            threading.Thread(target=_try_import, args=modules, daemon=True, name="import ahead").start()
+        ray_address = "" if waits else _start_ray(settings.ray_address)
         for server in servers:
             server.wait()
         stack = Stack(
@@ -139,9 +141,10 @@ def _joined(running: Stack) -> Iterator[None]:
         yield
 
 
-def _try_import(module: str) -> None:
+def _try_import(*modules: str) -> None:
     with suppress(Exception):
-        import_module(module)
+        for module in modules:
+            import_module(module)
 
 
 def taken(state: Path, running: Stack) -> str:

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers.utils import cached_file
 
 from mulan_core.errors import UserError
-from mulan_core.towers.pretrained import locate
-from mulan_core.towers.warm_start import load_error
+from mulan_core.towers.pretrained import load_error, locate
 
 TABLES = (".npz", ".npy")
 """Endings of files of precomputed vectors."""
@@ -111,6 +109,8 @@ def folder_of(model: str | Path) -> Path:
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file; give a model's folder or name, or vectors as {' or '.join(TABLES)}")
+    from transformers.utils import cached_file
+
     for file in ("config.json", "modules.json"):
         try:
             return Path(str(cached_file(name, file))).parent

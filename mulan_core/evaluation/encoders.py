@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mulan_core.errors import UserError
 from mulan_core.evaluation.encoder import TABLES, Encoder, folder_of
-from mulan_core.towers.warm_start import load_config, load_error
+from mulan_core.towers.pretrained import load_error
 
 _HASHED = ("config.json", "processor_config.json", "model.safetensors")
 """Files that identify a MuLan folder."""
@@ -84,8 +84,6 @@ def kind_of(model: str | Path) -> str:
     Raises:
         UserError: if it is none of them, or there is nothing of that name.
     """
-    from transformers import MODEL_MAPPING
-
     name = str(model)
     if Path(name).suffix in TABLES:
         return "vectors"
@@ -100,6 +98,10 @@ def kind_of(model: str | Path) -> str:
         raise load_error(name, error) from error
     if model_type == "mulan":
         return "mulan"
+    from transformers import MODEL_MAPPING
+
+    from mulan_core.towers.warm_start import load_config
+
     config = load_config(name)
     architecture = MODEL_MAPPING.get(type(config), None)
     if hasattr(architecture, "get_audio_features") and hasattr(architecture, "get_text_features"):

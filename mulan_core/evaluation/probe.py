@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mulan_core.evaluation.logistic import fit_logistic
 from mulan_core.evaluation.metrics import roc_auc
 
 
@@ -90,6 +89,8 @@ def _fit(
     """Weights of all classes for each strength, the intercept last: (D + 1, C); zeros for untrained classes."""
     weights_SKC = [np.zeros((train_ND.shape[1] + 1, len(trained_C))) for _ in strengths]
     if trained_C.any():
+        from mulan_core.evaluation.logistic import fit_logistic  # here: it imports torch
+
         fitted = fit_logistic(train_ND, train_NC[:, trained_C], strengths, device=device)
         for weights_KC, found_KC in zip(weights_SKC, fitted, strict=True):
             weights_KC[:, trained_C] = found_KC

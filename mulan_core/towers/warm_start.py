@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging
 
 from mulan_core.errors import UserError
-from mulan_core.towers.pretrained import locate
+from mulan_core.towers.pretrained import load_error, locate
 
 LOAD_ERRORS = (OSError, ValueError, SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError)
 """What a missing folder, a wrong name and a cut or overwritten file of weights raise."""
@@ -134,22 +133,6 @@ def refuse_incomplete(source: str, info: dict[str, Any]) -> None:
                 f"the weights in {source!r} {complaint} {', '.join(keys[:3])}{more}: "
                 "they are of another architecture than the configuration asks for"
             )
-
-
-def load_error(name: str, error: Exception) -> UserError:
-    """The one sentence for a model name or folder that does not open."""
-    folder = Path(name)
-    reason = " ".join(str(error).split()).split(". ")[0].split("; ")[0].rstrip(".")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        reason = "the folder has no config.json"
-    elif not folder.exists() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
-        reason = "there is no such folder"
-    elif not isinstance(error, (OSError, ValueError)):
-        reason = f"its weights are damaged ({reason})"
-    return UserError(
-        f"cannot open {name!r}: {reason}; give the name of a model on the Hugging Face hub and a network to "
-        "reach it, or a local folder with config.json and model.safetensors"
-    )
 
 
 @contextlib.contextmanager
