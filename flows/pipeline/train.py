@@ -22,7 +22,6 @@ from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, polled
 from flows.runtime.project import code_version
 from flows.runtime.session import Session, open_session
-from flows.runtime.stack import need_ray
 from flows.runtime.storage import address_of, fetch_model, open_storage
 from flows.runtime.tracking import EXPERIMENT, find_run, lineage_tags, log_config, tracking
 from mulan_core.config import Config, to_mapping
@@ -135,9 +134,7 @@ def fit_model(
         known = find_run({"mulan.train_key": key, "mulan.kind": name})
         if known and (model := finished(known, home)):
             return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
-        need_ray()
-        # Here, as a run that is done already needs neither torch nor Ray Train.
-        from flows.pipeline.checkpoint_recovery import salvage
+        from flows.pipeline.checkpoint_recovery import salvage  # these import torch
         from flows.pipeline.trainer import train_on_ray
 
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")

@@ -8,6 +8,7 @@ import ray.train
 import ray.train.torch
 
 from flows.pipeline.train_worker import VALID_LOSS, train_worker
+from flows.runtime.stack import need_ray
 from flows.runtime.storage import Storage
 from mulan_core.config import TrainConfig
 from mulan_core.errors import UserError
@@ -29,6 +30,7 @@ def train_on_ray(settings: dict[str, Any], config: TrainConfig, name: str, stora
     Raises:
         UserError: what the workers said, if training failed.
     """
+    need_ray()
     return str(_fit(_trainer(settings, config, name, storage, keep=keep), keep=keep).path)
 
 

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -31,6 +31,7 @@ from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, try_lock, wr
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
+_Server = TypeVar("_Server", MilvusServer, PrefectServer)
 _owned: ContextVar[Path | None] = ContextVar("owned", default=None)
 """The state folder of the stack that this process owns."""
 RAY_CPUS_LEAST = 4
@@ -71,21 +72,14 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
         # All are started, then all are waited for: each spends its first seconds importing.
         servers: list[MilvusServer | PrefectServer] = []
         cleanup.callback(_stop, servers)
-        milvus_uri = settings.milvus_uri
-        if milvus_uri is None:
-            servers.append(milvus := MilvusServer(state / "milvus"))
-            milvus.launch()
-            milvus_uri = milvus.uri
+        milvus_uri = settings.milvus_uri or _launch(MilvusServer(state / "milvus"), servers).uri
         prefect_url = find_api()
         if prefect_url is None:
-            servers.append(prefect := PrefectServer(state / "prefect.log"))
-            prefect.launch()
-            prefect_url = prefect.url
+            prefect_url = _launch(PrefectServer(state / "prefect.log"), servers).url
             cleanup.enter_context(report_to(prefect_url))
         # Where an endpoint is to be served Ray starts now; else when a stage needs it: most runs find little to do.
         waits = join and settings.ray_address is None
         if ahead:
-            # Whatever goes wrong in there goes wrong again, and is told, where the caller imports it.
             modules = [ahead] if waits else [ahead, "serving.deployment"]
             threading.Thread(target=_try_import, args=modules, daemon=True, name="import ahead").start()
         ray_address = "" if waits else _start_ray(settings.ray_address)
@@ -100,11 +94,14 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             started=time.strftime("%Y-%m-%d %H:%M:%S"),
         )
         write_stack(state, stack)
-        token = _owned.set(state)
-        try:
-            yield stack
-        finally:
-            _owned.reset(token)
+        cleanup.callback(_owned.reset, _owned.set(state))
+        yield stack
+
+
+def _launch(server: _Server, servers: list[Any]) -> _Server:
+    servers.append(server)
+    server.launch()
+    return server
 
 
 def need_ray() -> None:
@@ -142,6 +139,7 @@ def _joined(running: Stack) -> Iterator[None]:
 
 
 def _try_import(*modules: str) -> None:
+    """Whatever goes wrong in there goes wrong again, and is told, where the caller imports it."""
     with suppress(Exception):
         for module in modules:
             import_module(module)

@@ -42,6 +42,12 @@ def test_a_second_prepare_does_nothing_and_strict_says_no(home, first):
     assert {path: path.stat().st_ino for path in prepared_of(home).rglob("*")} == before
 
 
+def test_a_champion_is_not_tried_again_where_nothing_goes_on_serving_it(home, first):
+    again = result_of(mulan("run", *CATALOGUE, "--json", home=home))
+    assert (again["register"]["version"], again["train"]) == (first["register"]["version"], first["train"])
+    assert "serve" not in again and again["index"]["promoted"] and "`mulan serve`" in again["index"]["not_served"]
+
+
 def test_prepared_data_and_dvcs_cache_of_it_share_their_bytes(home, first):
     shards_of = list(prepared_of(home).rglob("*.parquet"))
     assert shards_of and all(path.stat().st_nlink > 1 for path in shards_of)
