@@ -131,16 +131,16 @@ def fit_model(
     shard_paths(prepared, "train")  # workers that find nothing would be started three times
     key = run_key(config, data_hash, task)
     with tracking(mlflow_uri):
-        known = find_run({"mulan.train_key": key, "mulan.kind": name})
-        if known and (model := finished(known, home)):
-            return Trained(run_id=known.info.run_id, model=model, steps=config.train.steps)
+        earlier_run = find_run({"mulan.train_key": key, "mulan.kind": name})
+        if earlier_run and (model := finished(earlier_run, home)):
+            return Trained(run_id=earlier_run.info.run_id, model=model, steps=config.train.steps)
         from flows.pipeline.checkpoint_recovery import salvage  # these import torch
         from flows.pipeline.trainer import train_on_ray
 
         storage = open_storage(checkpoints, variable="MULAN_CHECKPOINTS")
         salvaged = salvage(f"{checkpoints}/{name}-{key}")
         keep = config.train.checkpoint_selection if task == "contrastive" else "last"  # a classifier is not validated
-        which = {"run_id": known.info.run_id} if known else {"run_name": f"{name}-{key}"}
+        which = {"run_id": earlier_run.info.run_id} if earlier_run else {"run_name": f"{name}-{key}"}
         with mlflow.start_run(**which) as run:
             run_id = run.info.run_id
             mlflow.set_tags({"mulan.train_key": key, "mulan.kind": name, "mulan.data_hash": data_hash, **(tags or {})})

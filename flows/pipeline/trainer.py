@@ -76,7 +76,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer, *, keep: str) -> ray.train.Check
         raise UserError("training ended without a checkpoint; see Ray's messages above")
     if keep == "best":
         kept: list[tuple[ray.train.Checkpoint, dict[str, Any]]] = result.best_checkpoints or []
-        return min(kept, key=lambda one: one[1][VALID_LOSS])[0]
+        return min(kept, key=lambda pair: pair[1][VALID_LOSS])[0]
     return result.checkpoint
 
 
