@@ -4,7 +4,8 @@
 
 The other checkout has a ``.venv`` of its own with a ``mulan`` in it, as ``make test`` there makes it. Each side gets a
 home and a catalogue of the same tones, runs it once in full, and then both run it again in turn. Printed are seconds on
-the clock, CPU seconds of the command and all that it starts, what the stages took, and the ratio within each round.
+the clock, CPU seconds of the command and its servers (not of Ray's processes, which it does not wait for), what the
+stages took, and the ratio within each round.
 """
 
 from __future__ import annotations
