@@ -222,12 +222,21 @@ class Registry:
             client.create_registered_model(self.name)
 
     def rename(self, name: str) -> None:
-        """Give the registered model another name, where there is one; nothing else changes."""
+        """Give the registered model another name, where there is one; nothing else changes.
+
+        Raises:
+            UserError: if the name is taken by a model that no catalogue here has.
+        """
+        moved, has_cache = self.cache.with_name(name), self.cache.name == self.name and self.cache.exists()
         with tracking(self.uri) as client:
-            if client.search_registered_models(f"name = '{self.name}'"):
+            here, there = (client.search_registered_models(f"name = '{model}'") for model in (self.name, name))
+            if (here and there) or (has_cache and moved.exists()):
+                taken = f"a registered model {name}" if here and there else f"a folder {moved}"
+                raise UserError(f"there is {taken} already, of no catalogue of this home; give another name")
+            if here:  # one that was cut off goes on
                 client.rename_registered_model(self.name, name)
-        if self.cache.name == self.name and self.cache.exists():
-            self.cache.rename(self.cache.with_name(name))
+        if has_cache:
+            self.cache.rename(moved)
 
     def remove(self) -> None:
         """Delete the registered model with its versions and aliases; the runs that made them stay."""

@@ -25,7 +25,7 @@ from flows.runtime.catalogues import (
 from flows.runtime.endpoint import served
 from flows.runtime.journal import remove_journal
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import running_stack
+from flows.runtime.stack_file import is_running, read_stack
 from flows.runtime.storage import open_edits
 from flows.runtime.terminal import errors
 from flows.runtime.workspace import Workspace
@@ -172,7 +172,8 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
         remove_journal(catalogue.state(settings.home))
         with changing(settings.home) as records:
             records.by_name.pop(name, None)
-            records.last = None if records.last == name else records.last
+            if records.last == name:
+                records.last = records.latest(list(records.by_name))
         if workspace:
             shutil.rmtree(workspace)
         return goes | {"removed": True}
@@ -184,9 +185,12 @@ def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
     if not has_records(settings.home):
         adopt(settings)
     catalogue = read_records(settings.home).named(name)
-    if stack := running_stack(catalogue.state(settings.home)):
-        what = f"is served at {stack.endpoint}" if stack.endpoint else "is being worked on"
-        raise UserError(f"the catalogue {name} {what} (process {stack.pid}); stop that first")
+    state = catalogue.state(settings.home)
+    if is_running(state):
+        stack = read_stack(state)
+        what = f"is served at {stack.endpoint}" if stack and stack.endpoint else "is being worked on"
+        who = f" (process {stack.pid})" if stack else ""
+        raise UserError(f"the catalogue {name} {what}{who}; stop that first")
     folder = catalogue.folder(settings.home)
     if folder is None or not folder.is_dir():
         yield catalogue  # a working folder, whichever it is, stays as it is

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ MAX_RATE_HZ = 48_000
 """Audio is kept at its own rate up to this one."""
 FIELDS = ("title", "artist", "dataset", "labels")
 _RECORD = ".json"
+_AUDIO = re.compile(r"[0-9a-f]+-[0-9a-f]{16}\.flac")
 _READERS = 16
 _FULL = ("No space left on device", "Disk quota exceeded")
 
@@ -210,6 +212,11 @@ class Edits:
         try:
             edit = Edit(**json.loads(data))
             if name != _name(edit.track_id) + _RECORD or edit.kind not in ("added", "deleted"):
+                raise ValueError
+            # What names a file is followed: a record that somebody has written must not lead out of the folder.
+            if not (_AUDIO.fullmatch(edit.audio) if edit.kind == "added" else edit.audio == ""):
+                raise ValueError
+            if not isinstance(edit.when, str) or (edit.kind == "added" and set(edit.fields) != set(FIELDS)):
                 raise ValueError
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flows.runtime.catalogues import Catalogue
     from flows.runtime.workspace import Workspace
 
-app = typer.Typer(help="Your catalogues by name: list, rename, remove.", no_args_is_help=True)
+app = typer.Typer(help="Your catalogues by name: list, edits, rename, remove.", no_args_is_help=True)
 
 CatalogueName = Annotated[
     str | None,
@@ -95,7 +95,8 @@ def chosen(catalogue: str | None) -> Catalogue:
 
 
 def endpoint_of(url: str | None, catalogue: str | None) -> str:
-    """The endpoint that a command asks: that of the catalogue; by default the last one used, else one that is served.
+    """The endpoint that a command asks: that of the catalogue; by default the last one used, else of those
+    that are served the last one used.
 
     Raises:
         UserError: if there is no such catalogue, or it is not served where another one is.
@@ -109,9 +110,11 @@ def endpoint_of(url: str | None, catalogue: str | None) -> str:
     records, here = read_records(settings.home), served(settings.home)
     record = records.current if catalogue is None else records.named(catalogue)
     if catalogue is None and here and record.name not in here:
-        name, address = next(iter(here.items()))
-        errors.print(f"mulan: {record.name} is not served here; {name} is, and is asked")
-        return address
+        name = str(records.latest(here))
+        errors.print(
+            f"mulan: {record.name} is not served here; {name} is, and is asked (--catalogue NAME asks another)"
+        )
+        return here[name]
     if catalogue is None and len(here) > 1:
         errors.print(f"mulan: the catalogue is {record.name}, the last one used; --catalogue NAME asks another")
     if endpoint := endpoint_url(settings, record):

@@ -47,10 +47,10 @@ def print_addresses(url: str, session: Session) -> None:
     """Print where everything is."""
     home = session.settings.home
     for what, where in (
-        ("MuLan is serving", ""),
+        (f"MuLan is serving {session.catalogue.name}", ""),
         ("search page", f"{url}/"),
         ("API docs", f"{url}/docs"),
-        ("from a shell", 'mulan search "calm piano"'),
+        ("from a shell", f'mulan search "calm piano" --catalogue {session.catalogue.name}'),
         ("experiments", "mulan ui"),
         ("flow runs", f"PREFECT_HOME={shlex.quote(str(home / 'prefect'))} prefect server start"),
     ):

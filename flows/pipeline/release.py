@@ -248,7 +248,7 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
     if others := other_applications(session.catalogue.model):
         errors.print(f"mulan: the endpoint goes over from {', '.join(others)} to {session.catalogue.model}")
     url = deploy(app, host=session.host, port=session.port, name=session.catalogue.model)
-    note_endpoint(session.state, url)
+    note_endpoint(session.state, url, session.host, allow_open=session.allow_open)
     return url
 
 

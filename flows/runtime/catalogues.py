@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -96,6 +96,11 @@ class Records:
     def current(self) -> Catalogue:
         """The one that a command last worked on, at first the demo."""
         return self.named(self.last or DEMO)
+
+    def latest(self, names: Collection[str]) -> str | None:
+        """Of some names that of the catalogue used last; None of none."""
+        used = {name: self.by_name.get(name, Catalogue(name)).used or "" for name in names}
+        return max(used, key=lambda name: (name == self.last, used[name]), default=None)
 
     def named(self, name: str) -> Catalogue:
         """A catalogue by its name.

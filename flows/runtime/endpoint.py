@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from flows.runtime.catalogues import DEMO, Catalogue, read_records
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import running_stack
+from flows.runtime.stack_file import running_stack, try_lock
 from flows.runtime.terminal import errors
 from flows.runtime.workspace import Workspace, keep_numbers
 from mulan_core.config import ServeConfig, load_config
 from mulan_core.errors import UserError
 from serving.ports import check_port_free, url_of
+
+PORTS = "ports"
+"""Folder of a home: a file for each port that one of its commands serves on, locked as long as that runs."""
 
 
 def served(home: Path) -> dict[str, str]:
@@ -41,6 +46,22 @@ def endpoint_config(settings: Settings, catalogue: Catalogue) -> ServeConfig:
     return load_config(params).serve if params.is_file() else ServeConfig()
 
 
+@contextmanager
+def reserved(home: Path, port: int) -> Iterator[None]:
+    """Keep a port from all other commands of this home: two servers that start at once would share it unnoticed.
+
+    Raises:
+        UserError: if another command is about to serve there.
+    """
+    (home / PORTS).mkdir(parents=True, exist_ok=True)
+    with (home / PORTS / str(port)).open("w") as lock:
+        if not try_lock(lock):
+            raise UserError(
+                f"another mulan of {home} serves on port {port} or is about to; choose another port (--port)"
+            )
+        yield
+
+
 def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, host: str) -> int:
     """The configured port, or the next free one where the endpoint of another catalogue has it.
 
@@ -50,17 +71,25 @@ def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, 
     wanted, others = config.serve.port, served(settings.home)
     others.pop(catalogue.name, None)
     owner = next((name for name, url in others.items() if url == url_of(host, wanted)), None)
-    if owner is None:
+    if owner is None and not _is_reserved(settings.home, wanted):
         return wanted
-    port = next(
-        port for port in count(wanted + 1) if _is_free(host, port) and url_of(host, port) not in others.values()
-    )
+    free = (port for port in count(wanted + 1) if _is_free(host, port) and not _is_reserved(settings.home, port))
+    port = next(port for port in free if url_of(host, port) not in others.values())
+    owner = owner or "another catalogue"
     notice = f"mulan: {owner} is served on port {wanted}, so {catalogue.name} is served on port {port}"
     if catalogue.workspace:
         keep_numbers(workspace, replace(config, serve=replace(config.serve, port=port)))
         notice += f", from now on (serve.port in {workspace.folder / 'params.yaml'})"
     errors.print(notice)
     return port
+
+
+def _is_reserved(home: Path, port: int) -> bool:
+    try:
+        with (home / PORTS / str(port)).open("rb") as lock:
+            return not try_lock(lock, shared=True)
+    except OSError:  # nobody ever was there
+        return False
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -19,7 +19,7 @@ from flows.runtime import ending
 from flows.runtime.catalogues import Catalogue, find_catalogue
 from flows.runtime.damage import damage_behind
 from flows.runtime.database import database_path
-from flows.runtime.endpoint import choose_port
+from flows.runtime.endpoint import choose_port, reserved
 from flows.runtime.moved import make_home, read_places, settle
 from flows.runtime.settings import Settings, read_settings
 from flows.runtime.stack import Stack, need_ray, open_stack, taken
@@ -188,8 +188,7 @@ def open_session(
         ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
 
     Raises:
-        UserError: for a wrong manifest or configuration, or a server that does not answer. All of them
-            are tried before any work starts.
+        UserError: for a wrong manifest or configuration, or a server that is away; before any work starts.
     """
     if (around := _current.get()) is not None:
         yield around
@@ -207,15 +206,15 @@ def open_session(
         demo=demo,
     )
     opened = time.perf_counter()
-    _check_servers(settings)
-    settle(settings.home, _own_database(settings), note=True)
-    _note_use(settings, workspace, manifest)
-    address = _choose_address(settings, workspace, host, port, allow_open=allow_open, serves=serves, join=join)
+    _open_home(settings, workspace, manifest)
     state = find_catalogue(settings.home, workspace.folder).state(settings.home)
-    with open_stack(settings, state, join=join, ahead=ahead) as stack:
+    with (
+        _address(settings, workspace, host, port, allow_open=allow_open, serves=serves, join=join) as address,
+        open_stack(settings, state, join=join, ahead=ahead) as stack,
+    ):
         session = Session(settings, workspace, stack, *address, opened=opened)
         if not join:
-            note_endpoint(state, url_of(session.host, session.port))
+            note_endpoint(state, url_of(session.host, session.port), session.host, allow_open=session.allow_open)
         with closing(session), _as_current(session):
             yield session
 
@@ -244,7 +243,8 @@ def _read_settings(*, ray_client: bool) -> Settings:
     return settings
 
 
-def _choose_address(
+@contextmanager
+def _address(
     settings: Settings,
     workspace: Workspace,
     host: str | None,
@@ -253,10 +253,11 @@ def _choose_address(
     allow_open: bool,
     serves: bool,
     join: bool,
-) -> tuple[str, int, bool]:
+) -> Iterator[tuple[str, int, bool]]:
     """Host and port of the endpoint, and whether it needs no keys; told now where it cannot be had.
 
-    After the services have started, or hours of training, it would be late.
+    After the services have started, or hours of training, it would be late. An endpoint that runs keeps what it was
+    started with, whoever deploys to it.
     """
     serve, catalogue = workspace.config.serve, find_catalogue(settings.home, workspace.folder)
     host, allow_open = host or serve.host, allow_open or serve.allow_open
@@ -268,13 +269,21 @@ def _choose_address(
             raise UserError(taken(state, running))
     if not join or (serves and running is None and settings.ray_address is None):
         port = port or choose_port(settings, catalogue, workspace, host)
-        check_port_free(host, port)
-    return host, port or serve.port, allow_open
+        with reserved(settings.home, port):
+            check_port_free(host, port)
+            yield host, port, allow_open
+    elif running and running.host:
+        yield running.host, port or serve.port, running.allow_open
+    else:
+        yield host, port or serve.port, allow_open
 
 
-def _note_use(settings: Settings, workspace: Workspace, manifest: str | None) -> None:
+def _open_home(settings: Settings, workspace: Workspace, manifest: str | None) -> None:
+    """See that the servers answer, correct the records of a home that has moved, and note the catalogue as used."""
     from flows.upkeep import use
 
+    _check_servers(settings)
+    settle(settings.home, _own_database(settings), note=True)
     use(settings, workspace, manifest=manifest)
 
 

@@ -33,6 +33,10 @@ class Stack:
     started: str
     endpoint: str | None = None
     """The endpoint's URL, where one is served, or is to be."""
+    host: str | None = None
+    """The address that it binds."""
+    allow_open: bool = False
+    """It needs no keys, wherever it listens."""
 
 
 def running_stack(state: Path) -> Stack | None:
@@ -40,13 +44,7 @@ def running_stack(state: Path) -> Stack | None:
 
     The kernel gives the owner's lock back when it dies, however it dies; the file stays behind.
     """
-    try:
-        with (state / LOCK).open("rb") as lock:
-            if try_lock(lock, shared=True):
-                return None
-    except OSError:  # nothing ever ran here
-        return None
-    return read_stack(state)
+    return read_stack(state) if is_running(state) else None
 
 
 def read_stack(state: Path) -> Stack | None:
@@ -65,10 +63,19 @@ def write_stack(state: Path, stack: Stack) -> None:
     writing.replace(state / FILE)
 
 
-def note_endpoint(state: Path, url: str) -> None:
-    """Keep where the endpoint of the running stack is, for all who look for it."""
+def note_endpoint(state: Path, url: str, host: str, *, allow_open: bool) -> None:
+    """Keep where the endpoint of the running stack is and how it was started, for all who look for it."""
     if stack := read_stack(state):
-        write_stack(state, replace(stack, endpoint=url))
+        write_stack(state, replace(stack, endpoint=url, host=host, allow_open=allow_open))
+
+
+def is_running(state: Path) -> bool:
+    """Whether somebody owns a stack there, whatever the file says of it."""
+    try:
+        with (state / LOCK).open("rb") as lock:
+            return not try_lock(lock, shared=True)
+    except OSError:  # nothing ever ran here
+        return False
 
 
 def try_lock(lock: IO[Any], *, shared: bool = False) -> bool:

@@ -73,13 +73,15 @@ def open_storage(location: str, *, variable: str) -> Storage:
 def open_edits(settings: Settings, catalogue: Catalogue) -> Edits:
     """What was added to a catalogue and deleted over the API: beside its state, or in the bucket of the checkpoints.
 
-    There replicas on any machine reach it, and it goes by the registered model's name, which they know.
+    There replicas on any machine reach it, and it goes by the registered model's name, which they know. Edits that lie
+    beside the state already stay there, whatever is named later: an empty bucket would take them for undone.
     """
     from serving.edits import Edits
 
-    if "://" in settings.checkpoints:
+    beside = catalogue.state(settings.home) / "edits"
+    if "://" in settings.checkpoints and not beside.exists():
         return Edits(f"{settings.checkpoints.rstrip('/')}/edits/{catalogue.model}")
-    return Edits(catalogue.state(settings.home) / "edits")
+    return Edits(beside)
 
 
 def files_of(location: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -315,6 +315,7 @@ def test_a_catalogue_is_removed_with_what_is_its_own(registered, tmp_path, capfd
     assert json.loads(done.stdout)["collections"] == [collection]
     assert not (home / tones.workspace).exists() and (tmp_path / "tones.csv").exists()
     assert Registry.of(settings, tones).versions() == [] and set(read_records(home).by_name) == {"songs"}
+    assert read_records(home).last == "songs", "the one that was used before it"
     assert store.list_collections() == [store.live_collection()], "those of the other one are all there"
     assert Registry.of(settings, songs).champions() == ["1"]
     store.close()

@@ -4,15 +4,18 @@ import fcntl
 import json
 import socket
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from flow_fixtures import CATALOGUE, mulan, result_of, serving
 
 from flows.cli.catalogue import endpoint_of
-from flows.runtime.catalogues import Catalogue, note_use, read_records
-from flows.runtime.endpoint import choose_port, endpoint_url, served
+from flows.runtime.catalogues import Catalogue, changing, note_use, read_records
+from flows.runtime.endpoint import choose_port, endpoint_url, reserved, served
+from flows.runtime.session import _address
 from flows.runtime.settings import read_settings
-from flows.runtime.stack_file import LOCK, Stack, write_stack
+from flows.runtime.stack_file import LOCK, Stack, note_endpoint, write_stack
 from flows.runtime.workspace import Workspace, workspace_of
 from mulan_core.config import load_config
 from mulan_core.errors import UserError
@@ -60,6 +63,8 @@ def test_each_catalogue_is_asked_where_it_is_served(settings, capfd):
     port = port_of(settings)
     assert served(settings.home) == {}
     assert {endpoint_of(None, name) for name in ("demo", "tones", "songs", None)} == {url_of(HOST, port)}
+    with changing(settings.home) as records:
+        records.by_name["tones"] = replace(records.by_name["tones"], used="2099-01-01T00:00:00+00:00")
     with as_served(settings, demo=port, tones=port + 1):
         assert served(settings.home) == {"demo": url_of(HOST, port), "tones": url_of(HOST, port + 1)}
         assert endpoint_of(None, "demo") == url_of(HOST, port)
@@ -67,8 +72,10 @@ def test_each_catalogue_is_asked_where_it_is_served(settings, capfd):
         with pytest.raises(UserError, match="songs is not served here; start it with `mulan serve --catalogue songs`"):
             endpoint_of(None, "songs")
         assert capfd.readouterr().err == ""
-        assert endpoint_of(None, None) == url_of(HOST, port), "the last one used is not served, another one is"
-        assert capfd.readouterr().err == "mulan: songs is not served here; demo is, and is asked\n"
+        assert endpoint_of(None, None) == url_of(HOST, port + 1), "the last one used of those that are served"
+        assert capfd.readouterr().err == (
+            "mulan: songs is not served here; tones is, and is asked (--catalogue NAME asks another)\n"
+        )
         assert endpoint_of("http://there", "songs") == "http://there"
         note_use(settings.home, named(settings, "tones").folder(settings.home))
         assert endpoint_of(None, None) == url_of(HOST, port + 1)
@@ -101,6 +108,28 @@ def test_a_port_that_a_stranger_has_is_not_passed_over(settings):
     port = port_of(settings)
     with socket.create_server((HOST, port)):
         assert choose_port(settings, Catalogue("demo"), Workspace(settings.home.parent), HOST) == port
+
+
+def test_two_that_start_at_once_do_not_share_a_port(settings, capfd):
+    port, tones = port_of(settings), named(settings, "tones")
+    with reserved(settings.home, port):
+        with pytest.raises(UserError, match=f"port {port}.*choose another port"):
+            reserved(settings.home, port).__enter__()
+        chosen = choose_port(settings, tones, Workspace(tones_of(settings)), HOST)
+        assert chosen > port and "another catalogue is served on" in capfd.readouterr().err
+    with reserved(settings.home, port):
+        pass
+
+
+def test_who_deploys_to_an_endpoint_keeps_how_it_was_started(settings):
+    """A promotion from another terminal knows nothing of its --host and --open."""
+    workspace = Workspace(Path.cwd())
+    with as_served(settings, demo=port_of(settings)):
+        note_endpoint(settings.home, url_of(HOST, port_of(settings)), "0.0.0.0", allow_open=True)
+        with _address(settings, workspace, None, None, allow_open=False, serves=False, join=True) as address:
+            assert address == ("0.0.0.0", port_of(settings), True)
+    with _address(settings, workspace, None, None, allow_open=False, serves=False, join=True) as address:
+        assert address == (HOST, port_of(settings), False), "none runs"
 
 
 def test_no_endpoint_is_another_catalogues(settings):

@@ -88,7 +88,7 @@ def test_a_damaged_file_says_nothing(content, settings, owner):
     file = settings.home / FILE
     file.write_bytes(content)
     assert running_stack(settings.home) is None and find_status(settings)["stack"] is None
-    note_endpoint(settings.home, URL)
+    note_endpoint(settings.home, URL, "0.0.0.0", allow_open=True)
     assert file.read_bytes() == content
 
 
@@ -97,8 +97,8 @@ def test_the_endpoints_address_is_kept_and_a_file_of_another_version_is_read(set
     stack = {"prefect_url": "a", "milvus_uri": "b", "ray_address": "c", "ray_auth_mode": "", "pid": 1, "started": "now"}
     (settings.home / FILE).write_text(json.dumps(stack | {"catalogue": "demo"}))
     assert read_stack(settings.home) == Stack(**stack, endpoint=None)
-    note_endpoint(settings.home, URL)
-    assert read_stack(settings.home) == Stack(**stack, endpoint=URL)
+    note_endpoint(settings.home, URL, "0.0.0.0", allow_open=True)
+    assert read_stack(settings.home) == Stack(**stack, endpoint=URL, host="0.0.0.0", allow_open=True)
     write_stack(settings.home, Stack(**stack))
     assert [path.name for path in settings.home.iterdir()] == ["stack.json"]
 
