@@ -164,8 +164,14 @@ class Edits:
         if there.location != self.location:
             with _sentences(self.location):
                 files.invalidate_cache()
-                if files.exists(path):
-                    files.mv(path, there._files[1], recursive=True)
+                if not files.exists(path):
+                    return
+                names = [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
+                # One by one, records last: a bucket's own move asks for keys that are gone.
+                for name in sorted(names, key=lambda name: name.endswith(_RECORD)):
+                    with contextlib.suppress(FileNotFoundError):
+                        there._write(name, files.cat_file(f"{path}/{name}"))
+            self.remove()
 
     def remove(self) -> None:
         """Forget everything."""

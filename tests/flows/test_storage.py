@@ -75,10 +75,10 @@ def test_edits_are_kept_in_the_bucket_of_the_checkpoints(bucket, tmp_path, monke
     """Two replicas, each with a view of its own: what one writes, the other has at once."""
     monkeypatch.setenv("MULAN_HOME", str(tmp_path))
     catalogue = Catalogue("tones", "workspaces/tones-01234567", "mulan-tones")
-    assert open_edits(read_settings(), catalogue).place == str(tmp_path / "workspaces/tones-01234567/.mulan/edits")
+    assert open_edits(read_settings(), catalogue).location == str(tmp_path / "workspaces/tones-01234567/.mulan/edits")
     monkeypatch.setenv("MULAN_CHECKPOINTS", "s3://music/runs/")
     one, other = (open_edits(read_settings(), catalogue) for _ in range(2))
-    assert one.place == "s3://music/runs/edits/mulan-tones" and one.folder is None
+    assert one.location == "s3://music/runs/edits/mulan-tones" and one.folder is None
     assert other.all() == [] and other.get("a") is None
     fields = {"title": "T", "artist": "", "dataset": "added", "labels": []}
     for flac in (b"one", b"two"):
@@ -90,7 +90,7 @@ def test_edits_are_kept_in_the_bucket_of_the_checkpoints(bucket, tmp_path, monke
         raise UserError("away")
     assert other.all() == [added] and one.media_path(added) == ""
     renamed = open_edits(read_settings(), replace(catalogue, name="pure", model="mulan-pure"))
-    one.move(renamed.place)
+    one.move(renamed.location)
     assert renamed.all() == [added] and renamed.audio(added) == b"two" and other.all() == []
     renamed.remove()
     assert renamed.all() == [] and not bucket.exists("music/runs/edits/mulan-pure")
