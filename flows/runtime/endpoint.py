@@ -9,8 +9,9 @@ from itertools import count
 from pathlib import Path
 
 from flows.runtime.catalogues import DEMO, Catalogue, read_records
+from flows.runtime.file_lock import is_locked, try_lock
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import running_stack, try_lock
+from flows.runtime.stack_file import running_stack
 from flows.runtime.terminal import errors
 from flows.runtime.workspace import Workspace, keep_numbers
 from mulan_core.config import ServeConfig, load_config
@@ -71,9 +72,10 @@ def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, 
     wanted, others = config.serve.port, served(settings.home)
     others.pop(catalogue.name, None)
     owner = next((name for name, url in others.items() if url == url_of(host, wanted)), None)
-    if owner is None and not _is_reserved(settings.home, wanted):
+    ports = settings.home / PORTS
+    if owner is None and not is_locked(ports / str(wanted)):
         return wanted
-    free = (port for port in count(wanted + 1) if _is_free(host, port) and not _is_reserved(settings.home, port))
+    free = (port for port in count(wanted + 1) if _is_free(host, port) and not is_locked(ports / str(port)))
     port = next(port for port in free if url_of(host, port) not in others.values())
     owner = owner or "another catalogue"
     notice = f"mulan: {owner} is served on port {wanted}, so {catalogue.name} is served on port {port}"
@@ -82,14 +84,6 @@ def choose_port(settings: Settings, catalogue: Catalogue, workspace: Workspace, 
         notice += f", from now on (serve.port in {workspace.folder / 'params.yaml'})"
     errors.print(notice)
     return port
-
-
-def _is_reserved(home: Path, port: int) -> bool:
-    try:
-        with (home / PORTS / str(port)).open("rb") as lock:
-            return not try_lock(lock, shared=True)
-    except OSError:  # nobody ever was there
-        return False
 
 
 def _is_free(host: str, port: int) -> bool:

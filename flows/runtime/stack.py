@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 import psutil
 
 from flows.runtime import ending
+from flows.runtime.file_lock import try_lock
 from flows.runtime.library_log import into_log, log_warnings
 from flows.runtime.moved import make_home
 from flows.runtime.prefect_server import PrefectServer, find_api, report_to
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, try_lock, write_stack
+from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, write_stack
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 

@@ -5,17 +5,14 @@ It lies in the catalogue's state folder (``Catalogue.state``), so that each cata
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any
+
+from flows.runtime.file_lock import is_locked
 
 FILE, LOCK = "stack.json", "stack.lock"
-TRIES = 5
-"""Who looks whether the lock is held holds it for a moment; so often it is tried before another counts as the owner."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +68,4 @@ def note_endpoint(state: Path, url: str, host: str, *, allow_open: bool) -> None
 
 def is_running(state: Path) -> bool:
     """Whether somebody owns a stack there, whatever the file says of it."""
-    try:
-        with (state / LOCK).open("rb") as lock:
-            return not try_lock(lock, shared=True)
-    except OSError:  # nothing ever ran here
-        return False
-
-
-def try_lock(lock: IO[Any], *, shared: bool = False) -> bool:
-    """Take the lock of a stack, to own it or (shared) for a look; False where another owns it."""
-    for left in range(TRIES, 0, -1):
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if left > 1 and not shared:
-                time.sleep(0.05)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True
-    return False
+    return is_locked(state / LOCK)

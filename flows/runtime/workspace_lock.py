@@ -6,15 +6,14 @@ each stage with itself alone, since a stage and its double would write the same 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
+from flows.runtime.file_lock import is_locked, try_lock
 from mulan_core.errors import UserError
 
 REPLACES_DATA = "prepare"
@@ -34,13 +33,13 @@ def hold(workspace: Path, stage: str, *, alone: bool = False) -> Iterator[None]:
     with ExitStack() as held:
         own = held.enter_context((folder / stage).open("a+", encoding="utf-8"))
         data = held.enter_context((folder / "data").open("a+", encoding="utf-8"))
-        if not _lock(own, shared=False):
+        if not try_lock(own):
             raise UserError(
                 f"{stage} of {workspace} is at work already ({_who(folder / stage)}); wait for it to end, or stop it"
             )
-        if not _lock(data, shared=not alone and stage != REPLACES_DATA):
+        if not try_lock(data, shared=not alone and stage != REPLACES_DATA):
             others = [path for path in sorted(folder.iterdir()) if path.name not in (stage, "data")]
-            busy = next((f"{path.name}, {_who(path)}" for path in others if _is_held(path)), "it has just ended")
+            busy = next((f"{path.name}, {_who(path)}" for path in others if is_locked(path)), "it has just ended")
             raise UserError(
                 f"{stage} cannot begin while another stage of {workspace} is at work ({busy}): one of them "
                 "wants it for itself; wait for it to end, or stop it"
@@ -54,22 +53,7 @@ def hold(workspace: Path, stage: str, *, alone: bool = False) -> Iterator[None]:
 def at_work(workspace: Path, stage: str) -> str | None:
     """Who works on a stage of a workspace, in a few words; None where nobody does."""
     path = workspace / ".mulan" / "at_work" / stage
-    return _who(path) if path.exists() and _is_held(path) else None
-
-
-def _lock(file: IO[str], *, shared: bool) -> bool:
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # a file system without locks; the deployments' limits of one run at a time are left
-    return True
-
-
-def _is_held(path: Path) -> bool:
-    with path.open() as file:
-        return not _lock(file, shared=True)
+    return _who(path) if is_locked(path) else None
 
 
 def _who(path: Path) -> str:

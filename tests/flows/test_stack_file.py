@@ -15,14 +15,16 @@ from flows.doctor.machine import check_port
 from flows.doctor.status import find_status
 from flows.runtime.catalogues import Catalogue
 from flows.runtime.endpoint import endpoint_url
+from flows.runtime.file_lock import try_lock
 from flows.runtime.settings import read_settings
-from flows.runtime.stack_file import FILE, LOCK, Stack, note_endpoint, read_stack, running_stack, try_lock, write_stack
+from flows.runtime.stack_file import FILE, LOCK, Stack, note_endpoint, read_stack, running_stack, write_stack
 
 OWNER = """
 import signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would pass on as ignored
 from flows.runtime.settings import read_settings
-from flows.runtime.stack_file import LOCK, Stack, try_lock, write_stack
+from flows.runtime.file_lock import try_lock
+from flows.runtime.stack_file import LOCK, Stack, write_stack
 settings = read_settings()
 settings.home.mkdir(parents=True)
 lock = (settings.home / LOCK).open("w")

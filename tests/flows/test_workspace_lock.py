@@ -2,10 +2,12 @@
 
 import fcntl
 import os
+import threading
 
 import pytest
 
-from flows.runtime.workspace_lock import hold
+from flows.runtime.file_lock import try_lock
+from flows.runtime.workspace_lock import at_work, hold
 from mulan_core.errors import UserError
 
 
@@ -41,3 +43,17 @@ def test_a_file_system_without_locks_stops_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", without)
     with hold(tmp_path, "train"), hold(tmp_path, "train"):
         pass
+
+
+def test_who_looks_at_a_stage_keeps_nobody_from_it(tmp_path):
+    """`mulan status` holds the lock for a moment, to see whether somebody else does."""
+    with hold(tmp_path, "switch"):
+        pass
+    with (tmp_path / ".mulan" / "at_work" / "switch").open() as look:
+        assert try_lock(look, shared=True)
+        leaves = threading.Timer(0.1, look.close)
+        leaves.start()
+        with hold(tmp_path, "switch"):
+            assert at_work(tmp_path, "switch")
+        leaves.join()
+    assert at_work(tmp_path, "switch") is None and at_work(tmp_path, "never begun") is None
