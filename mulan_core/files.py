@@ -1,7 +1,8 @@
-"""A local file that is to be read, and what may stand in its place."""
+"""Local files: what may stand in the place of one that is to be read, and one that is written whole or not at all."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -21,3 +22,13 @@ def why_no_file(path: str | Path) -> str | None:
     if not stat.S_ISREG(mode):  # opening a pipe would wait for whoever writes to it
         return f"{path} is a pipe, a socket or a device, and a file is needed"
     return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file: whoever reads it meanwhile, or after a crash, finds all of the old one or of the new."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

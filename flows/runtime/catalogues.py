@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from flows.runtime.moved import read_places
 from mulan_core.data.uris import is_remote, local_path
 from mulan_core.errors import UserError
+from mulan_core.files import write_whole
 
 FILE = "catalogues.json"
 MODEL_NAME = "mulan"
@@ -168,9 +168,7 @@ def changing(home: Path) -> Iterator[Records]:
         kept = {name: asdict(catalogue) for name, catalogue in records.by_name.items()}
         for values in kept.values():
             del values["name"]
-        partial = path.with_name(f".{FILE}.{os.getpid()}")
-        partial.write_text(json.dumps({"catalogues": kept, "last": records.last}, indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, json.dumps({"catalogues": kept, "last": records.last}, indent=1))
 
 
 def find_catalogue(home: Path, folder: Path) -> Catalogue:

@@ -12,6 +12,7 @@ from flows.runtime.catalogues import Catalogue
 from flows.runtime.workspace import made_workspace
 from flows.runtime.workspace_lock import at_work
 from mulan_core.errors import UserError
+from mulan_core.files import write_whole
 
 FILE = "switch.json"
 
@@ -79,12 +80,7 @@ def read_journal(state: Path) -> Journal | None:
 def write_journal(state: Path, journal: Journal) -> None:
     """Keep it; a crash leaves the whole file, or none."""
     state.mkdir(parents=True, exist_ok=True)
-    partial = state / f".{FILE}.{os.getpid()}"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(asdict(journal), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(state / FILE)
+    write_whole(state / FILE, json.dumps(asdict(journal), indent=1))
 
 
 def remove_journal(state: Path) -> None:

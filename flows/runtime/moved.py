@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from mulan_core.errors import UserError
+from mulan_core.files import write_whole
 from serving.places import Places
 
 FILE = "places.json"
@@ -101,9 +102,7 @@ def _noted(home: Path) -> list[str]:
 
 
 def _write(home: Path, places: list[str]) -> None:
-    writing = home / f".{FILE}"
-    writing.write_text(json.dumps({"places": places}), encoding="utf-8")
-    writing.replace(home / FILE)
+    write_whole(home / FILE, json.dumps({"places": places}))
 
 
 def _is_same(was: str, home: Path, database: Path | None) -> bool:

@@ -206,15 +206,16 @@ def open_session(
         demo=demo,
     )
     opened = time.perf_counter()
-    _open_home(settings, workspace, manifest)
-    state = find_catalogue(settings.home, workspace.folder).state(settings.home)
+    catalogue = _open_home(settings, workspace, manifest)
     with (
-        _address(settings, workspace, host, port, allow_open=allow_open, serves=serves, join=join) as address,
-        open_stack(settings, state, join=join, ahead=ahead) as stack,
+        _address(settings, workspace, catalogue, host, port, allow_open=allow_open, serves=serves, join=join) as chosen,
+        open_stack(settings, catalogue.state(settings.home), join=join, ahead=ahead) as stack,
     ):
-        session = Session(settings, workspace, stack, *address, opened=opened)
+        session = Session(settings, workspace, stack, *chosen, opened=opened)
         if not join:
-            note_endpoint(state, url_of(session.host, session.port), session.host, allow_open=session.allow_open)
+            note_endpoint(
+                session.state, url_of(session.host, session.port), session.host, allow_open=session.allow_open
+            )
         with closing(session), _as_current(session):
             yield session
 
@@ -247,6 +248,7 @@ def _read_settings(*, ray_client: bool) -> Settings:
 def _address(
     settings: Settings,
     workspace: Workspace,
+    catalogue: Catalogue,
     host: str | None,
     port: int | None,
     *,
@@ -259,7 +261,7 @@ def _address(
     After the services have started, or hours of training, it would be late. An endpoint that runs keeps what it was
     started with, whoever deploys to it.
     """
-    serve, catalogue = workspace.config.serve, find_catalogue(settings.home, workspace.folder)
+    serve = workspace.config.serve
     host, allow_open = host or serve.host, allow_open or serve.allow_open
     state = catalogue.state(settings.home)
     running = running_stack(state)
@@ -278,13 +280,13 @@ def _address(
         yield host, port or serve.port, allow_open
 
 
-def _open_home(settings: Settings, workspace: Workspace, manifest: str | None) -> None:
+def _open_home(settings: Settings, workspace: Workspace, manifest: str | None) -> Catalogue:
     """See that the servers answer, correct the records of a home that has moved, and note the catalogue as used."""
     from flows.upkeep import use
 
     _check_servers(settings)
     settle(settings.home, _own_database(settings), note=True)
-    use(settings, workspace, manifest=manifest)
+    return use(settings, workspace, manifest=manifest)
 
 
 def _own_database(settings: Settings) -> Path | None:

@@ -6,11 +6,11 @@ It lies in the catalogue's state folder (``Catalogue.state``), so that each cata
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from flows.runtime.file_lock import is_locked
+from mulan_core.files import write_whole
 
 FILE, LOCK = "stack.json", "stack.lock"
 
@@ -55,9 +55,7 @@ def read_stack(state: Path) -> Stack | None:
 
 def write_stack(state: Path, stack: Stack) -> None:
     """Replace the file; whoever reads it meanwhile sees the one before."""
-    writing = (state / FILE).with_suffix(f".{os.getpid()}")
-    writing.write_text(json.dumps(asdict(stack)), encoding="utf-8")
-    writing.replace(state / FILE)
+    write_whole(state / FILE, json.dumps(asdict(stack)))
 
 
 def note_endpoint(state: Path, url: str, host: str, *, allow_open: bool) -> None:

@@ -123,12 +123,13 @@ def test_two_that_start_at_once_do_not_share_a_port(settings, capfd):
 
 def test_who_deploys_to_an_endpoint_keeps_how_it_was_started(settings):
     """A promotion from another terminal knows nothing of its --host and --open."""
-    workspace = Workspace(Path.cwd())
+    unsaid = {"allow_open": False, "serves": False, "join": True}
+    asked = settings, Workspace(Path.cwd()), Catalogue("demo"), None, None
     with as_served(settings, demo=port_of(settings)):
         note_endpoint(settings.home, url_of(HOST, port_of(settings)), "0.0.0.0", allow_open=True)
-        with _address(settings, workspace, None, None, allow_open=False, serves=False, join=True) as address:
+        with _address(*asked, **unsaid) as address:
             assert address == ("0.0.0.0", port_of(settings), True)
-    with _address(settings, workspace, None, None, allow_open=False, serves=False, join=True) as address:
+    with _address(*asked, **unsaid) as address:
         assert address == (HOST, port_of(settings), False), "none runs"
 
 
