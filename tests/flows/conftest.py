@@ -17,6 +17,12 @@ NASTY = "a home?of=100% %20 #1 ü;&=[x]$z'"
 """A folder's name with what means something else in addresses and shells."""
 
 
+@pytest.fixture(autouse=True)
+def _no_registry_of_another_test(monkeypatch):
+    """MLflow writes the address that a process was told into its environment, where `read_settings` would find it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
     """Where a catalogue lies and state goes; its name is the worst that a folder may have."""

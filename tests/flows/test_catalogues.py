@@ -41,7 +41,6 @@ def home(tmp_path, monkeypatch):
     """An empty one, with Milvus Lite in this process."""
     monkeypatch.setenv("MULAN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MULAN_MILVUS_URI", str(tmp_path / "lite.db"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 

@@ -70,7 +70,6 @@ def home(whole, tmp_path, monkeypatch):
     copy = tmp_path / "a home?of=100%25 #1 ü"
     shutil.copytree(whole, copy)
     monkeypatch.setenv("MULAN_HOME", str(copy))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     with reading(read_settings().mlflow_uri):
         pass
@@ -143,7 +142,6 @@ def content_of(home):
 
 def test_a_home_without_a_database_is_read_and_stays_without(tmp_path, monkeypatch):
     monkeypatch.setenv("MULAN_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("PREFECT_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     found = read_settings()

@@ -226,7 +226,7 @@ def test_a_killed_run_goes_on_with_the_clips_it_has(catalogue, tmp_path):
     assert counts["changes"]["new"] == 90
     build_shards(catalogue, tmp_path / "scratch", CONFIG)
     assert content(out) == content(tmp_path / "scratch")
-    assert {path.name for path in work_folder(out).iterdir()} == {"ledger", "changes.json"}
+    assert {path.name for path in work_folder(out).iterdir()} == {"ledger"}
 
 
 def test_table_and_audio_on_s3(bucket, tmp_path):

@@ -90,7 +90,6 @@ def test_what_does_not_agree_is_named(state, said):
 
 def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
     monkeypatch.setenv("MULAN_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     settings, url = read_settings(), "http://127.0.0.1:5000"
     assert mlflow_pages(settings, url) == {"MLflow UI": url}, "nothing was ever run"
     registry, runs = Registry.of(settings, Catalogue("demo")), {}

@@ -147,7 +147,6 @@ def test_a_damaged_dvc_lock_is_one_sentence_to_whoever_asks(lock, said, tmp_path
     (workspace.folder / "dvc.lock").write_bytes(lock)
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv("MULAN_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     heard = set()
     for ask in (
         lambda: open_workspace(home, manifest=manifest).data_hash,
@@ -225,7 +224,6 @@ WORKING = {
 def test_commands_that_read_write_no_file_of_a_workspace(tmp_path, manifest, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("MULAN_HOME", str(home))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.yaml").write_text("train: {steps: 7}\n")
     open_workspace(home, manifest=manifest)
