@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.model_version import Version
 from flows.registry import Registry
 from flows.runtime.catalogues import (
     DEMO,
@@ -55,7 +54,7 @@ def adopt(settings: Settings) -> None:
         for name, catalogue in records.by_name.items():
             own = replace(catalogue, model=f"{MODEL_NAME}-{name}")
             workspace = Workspace(settings.home / str(catalogue.workspace))
-            made_here = [version for version in shared if _has_data(workspace, version)]
+            made_here = [version for version in shared if workspace.has_had(version.tag("data_hash") or "")]
             if made_here:
                 copied = Registry.of(settings, own).copy(made_here)
                 numbers = ", ".join(version.number for version in made_here)
@@ -65,15 +64,6 @@ def adopt(settings: Settings) -> None:
                     "--model champion` builds its champion's collection"
                 )
             records.by_name[name] = own
-
-
-def _has_data(workspace: Workspace, version: Version) -> bool:
-    """Whether the data of a version is the workspace's, now or before: DVC keeps what it had."""
-    data_hash = version.tag("data_hash")
-    if not data_hash:
-        return False
-    kept = workspace.folder / ".dvc" / "cache" / "files" / "md5" / data_hash[:2] / f"{data_hash[2:]}.dir"
-    return kept.is_file() or workspace.find_data_hash() == data_hash
 
 
 def describe(settings: Settings) -> list[dict[str, Any]]:

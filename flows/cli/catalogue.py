@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.settings import Settings, read_settings
-from flows.runtime.terminal import Table, console, errors
+from flows.runtime.terminal import Table, console, errors, moment
 from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def list_catalogues(as_json: AsJson = False) -> None:
         tracks = "" if row["tracks"] is None else f"{row['tracks']:,}"
         champion = f"version {row['champion']} of {row['model']}" if row["champion"] else "none"
         manifest = row["manifest"] or ("the working folder's" if row["name"] == "demo" else "not kept")
-        table.add_row(row["name"], manifest, tracks, champion, row["endpoint"] or "", row["used"] or "")
+        table.add_row(row["name"], manifest, tracks, champion, row["endpoint"] or "", moment(row["used"] or ""))
     console.print(table)
 
 

@@ -9,7 +9,7 @@ import typer
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
-from flows.runtime.terminal import Table, console
+from flows.runtime.terminal import Table, console, moment
 from mulan_core.config import RatePerSecond
 from serving.key import Scope
 from serving.keys import KeyFile
@@ -56,7 +56,7 @@ def list_keys(as_json: AsJson = False) -> None:
     for key in keys:
         table.add_row(
             *(
-                str(key[column] or "")
+                moment(str(key[column] or ""))
                 for column in ("key_id", "name", "scope", "rate_per_s", "created_at", "revoked_at")
             )
         )

@@ -10,7 +10,7 @@ from flows.cli.catalogue import CatalogueName, endpoint_of, look, manifest_of, m
 from flows.cli.reporting import AsJson, print_json, show_edits
 from flows.pipeline.words import served_words
 from flows.runtime.numbers import CountOrNone, number
-from flows.runtime.terminal import Table, console
+from flows.runtime.terminal import Table, console, moment
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 
@@ -35,10 +35,8 @@ def list_releases(catalogue: CatalogueName = None, as_json: AsJson = False) -> N
     table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
     for version in versions:
         table.add_row(
-            *(
-                str(version[key])
-                for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit", "created")
-            )
+            *(str(version[key]) for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit")),
+            moment(version["created"]),
         )
     console.print(table)
 

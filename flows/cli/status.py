@@ -9,7 +9,7 @@ from flows.cli.catalogue import CatalogueName, chosen
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
-from flows.runtime.terminal import Table, console, words
+from flows.runtime.terminal import Table, console, moment, words
 from mulan_core.config import Port
 
 
@@ -25,28 +25,44 @@ def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
         print_json(report)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    stack, endpoint = report["stack"], report["endpoint"]
+    endpoint = report["endpoint"]
     table.add_row("catalogue", report["catalogue"])
-    table.add_row("running", f"process {stack['pid']} since {stack['started']}" if stack else "nothing of it")
+    table.add_row("running", _running(report))
     table.add_row("champion", _version(report["champion"]) or "none yet: `mulan run` makes one")
     table.add_row("candidate", _version(report["candidate"]) or "none")
     served = (
         endpoint and f"version {endpoint['model_version']}, {endpoint['num_tracks']:,} tracks, at {endpoint['url']}"
     )
-    table.add_row("served", served or "nothing answers; `mulan serve` would")
+    table.add_row("served", served or _unserved(report))
     for run in report["runs"]:
         where = f"step {run['step']:,}, loss {run['loss']:.3f}" if run["step"] else "no step yet"
-        table.add_row(run["kind"], f"{run['started'][:16]}  {run['status']}, {where}  {run['run_id']}")
+        table.add_row(run["kind"], f"{moment(run['started'])}  {run['status']}, {where}  {run['run_id']}")
     for sentence in report["differences"]:
         table.add_row(words(("look", "yellow")), sentence)
     console.print(table)
+
+
+def _running(report: dict[str, Any]) -> str:
+    stack, owner, others = report["stack"], report["starting"], report["others"]
+    if stack:
+        running = f"process {stack['pid']} since {stack['started']}"
+    else:
+        running = f"starting (process {owner['pid']}, since {owner['started']})" if owner else "nothing of it"
+    return running + (f"; of other catalogues: {', '.join(others)}" if others else "")
+
+
+def _unserved(report: dict[str, Any]) -> str:
+    """Why nothing answers: an endpoint of it may be on its way."""
+    if report["starting"] or (report["stack"] and report["stack"]["endpoint"]):
+        return "nothing answers yet; what runs for it is still starting"
+    return "nothing answers; `mulan serve` would"
 
 
 def _version(summary: dict[str, Any] | None) -> str | None:
     if summary is None:
         return None
     collection = summary["collection"] or "no collection"
-    return f"version {summary['version']}, gate {summary['gate']}, {collection}, made {summary['created']}"
+    return f"version {summary['version']}, gate {summary['gate']}, {collection}, made {moment(summary['created'])}"
 
 
 def ui(catalogue: CatalogueName = None, port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:

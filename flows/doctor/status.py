@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from flows.model_version import Version
 from flows.registry import Registry
-from flows.runtime.catalogues import DEMO, Catalogue
+from flows.runtime.catalogues import DEMO, Catalogue, read_records
 from flows.runtime.endpoint import endpoint_url
 from flows.runtime.journal import unfinished_switch
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import running_stack
+from flows.runtime.stack_file import is_running, running_stack, starting
 from flows.runtime.tracking import EXPERIMENT, NoRegistryError, reading
-from flows.runtime.workspace import made_workspace
+from flows.runtime.workspace import Workspace, made_workspace
 from mulan_core.errors import UserError
 from serving.client import MulanClient
 
-NUM_RUNS = 3
+NUM_RUNS, RUNS_PER_PAGE = 3, 100
 
 
 def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[str, Any]:
@@ -33,43 +37,71 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
         catalogue: whose; None takes the demo.
 
     Returns:
-        ``catalogue``, its name; ``stack`` of a running mulan of it, or null; ``runs``, the latest trainings;
-        ``champion``, ``candidate``; ``endpoint``: url, version and tracks, or null; and ``differences``, sentences
-        about what does not agree.
+        ``catalogue``, its name; ``stack`` of a running mulan of it, or null; ``starting``, the process that starts
+        one, or null; ``others``, the names of the other catalogues for which a mulan runs; ``runs``, the latest
+        trainings on its data; ``champion``, ``candidate``; ``endpoint``: url, version and tracks, or null; and
+        ``differences``, sentences about what does not agree.
     """
     catalogue = catalogue or Catalogue(DEMO)
-    runs = _latest_runs(settings)
+    state, workspace = catalogue.state(settings.home), made_workspace(settings.home, catalogue)
     versions = Registry.of(settings, catalogue).versions()
     champion, candidate = (
         next((version.summary() for version in versions if alias in version.aliases), None)
         for alias in ("champion", "candidate")
     )
-    endpoint, stack = _endpoint(settings, catalogue), running_stack(catalogue.state(settings.home))
+    endpoint, stack, owner = _endpoint(settings, catalogue), running_stack(state), starting(state)
+    catalogues = read_records(settings.home).all()
     cut_off = unfinished_switch(settings.home, catalogue)
     return {
         "catalogue": catalogue.name,
         "stack": asdict(stack) if stack else None,
-        "runs": runs,
+        "starting": asdict(owner) if owner else None,
+        "others": sorted(
+            name
+            for name, other in catalogues.items()
+            if name != catalogue.name and is_running(other.state(settings.home))
+        ),
+        "runs": _latest_runs(settings, workspace, versions),
         "champion": champion,
         "candidate": candidate,
         "endpoint": endpoint,
         "differences": [
             *([cut_off] if cut_off else []),
-            *_differences(champion, candidate, endpoint, _data_hash(settings, catalogue)),
+            *_differences(champion, candidate, endpoint, workspace.find_data_hash() if workspace else None),
         ],
     }
 
 
-def _latest_runs(settings: Settings) -> list[dict[str, Any]]:
+def _latest_runs(settings: Settings, workspace: Workspace | None, versions: list[Version]) -> list[dict[str, Any]]:
+    """The newest trainings on a catalogue's data, as it is or was: all catalogues have one experiment."""
+    own = {version.run_id for version in versions if not version.tag("trained_on")}
+
+    def is_own(run: Run) -> bool:
+        data_hash = run.data.tags.get("mulan.data_hash", "")
+        return run.info.run_id in own or bool(workspace and data_hash and workspace.has_had(data_hash))
+
     try:
         with reading(settings.mlflow_uri) as client:
-            named = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
-            experiments = [experiment.experiment_id for experiment in named]
-            trainings = "tags.`mulan.train_key` != ''"
-            runs = client.search_runs(experiments, trainings, max_results=NUM_RUNS, order_by=["start_time DESC"])
+            runs = list(islice(filter(is_own, _trainings(client)), NUM_RUNS))
             return [_about(run, client.get_metric_history(run.info.run_id, "loss")) for run in runs]
     except NoRegistryError:
         return []
+
+
+def _trainings(client: MlflowClient) -> Iterator[Run]:
+    """Every training of every catalogue, the newest first."""
+    named = client.search_experiments(filter_string=f"name = '{EXPERIMENT}'")
+    experiments, token = [experiment.experiment_id for experiment in named], None
+    while token != "":
+        page = client.search_runs(
+            experiments,
+            "tags.`mulan.train_key` != ''",
+            max_results=RUNS_PER_PAGE,
+            order_by=["start_time DESC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token or ""
 
 
 def _about(run: Run, losses: list[Any]) -> dict[str, Any]:
@@ -93,12 +125,6 @@ def _endpoint(settings: Settings, catalogue: Catalogue) -> dict[str, Any] | None
     except (UserError, httpx.HTTPError):
         return None
     return {"url": url, "num_tracks": answer["num_tracks"], "model_version": answer["model_version"]}
-
-
-def _data_hash(settings: Settings, catalogue: Catalogue) -> str | None:
-    """Of what is prepared of a catalogue; None where nothing is."""
-    workspace = made_workspace(settings.home, catalogue)
-    return workspace.find_data_hash() if workspace else None
 
 
 def _differences(

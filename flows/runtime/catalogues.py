@@ -83,6 +83,10 @@ class Records:
     last: str | None = None
     """The name of the one that a command last worked on."""
 
+    def all(self) -> dict[str, Catalogue]:
+        """Every catalogue by its name; the demo is one though nobody has made it yet."""
+        return {DEMO: Catalogue(DEMO)} | self.by_name
+
     def of_folder(self, home: Path, folder: Path) -> Catalogue:
         """The catalogue of a workspace, with a name that is free where it has none yet."""
         if folder.parent != home / "workspaces" or not (own := _OWN_WORKSPACE.fullmatch(folder.name)):

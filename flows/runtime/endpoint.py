@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from flows.runtime.catalogues import DEMO, Catalogue, read_records
+from flows.runtime.catalogues import Catalogue, read_records
 from flows.runtime.file_lock import is_locked, try_lock
 from flows.runtime.settings import Settings
 from flows.runtime.stack_file import running_stack
@@ -24,8 +24,7 @@ PORTS = "ports"
 
 def served(home: Path) -> dict[str, str]:
     """The catalogues that have an endpoint on this machine now, or soon: name -> URL."""
-    catalogues = {DEMO: Catalogue(DEMO)} | read_records(home).by_name
-    stacks = {name: running_stack(catalogue.state(home)) for name, catalogue in catalogues.items()}
+    stacks = {name: running_stack(catalogue.state(home)) for name, catalogue in read_records(home).all().items()}
     return {name: stack.endpoint for name, stack in stacks.items() if stack and stack.endpoint}
 
 

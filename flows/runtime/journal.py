@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flows.runtime.catalogues import Catalogue
+from flows.runtime.terminal import now
 from flows.runtime.workspace import made_workspace
 from flows.runtime.workspace_lock import at_work
 from mulan_core.errors import UserError
@@ -44,7 +44,7 @@ class Journal:
     @classmethod
     def begin(cls, before: Standing, after: Standing) -> Journal:
         """That of this process, from now on."""
-        return cls(before, after, os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
+        return cls(before, after, os.getpid(), now())
 
     @property
     def words(self) -> str:

@@ -28,7 +28,7 @@ from flows.runtime.library_log import into_log, log_warnings
 from flows.runtime.moved import make_home
 from flows.runtime.prefect_server import PrefectServer, find_api, report_to
 from flows.runtime.settings import Settings
-from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, write_stack
+from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, write_owner, write_stack
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
@@ -58,7 +58,7 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
     with ExitStack() as cleanup:
         # Ray prints its warnings to stdout, where ``--json`` promises an object and nothing else.
         cleanup.enter_context(redirect_stdout(sys.stderr))
-        lock = cleanup.enter_context((state / LOCK).open("w"))
+        lock = cleanup.enter_context((state / LOCK).open("a"))  # it says who has it, so it is not cut
         if not try_lock(lock):
             running = _running(state)
             if not join:
@@ -68,6 +68,7 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             return
         file = state / FILE
         file.unlink(missing_ok=True)  # an owner that was killed has left it
+        owner = write_owner(lock)
         cleanup.callback(file.unlink, missing_ok=True)
         ending.remove_at_end(file)
         # All are started, then all are waited for: each spends its first seconds importing.
@@ -91,8 +92,8 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
             milvus_uri=milvus_uri,
             ray_address=ray_address,
             ray_auth_mode=os.environ.get("RAY_AUTH_MODE", ""),
-            pid=os.getpid(),
-            started=time.strftime("%Y-%m-%d %H:%M:%S"),
+            pid=owner.pid,
+            started=owner.started,
         )
         write_stack(state, stack)
         cleanup.callback(_owned.reset, _owned.set(state))

@@ -6,10 +6,13 @@ It lies in the catalogue's state folder (``Catalogue.state``), so that each cata
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import IO
 
 from flows.runtime.file_lock import is_locked
+from flows.runtime.terminal import now
 from mulan_core.files import write_whole
 
 FILE, LOCK = "stack.json", "stack.lock"
@@ -34,6 +37,33 @@ class Stack:
     """The address that it binds."""
     allow_open: bool = False
     """It needs no keys, wherever it listens."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that starts a stack."""
+
+    pid: int
+    started: str
+
+
+def write_owner(lock: IO[str]) -> Owner:
+    """Say in the lock that was just taken who has it, until the stack's own file tells more."""
+    owner = Owner(os.getpid(), now())
+    lock.truncate(0)
+    lock.write(json.dumps(asdict(owner)))
+    lock.flush()
+    return owner
+
+
+def starting(state: Path) -> Owner | None:
+    """Who is starting the services of a catalogue; None where nobody is, or they run by now."""
+    if not is_running(state) or read_stack(state):
+        return None
+    try:
+        return Owner(**json.loads((state / LOCK).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # an owner of an earlier version says nothing
+        return None
 
 
 def running_stack(state: Path) -> Stack | None:

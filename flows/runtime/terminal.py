@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderResult
@@ -40,6 +41,20 @@ def words(*parts: str | tuple[str, str]) -> Text:
     """Words, some of them with a style: ``words(("look", "yellow"), " here")``."""
     plain = [visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts]
     return Text.assemble(*plain)
+
+
+def moment(when: str) -> str:
+    """A time of ISO 8601 as every command shows it, ``2026-03-01 09:30:00 UTC``; one without an offset as it is."""
+    try:
+        time = datetime.fromisoformat(when)
+    except ValueError:
+        return when
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if time.tzinfo else when
+
+
+def now() -> str:
+    """The time now, as ``moment`` shows it."""
+    return moment(datetime.now(UTC).isoformat())
 
 
 class Terminal(Console):

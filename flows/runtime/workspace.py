@@ -97,6 +97,11 @@ class Workspace:
                 "a checkout's), or delete it and run `mulan prepare`, which makes it again"
             ) from error
 
+    def has_had(self, data_hash: str) -> bool:
+        """Whether data is prepared here, or was before: DVC keeps what it had."""
+        kept = self.folder / ".dvc" / "cache" / "files" / "md5" / data_hash[:2] / f"{data_hash[2:]}.dir"
+        return kept.is_file() or self.find_data_hash() == data_hash
+
 
 def hash_in(lock: bytes) -> str | None:
     """The hash of the prepared folder in the content of a ``dvc.lock``; None where it has no such stage yet.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.runtime.file_lock import is_locked, try_lock
+from flows.runtime.terminal import now
 from mulan_core.errors import UserError
 
 REPLACES_DATA = "prepare"
@@ -45,7 +45,7 @@ def hold(workspace: Path, stage: str, *, alone: bool = False) -> Iterator[None]:
                 "wants it for itself; wait for it to end, or stop it"
             )
         own.truncate(0)
-        own.write(json.dumps({"process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        own.write(json.dumps({"process": os.getpid(), "since": now()}))
         own.flush()
         yield
 

@@ -1,6 +1,7 @@
 """``mulan status``: of an empty home, and of one where a champion stands."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -10,13 +11,17 @@ import mlflow
 import pytest
 from flow_fixtures import ROOT, environment, mulan, promote, result_of
 
+from flows.cli.status import status as show_status
 from flows.doctor.addresses import check_switch
 from flows.doctor.status import _differences, find_status, mlflow_pages
 from flows.registry import Registry
-from flows.runtime.catalogues import Catalogue
+from flows.runtime.catalogues import Catalogue, note_use, read_records
+from flows.runtime.file_lock import try_lock
 from flows.runtime.journal import FILE, Journal, Standing, write_journal
 from flows.runtime.settings import read_settings
+from flows.runtime.stack_file import LOCK, Stack, write_owner, write_stack
 from flows.runtime.tracking import tracking
+from flows.runtime.workspace import workspace_of
 from flows.runtime.workspace_lock import hold
 
 READING = [
@@ -25,6 +30,7 @@ READING = [
     "compare champion candidate", "catalogue list", "catalogue edits", "search piano", "embed piano",
     "estimate --tracks 1e6", "feedback export OUT",
 ]  # fmt: skip
+LOCK_OF_DVC = "stages: {{prepare: {{outs: [{{path: data/prepared, md5: {}.dir}}]}}}}"
 LOOK = """
 import sys
 from pathlib import Path
@@ -67,6 +73,74 @@ def test_runs_and_champion_of_a_home(home, first):
     assert found["champion"]["gate"] == "passed" and found["endpoint"] is None
     assert all(run["step"] for run in found["runs"] if run["status"] == "finished")
     assert "champion   version" in " ".join(mulan("status", home=home).stdout.split("\n"))
+
+
+def test_each_catalogue_shows_its_own_trainings(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings, own = read_settings(), {}
+    for number, name in enumerate(("songs", "tones")):
+        folder = workspace_of(tmp_path, f"{name}.csv").folder
+        (folder / ".dvc/cache/files/md5").mkdir(parents=True)
+        for file in ("params.yaml", "dvc.yaml"):
+            (folder / file).write_text("{}")
+        now, before = (letter * 32 for letter in ("ab", "cd")[number])
+        (folder / "dvc.lock").write_text(LOCK_OF_DVC.format(now))
+        (folder / ".dvc/cache/files/md5" / before[:2]).mkdir()
+        (folder / ".dvc/cache/files/md5" / before[:2] / f"{before[2:]}.dir").touch()
+        note_use(tmp_path, folder)
+        own[name] = [before, now]
+    monkeypatch.setattr("flows.doctor.status.RUNS_PER_PAGE", 2)
+    runs = {}
+    with tracking(settings.mlflow_uri):
+        for data_hash in (*own["songs"], *own["tones"] * 3, "e" * 32):
+            with mlflow.start_run(tags={"mulan.train_key": "k", "mulan.kind": "train", "mulan.data_hash": data_hash}):
+                runs.setdefault(data_hash, []).append(mlflow.active_run().info.run_id)
+
+    def shown(name):
+        found = find_status(settings, read_records(tmp_path).named(name))["runs"]
+        return [run["run_id"] for run in found]
+
+    assert set(shown("songs")) == {runs[data_hash][0] for data_hash in own["songs"]}
+    assert len(shown("tones")) == 3 and set(shown("tones")) <= {run for one in own["tones"] for run in runs[one]}
+    assert shown("demo") == [], "the working folder is no workspace and nothing is registered"
+    demo = Registry.of(settings, Catalogue("demo"))
+    with tracking(settings.mlflow_uri) as client:
+        client.create_registered_model(demo.name)
+        client.create_model_version(demo.name, str(tmp_path), run_id=runs["e" * 32][0])
+        borrowed = client.create_model_version(demo.name, str(tmp_path), run_id=runs["a" * 32][0])
+        client.set_model_version_tag(demo.name, borrowed.version, "mulan.trained_on", "a" * 32)
+    assert shown("demo") == runs["e" * 32], "a registered one, though its data is gone; not a borrowed one's"
+
+
+def test_what_starts_and_what_others_run_is_told(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    settings = read_settings()
+    songs = note_use(tmp_path, workspace_of(tmp_path, "songs.csv").folder)
+    (state := songs.state(tmp_path)).mkdir(parents=True)
+
+    def said(name):
+        show_status(name)
+        return [" ".join(line.split()) for line in capfd.readouterr().out.splitlines()]
+
+    assert "running nothing of it" in said("songs") and find_status(settings, songs)["starting"] is None
+    with (state / LOCK).open("a") as lock:
+        lock.write("what an owner that was killed has left")
+        assert try_lock(lock)
+        owner = write_owner(lock)
+        assert find_status(settings, songs)["starting"] == {"pid": os.getpid(), "started": owner.started}
+        assert f"running starting (process {os.getpid()}, since {owner.started})" in said("songs")
+        assert "served nothing answers yet; what runs for it is still starting" in said("songs")
+        assert "running nothing of it; of other catalogues: songs" in said("demo")
+        assert "served nothing answers; `mulan serve` would" in said("demo")
+        write_stack(state, Stack("a", "b", "c", "", owner.pid, owner.started, "http://127.0.0.1:1"))
+        assert f"running process {os.getpid()} since {owner.started}" in said("songs")
+        assert (
+            "served nothing answers yet; what runs for it is still starting" in said("songs")
+            and find_status(settings, songs)["starting"] is None
+        )
 
 
 CHAMPION = {"version": "2", "gate": "passed", "data_hash": "a" * 8}

@@ -289,3 +289,10 @@ def test_what_libraries_say_is_in_the_homes_log(tmp_path):
     assert "a warning of Python's" in log
     for said in ("a warning of a library", "a line of C++", "a line of Python"):
         assert log.count(f"{said}\n") == 1
+
+
+def test_a_time_is_shown_in_one_way_with_its_zone():
+    assert terminal.moment("2026-03-01T10:30:00.123456+01:00") == "2026-03-01 09:30:00 UTC"
+    assert terminal.moment("2026-03-01T09:30:00Z") == "2026-03-01 09:30:00 UTC"
+    for other in ("", "now", "2026-03-01 09:30:00", terminal.now()):
+        assert terminal.moment(other) == other
