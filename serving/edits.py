@@ -192,15 +192,29 @@ class Edits:
             yield edit
         except BaseException:
             with contextlib.suppress(StoreError):  # the first error tells more; the next edit of the track clears up
-                if before is None:
-                    self._remove(record)
-                else:
-                    self._write(record, _encode(before))
-                if new != old:
-                    self._remove(new)
+                if self._stands(edit):  # else somebody has written it since this write's turn has ended
+                    if before is None:
+                        self._remove(record)
+                    else:
+                        self._write(record, _encode(before))
+                self._clear(edit.track_id, old, new)
             raise
-        if old != new:
-            self._remove(old)
+        self._clear(edit.track_id, old, new)
+
+    def _stands(self, edit: Edit) -> bool:
+        """Whether this edit is its track's record, or what a full disk has let through of it."""
+        try:
+            return self.get(edit.track_id) == edit
+        except StoreError:
+            raise
+        except UserError:
+            return True
+
+    def _clear(self, track_id: str, *audio: str) -> None:
+        """Remove audio that the record of its track does not name."""
+        stands = self.get(track_id)
+        for name in set(audio) - {"", stands.audio if stands else ""}:
+            self._remove(name)
 
     def _replaced(self, track_id: str, row_hash: str | None) -> str:
         """What the catalogue's row was: that which stands there, or that which an earlier edit took the place of."""

@@ -2,10 +2,12 @@
 
 A caller whose answer was lost cannot know whether the write was done. It sends the same key again, and gets what the
 first request got, whatever others have done to the track since. A request that comes while the first is at work waits
-for it. What did nothing (a refusal, a Milvus that is away) is not kept, so the next one tries.
+for it. What did nothing (a refusal, a Milvus that is away) is not kept, so the next one tries. A key belongs to one
+write: with another one, another track's too, it is refused.
 
 Where a write began and then failed, or its process died, the answer is not known, but what was there before is: that is
-noted before anything is changed, so that the next try says ``replaced`` as the first would have.
+noted before anything is changed, so that the next try says ``replaced`` as the first would have. Each turn has a token:
+who comes back after its lease has ended finds the turn another one's, and changes nothing of it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -52,13 +55,13 @@ class Answers(Protocol):
     async def claim(self, key: str, content: str) -> dict[str, Any]:
         """Whose turn it is."""
 
-    async def note(self, key: str, facts: dict[str, Any]) -> None:
+    async def note(self, key: str, token: str, facts: dict[str, Any]) -> None:
         """What was there before the write."""
 
-    async def keep(self, key: str, kept: dict[str, Any]) -> None:
+    async def keep(self, key: str, token: str, kept: dict[str, Any]) -> None:
         """The answer."""
 
-    async def give_up(self, key: str) -> None:
+    async def give_up(self, key: str, token: str) -> None:
         """There is none."""
 
 
@@ -67,6 +70,8 @@ class _Entry:
     content: str
     began: float
     busy_until: float
+    token: str
+    """Of the turn that is going on, or was the last."""
     facts: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,51 +93,55 @@ class FirstAnswers:
             content: a hash of what is asked.
 
         Returns:
-            ``{"turn": "mine", "known": ...}``, ``{"turn": "answered", "kept": ...}``, or ``{"turn": "other"}`` where
-            the key belongs to another content.
+            ``{"turn": "mine", "token": ..., "known": ...}``, ``{"turn": "answered", "kept": ...}``, or
+            ``{"turn": "other"}`` where the key belongs to another content. Only the token's owner may end the turn.
         """
+        token = uuid.uuid4().hex
         while True:
             now = time.monotonic()
             self._forget(now)
             entry = self._entries.get(key)
             if entry is None:
-                self._entries[key] = _Entry(content, now, now + self._lease_s)
-                return {"turn": "mine", "known": {}}
+                self._entries[key] = _Entry(content, now, now + self._lease_s, token)
+                return {"turn": "mine", "token": token, "known": {}}
             if entry.content != content:
                 return {"turn": "other"}
             if entry.kept is not None:
                 return {"turn": "answered", "kept": entry.kept}
             if entry.busy_until <= now:
-                entry.busy_until, entry.settled = now + self._lease_s, asyncio.Event()
-                return {"turn": "mine", "known": dict(entry.facts)}
+                entry.busy_until, entry.settled, entry.token = now + self._lease_s, asyncio.Event(), token
+                return {"turn": "mine", "token": token, "known": dict(entry.facts)}
             try:
                 async with asyncio.timeout(entry.busy_until - now):
                     await entry.settled.wait()
             except TimeoutError:
                 continue
 
-    async def note(self, key: str, facts: dict[str, Any]) -> None:
+    async def note(self, key: str, token: str, facts: dict[str, Any]) -> None:
         """Keep what was there before the write, which now begins."""
-        if key in self._entries:
-            self._entries[key].facts = dict(facts)
+        if entry := self._owned(key, token):
+            entry.facts = dict(facts)
 
-    async def keep(self, key: str, kept: dict[str, Any]) -> None:
-        """Keep the answer; the first one stays."""
-        entry = self._entries.get(key)
-        if entry is not None and entry.kept is None:
+    async def keep(self, key: str, token: str, kept: dict[str, Any]) -> None:
+        """Keep the answer."""
+        if entry := self._owned(key, token):
             entry.kept = kept
             self._num_bytes += _size(entry)
             entry.settled.set()
             self._forget(time.monotonic())
 
-    async def give_up(self, key: str) -> None:
+    async def give_up(self, key: str, token: str) -> None:
         """Let the next one try; where nothing had begun, with any content."""
-        entry = self._entries.get(key)
-        if entry is not None and entry.kept is None:
+        if entry := self._owned(key, token):
             entry.busy_until = 0.0
             entry.settled.set()
             if not entry.facts:
                 del self._entries[key]
+
+    def _owned(self, key: str, token: str) -> _Entry | None:
+        """The entry of a turn that is still its owner's and has not ended."""
+        entry = self._entries.get(key)
+        return entry if entry is not None and entry.token == token and entry.kept is None else None
 
     def _forget(self, now: float) -> None:
         while self._entries:
@@ -151,8 +160,10 @@ class Turn:
         is_again: an earlier try had begun, so what is missing now may be its work.
     """
 
-    def __init__(self, answers: Answers | None = None, key: str = "", facts: dict[str, Any] | None = None) -> None:
-        self._answers, self._key, self._facts = answers, key, dict(facts or {})
+    def __init__(
+        self, answers: Answers | None = None, key: str = "", token: str = "", facts: dict[str, Any] | None = None
+    ) -> None:
+        self._answers, self._key, self._token, self._facts = answers, key, token, dict(facts or {})
         self.is_again = bool(facts)
 
     async def know(self, name: str, find: Callable[[], Awaitable[bool]]) -> bool:
@@ -160,8 +171,18 @@ class Turn:
         if name not in self._facts:
             self._facts[name] = await find()
             if self._answers is not None:
-                await self._answers.note(self._key, self._facts)
+                await self._answers.note(self._key, self._token, self._facts)
         return bool(self._facts[name])
+
+    async def keep(self, kept: dict[str, Any]) -> None:
+        """End it with an answer."""
+        if self._answers is not None:
+            await self._answers.keep(self._key, self._token, kept)
+
+    async def give_up(self) -> None:
+        """End it without one."""
+        if self._answers is not None:
+            await self._answers.give_up(self._key, self._token)
 
 
 @contextlib.asynccontextmanager
@@ -171,12 +192,12 @@ async def alone_at(answers: Answers, track_id: str) -> AsyncIterator[None]:
     Of several deletes of a track that come at once, one deletes it; of several adds one is the first.
     """
     name = json.dumps(["write", track_id])
-    await answers.claim(name, "")  # waits while another one writes
+    claimed = await answers.claim(name, "")  # waits while another one writes
     try:
         yield
     finally:
         with contextlib.suppress(StoreUnavailableError):  # the write is done; its lease ends by itself
-            await answers.give_up(name)
+            await answers.give_up(name, claimed["token"])
 
 
 def hash_of(audio: bytes, fields: dict[str, Any]) -> str:
@@ -202,16 +223,16 @@ async def answer_once(
         answers: who remembers.
         work: does it.
         key: the ``Idempotency-Key``; without one it is simply done.
-        content: tells this request from another one to the same address.
+        content: tells this request from another one to the same address, which is told from others anyway.
 
     Raises:
-        ApiError: 422 where the key belongs to another content, and whatever the work raises.
+        ApiError: 422 where the key belongs to another request, and whatever the work raises.
     """
     if key is None:
         return await work(Turn())
     holder = request.state.key.key_id if request.state.key else ""
-    name = json.dumps([holder, request.method, request.scope["path"], key])
-    claimed = await answers.claim(name, content)
+    name = json.dumps(["key", holder, key])
+    claimed = await answers.claim(name, json.dumps([request.method, request.scope["path"], content]))
     if claimed["turn"] == "other":
         raise ApiError(422, "this Idempotency-Key was used for another request; give each write a key of its own")
     if claimed["turn"] == "answered":
@@ -219,25 +240,25 @@ async def answer_once(
         if "error" in kept:
             raise ApiError(*kept["error"], headers=REPLAYED)
         return Response(kept["body"], media_type="application/json", headers=REPLAYED)
-    task = asyncio.create_task(_work(answers, name, work, Turn(answers, name, claimed["known"])))
+    task = asyncio.create_task(_work(work, Turn(answers, name, claimed["token"], claimed["known"])))
     _at_work.add(task)  # the loop itself holds tasks weakly
     task.add_done_callback(_done)
     return await asyncio.shield(task)
 
 
-async def _work(answers: Answers, name: str, work: Callable[[Turn], Awaitable[Response]], turn: Turn) -> Response:
+async def _work(work: Callable[[Turn], Awaitable[Response]], turn: Turn) -> Response:
     try:
         response = await work(turn)
     except ApiError as error:
         if error.status == 404:  # that nothing was there is a result: a retry must not find what came since
-            await answers.keep(name, {"error": [error.status, error.message]})
+            await turn.keep({"error": [error.status, error.message]})
         else:
-            await answers.give_up(name)
+            await turn.give_up()
         raise
     except BaseException:
-        await answers.give_up(name)
+        await turn.give_up()
         raise
-    await answers.keep(name, {"body": bytes(response.body)})
+    await turn.keep({"body": bytes(response.body)})
     return response
 
 

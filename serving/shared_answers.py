@@ -29,17 +29,17 @@ class SharedAnswers:
         claimed: dict[str, Any] = await self._ask("claim", key, content)
         return claimed
 
-    async def note(self, key: str, facts: dict[str, Any]) -> None:
+    async def note(self, key: str, token: str, facts: dict[str, Any]) -> None:
         """See ``FirstAnswers.note``."""
-        await self._ask("note", key, facts)
+        await self._ask("note", key, token, facts)
 
-    async def keep(self, key: str, kept: dict[str, Any]) -> None:
+    async def keep(self, key: str, token: str, kept: dict[str, Any]) -> None:
         """See ``FirstAnswers.keep``."""
-        await self._ask("keep", key, kept)
+        await self._ask("keep", key, token, kept)
 
-    async def give_up(self, key: str) -> None:
+    async def give_up(self, key: str, token: str) -> None:
         """See ``FirstAnswers.give_up``."""
-        await self._ask("give_up", key)
+        await self._ask("give_up", key, token)
 
     async def _ask(self, method: str, *args: Any) -> Any:
         for _ in range(2):

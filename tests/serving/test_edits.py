@@ -1,5 +1,6 @@
 """Records of what was added and deleted over the API: whole or not at all, whatever the ids, here or in a bucket."""
 
+import contextlib
 import errno
 import threading
 import uuid
@@ -76,6 +77,18 @@ def test_any_id_has_a_file(edits, track_id, title):
     made = add(edits, track_id, title=title)
     assert edits.get(track_id) == made and edits.get(track_id + "x") is None
     edits.forget(track_id)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("audio", [b"one", b"two", b"three"])
+def test_who_ends_late_leaves_what_was_written_meanwhile(edits, fails, audio):
+    """A write that outlived its turn neither takes back another's record, nor removes the audio that it names."""
+    add(edits, "a", b"one")
+    with contextlib.suppress(StoreError), edits.adding("a", FIELDS, b"two", row_hash=None):
+        newer = add(edits, "a", audio, title="newer")
+        if fails:
+            raise StoreError("Milvus is away")
+    assert edits.get("a") == newer and edits.audio(newer) == audio and len(files_of(edits)) == 2
 
 
 def test_what_the_catalogue_had_is_remembered_through_edits(edits):

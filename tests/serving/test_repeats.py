@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from serving.client import MulanClient
 from serving.errors import StoreUnavailableError
 from serving.query_log import QueryLog, read_query_log
 from serving.query_log_export import to_playlists
-from serving.repeats import FirstAnswers
+from serving.repeats import FirstAnswers, alone_at
 from serving.service import Service
 
 pytestmark = pytest.mark.slow
@@ -165,12 +166,24 @@ def test_a_replay_is_the_first_answer_and_says_so(endpoint):
     for other in ({"title": "other"}, {"audio": wav(tone(51, 0.6))}, {"track_id": "y"}):
         check_error(send(endpoint, "k1", **other), 422, "invalid", "this Idempotency-Key was used for another request")
     check_error(send(endpoint, "k" * 256), 422, "invalid", "idempotency-key: ")
-    # The same key at another address is another write.
-    gone = [httpx.delete(f"{endpoint}/v1/tracks/x", headers={"Idempotency-Key": "k1"}) for _ in range(2)]
-    assert [one.json()["deleted"] for one in gone] == ["x", "x"]
-    missing = [httpx.delete(f"{endpoint}/v1/tracks/y", headers={"Idempotency-Key": "k1"}) for _ in range(2)]
-    for one in missing:
-        check_error(one, 404, "not_found", "there is no track y")
+
+
+def test_a_key_is_of_one_write_alone(endpoint):
+    """Another track's delete is not answered with the first one's result, nor done; nor is an add's key a delete's."""
+
+    def delete(track_id, key):
+        return httpx.delete(f"{endpoint}/v1/tracks/{track_id}", headers={"Idempotency-Key": key})
+
+    for track_id in ("x", "y"):
+        send(endpoint, f"added {track_id}", track_id=track_id)
+    check_error(delete("x", "added x"), 422, "invalid", "this Idempotency-Key was used for another request")
+    assert [delete("x", "gone").json()["deleted"] for _ in range(2)] == ["x", "x"]
+    check_error(delete("y", "gone"), 422, "invalid", "this Idempotency-Key was used for another request")
+    check_error(send(endpoint, "gone"), 422, "invalid", "this Idempotency-Key was used for another request")
+    assert delete("y", "gone too").json()["deleted"] == "y"
+    for _ in range(2):
+        check_error(delete("y", "missing"), 404, "not_found", "there is no track y")
+    check_error(delete("x", "missing"), 422, "invalid", "this Idempotency-Key was used for another request")
 
 
 def test_refusals_that_did_nothing_are_not_kept(endpoint):
@@ -312,30 +325,77 @@ def test_two_people_and_breaking_wires(endpoint, wire):
     run_state_machine_as_test(Writes, settings=checks)
 
 
+async def take(answers, key, content, known):
+    """Its turn's token, with what it must know."""
+    claimed = await answers.claim(key, content)
+    token = claimed.pop("token")
+    assert claimed == {"turn": "mine", "known": known}
+    return token
+
+
+def test_who_comes_back_after_its_lease_ends_nobody_elses_turn():
+    async def play():
+        answers = FirstAnswers(lease_s=0.1)
+        late = await take(answers, "a", "1", {})
+        own = await take(answers, "a", "1", {})  # the lease has ended by then
+        await answers.note("a", late, {"was_there": False})
+        await answers.keep("a", late, {"body": b"late"})
+        await answers.give_up("a", late)
+        await answers.note("a", own, {"was_there": True})
+        await answers.give_up("a", late)
+        assert (await answers.claim("a", "2"))["turn"] == "other", "it was not given up"
+        last = await take(answers, "a", "1", {"was_there": True})
+        await answers.keep("a", last, {"body": b"last"})
+        await answers.keep("a", own, {"body": b"own"})
+        assert (await answers.claim("a", "1"))["kept"] == {"body": b"last"}
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_write_that_outlives_its_lease_lets_go_of_its_own_turn_alone(fails):
+    async def play():
+        answers = FirstAnswers(lease_s=0.1)
+
+        async def write():
+            async with alone_at(answers, "x"):
+                await asyncio.sleep(0.3)
+                if fails:
+                    raise ValueError
+
+        slow = asyncio.create_task(write())
+        await asyncio.sleep(0.15)
+        answers._lease_s = 60
+        async with alone_at(answers, "x"):
+            await asyncio.wait([slow])
+            third = asyncio.create_task(answers.claim(json.dumps(["write", "x"]), ""))
+            await asyncio.sleep(0.1)
+            assert not third.done(), "the second one is at work"
+        assert (await third)["turn"] == "mine" and (slow.exception() is not None) is fails
+
+    asyncio.run(play())
+
+
 def test_keys_are_each_callers_own_and_forgotten_in_time():
     async def play():
         answers = FirstAnswers(keep_s=0.3, lease_s=0.1, most=2)
-        assert await answers.claim("a", "1") == {"turn": "mine", "known": {}}
-        await answers.keep("a", {"body": b"A"})
-        await answers.keep("a", {"body": b"late"})
+        token = await take(answers, "a", "1", {})
+        await answers.keep("a", token, {"body": b"A"})
+        await answers.keep("a", token, {"body": b"late"})
         assert await answers.claim("a", "1") == {"turn": "answered", "kept": {"body": b"A"}}
         assert await answers.claim("a", "2") == {"turn": "other"}
         await asyncio.sleep(0.3)
-        assert (await answers.claim("a", "2"))["turn"] == "mine"
-        await answers.note("a", {"was_there": True})
+        await answers.note("a", await take(answers, "a", "2", {}), {"was_there": True})
         # Its process dies: after the lease another one goes on with what it knew.
-        assert await answers.claim("a", "2") == {"turn": "mine", "known": {"was_there": True}}
-        await answers.give_up("a")
-        assert await answers.claim("a", "2") == {"turn": "mine", "known": {"was_there": True}}
+        await answers.give_up("a", await take(answers, "a", "2", {"was_there": True}))
+        await take(answers, "a", "2", {"was_there": True})
         for key in ("b", "c"):
-            await answers.claim(key, "1")
-            await answers.keep(key, {"body": b"x"})
-        assert (await answers.claim("a", "3"))["turn"] == "mine", "the oldest goes first"
+            await answers.keep(key, await take(answers, key, "1", {}), {"body": b"x"})
+        await take(answers, "a", "3", {})  # the oldest went first
         assert answers._num_bytes <= 2
         big = {"body": bytes(repeats.MAX_BYTES // 2 + 1)}
         for key in ("d", "e"):
-            await answers.claim(key, "1")
-            await answers.keep(key, big)
+            await answers.keep(key, await take(answers, key, "1", {}), big)
         assert answers._num_bytes <= repeats.MAX_BYTES
 
     asyncio.run(play())
