@@ -18,7 +18,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from flows.model_version import Version
-from flows.runtime.catalogues import MODEL_NAME, Catalogue
+from flows.runtime.catalogues import DEMO, MODEL_NAME, Catalogue
 from flows.runtime.settings import Settings
 from flows.runtime.tracking import NoRegistryError, reading, tracking
 from mulan_core.errors import UserError
@@ -97,6 +97,21 @@ class Registry:
             )
             for model_version in newest_first
         ]
+
+    def summary(self, version: Version) -> dict[str, str | None]:
+        """What ``mulan release list`` shows of a version, ``judged_on`` among it; see there."""
+        return version.summary() | {"judged_on": self.judged_on(version)}
+
+    def judged_on(self, version: Version) -> str | None:
+        """The other catalogue on whose tracks the gate judged these weights; None where that was this one."""
+        if version.tag("trained_on") is None:
+            return None
+        with reading(self.uri) as client:
+            same = client.search_model_versions(f"run_id = '{version.run_id}'")
+        models = {entry.name for entry in same if "mulan.trained_on" not in entry.tags}
+        if self.name in models or not models:
+            return None
+        return DEMO if MODEL_NAME in models else min(models).removeprefix(f"{MODEL_NAME}-")
 
     def of_run(self, run_id: str) -> list[Version]:
         """The versions of a training run and its own data, newest first."""

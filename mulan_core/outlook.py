@@ -31,6 +31,8 @@ from mulan_core.yaml_file import format_yaml
 
 MAX_UNKNOWN = 0.05
 """A larger share of unknown tokens is told; of English texts BERT's tokenizer knows all but a few signs."""
+MIN_TRACKS = 100
+"""With fewer, a training teaches the towers too little to search by; another catalogue's model serves better."""
 _AT_ONCE = 1000
 
 
@@ -96,7 +98,8 @@ class Outlook:
             memory: bytes of memory of this machine.
 
         Returns:
-            ``refusals``: why `mulan run` would stop or the gate refuse, in sentences; ``proposal``: YAML for a file of
+            ``refusals``: why `mulan run` would stop or the gate refuse, in sentences; ``few``: the
+            usable tracks where these are fewer than ``MIN_TRACKS``, or null; ``proposal``: YAML for a file of
             ``--params``, or null; ``advice``: how the splits would do, or null; ``needs``: disk and memory in a
             sentence; ``notes``: what will not stop it.
         """
@@ -108,7 +111,9 @@ class Outlook:
             notes.append("texts of source lf are judged here by the rule; prepare asks your classifier")
         if remote := sum(not path for *_, path, _ in self._rows):
             notes.append(f"{remote:,} remote files are compared once they are fetched: the same audio in two splits")
-        return {"refusals": refusals, "proposal": proposal, "advice": advice, "needs": needs, "notes": notes}
+        few_tracks = self._usable.total() if 0 < self._usable.total() < MIN_TRACKS else None
+        verdict = {"refusals": refusals, "few": few_tracks}
+        return verdict | {"proposal": proposal, "advice": advice, "needs": needs, "notes": notes}
 
     def _training(self) -> Iterator[str]:
         usable, train = self._usable, self.config.train

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.catalogue import CatalogueName, endpoint_of, look, manifest_of, models_of
 from flows.cli.reporting import AsJson, print_json, show_edits
-from flows.pipeline.words import served_words
+from flows.pipeline.words import gate_words, served_words
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.terminal import Table, console, moment
 from mulan_core.config import Share
@@ -28,15 +28,18 @@ def list_releases(catalogue: CatalogueName = None, as_json: AsJson = False) -> N
 
     Example: mulan release list
     """
-    versions = [version.summary() for version in models_of(catalogue).versions()]
+    registry = models_of(catalogue)
+    versions = [registry.summary(version) for version in registry.versions()]
     if as_json:
         print_json(versions)
         return
     table = Table("version", "aliases", "gate", "collection", "data", "commit", "made")
     for version in versions:
         table.add_row(
-            *(str(version[key]) for key in ("version", "aliases", "gate", "collection", "data_hash", "git_commit")),
-            moment(version["created"]),
+            *(str(version[key]) for key in ("version", "aliases")),
+            gate_words(version),
+            *(str(version[key]) for key in ("collection", "data_hash", "git_commit")),
+            moment(str(version["created"])),
         )
     console.print(table)
 
@@ -71,9 +74,11 @@ def show(
     table.add_column(overflow="fold")
     index = {key: value for key, value in (release["index"] or {}).items() if key != "changes"}
     lines = release | {
+        "gate": gate_words(release),
         "metrics": [f"{metric} {value:.3f}" for metric, value in release["metrics"].items()],
         "index": [f"{key} {value}" for key, value in index.items()] or "not built",
     }
+    del lines["judged_on"]  # which stands behind the gate's word
     for name, value in lines.items():
         for i, line in enumerate(value if isinstance(value, list) else [value]):
             table.add_row("" if i else name, "" if line is None else str(line))

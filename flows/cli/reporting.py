@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column
 
-from flows.pipeline.words import edits_words, recall_words, served_words
+from flows.pipeline.words import edits_words, mended_words, recall_words, served_words
 from flows.runtime.terminal import Table, console, end_quietly, errors, words
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def show_quarantine(prepared: Path) -> None:
 
 def show_check(report: dict[str, Any]) -> None:
     """Print what the stages of `mulan run` would say of a manifest; why they would refuse it stands last."""
+    from mulan_core.outlook import MIN_TRACKS
+
     table = Table("", title=report["manifest"])
     table.add_column("count", justify="right")
     table.add_row("rows", f"{report['rows']:,}")
@@ -98,6 +101,14 @@ def show_check(report: dict[str, Any]) -> None:
     console.print(report["needs"])
     for refusal in report["refusals"]:
         console.print(words(("`mulan run` would refuse this: ", "red"), refusal))
+    if report["few"]:
+        console.print(
+            f"with fewer than {MIN_TRACKS} usable tracks a training teaches little; search them with the demo's model: "
+            f"`mulan prepare --manifest {shlex.quote(report['manifest'])}`, then `mulan index --model demo/champion` "
+            "(`mulan demo --exit` makes that model where there is none)"
+        )
+        if report["proposal"] or report["advice"]:
+            console.print("or train on them all the same:")
     if report["proposal"]:
         console.print(
             f"as it is, it passes with these lines in a file that you give as --params:\n\n{report['proposal']}"
@@ -111,9 +122,11 @@ def show_index(built: dict[str, Any]) -> None:
     if built["built"]:
         words = f"{built['index_type']}, recall@10 {recall_words(built)}"
     else:
-        words = "stood already" + (f", {built['mended']:,} tracks of it put right" if built["mended"] else "")
+        words = ", ".join(filter(None, ["stood already", mended_words(built)]))
     status = "champion" if built["promoted"] else "built, not promoted"
     console.print(f"version {built['version']} ({status}), {built['collection']}: {words}")
+    if built["judged_on"]:
+        console.print(f"the gate judged this model on the tracks of {built['judged_on']}, not on these")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
     console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
     if "windows" in built:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from flows.cli.catalogue import CatalogueName, chosen
 from flows.cli.reporting import AsJson, print_json
+from flows.pipeline.words import gate_words
 from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
 from flows.runtime.terminal import Table, console, moment, words
@@ -62,7 +63,7 @@ def _version(summary: dict[str, Any] | None) -> str | None:
     if summary is None:
         return None
     collection = summary["collection"] or "no collection"
-    return f"version {summary['version']}, gate {summary['gate']}, {collection}, made {moment(summary['created'])}"
+    return f"version {summary['version']}, gate {gate_words(summary)}, {collection}, made {moment(summary['created'])}"
 
 
 def ui(catalogue: CatalogueName = None, port: Annotated[int, number(Port, "Port of the MLflow UI.")] = 5000) -> None:

@@ -44,9 +44,10 @@ def find_status(settings: Settings, catalogue: Catalogue | None = None) -> dict[
     """
     catalogue = catalogue or Catalogue(DEMO)
     state, workspace = catalogue.state(settings.home), made_workspace(settings.home, catalogue)
-    versions = Registry.of(settings, catalogue).versions()
+    registry = Registry.of(settings, catalogue)
+    versions = registry.versions()
     champion, candidate = (
-        next((version.summary() for version in versions if alias in version.aliases), None)
+        next((registry.summary(version) for version in versions if alias in version.aliases), None)
         for alias in ("champion", "candidate")
     )
     endpoint, stack, owner = _endpoint(settings, catalogue), running_stack(state), starting(state)
@@ -141,7 +142,8 @@ def _differences(
         )
     if candidate and candidate != champion:
         word = "passed" if candidate["gate"] == "passed" else "was refused by"
-        sentences.append(f"candidate {candidate['version']} {word} the gate and is not champion")
+        judged = f" (measured on {candidate['judged_on']})" if candidate["judged_on"] else ""
+        sentences.append(f"candidate {candidate['version']} {word} the gate{judged} and is not champion")
     if champion and data_hash and not data_hash.startswith(champion["data_hash"]):
         sentences.append(
             f"the data prepared here ({data_hash[:8]}) is not the champion's ({champion['data_hash']}): "

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline.embed import track_vectors
+from flows.pipeline.index_changes import WindowsOf, count_changes, mend_index
 from flows.pipeline.index_rows import find_media_root, in_batches, track_rows, window_rows
 from flows.pipeline.release import make_live, switching
 from flows.pipeline.train import trained_run
@@ -31,8 +31,6 @@ from serving.recall import PROBE_QUERIES
 from serving.release import preprocessing_hash
 from serving.store import BuildResult, TrackStore, collection_name
 from serving.tracks import is_added
-
-WindowsOf = Callable[[Container[str]], Iterator[list[dict[str, Any]]]]
 
 
 @flow(
@@ -57,10 +55,11 @@ def index(
         promote: make the release champion. False builds it only, for `mulan release promote` or `shadow`.
 
     Returns:
-        ``version``, ``collection``, ``count``, ``built``; what the build measured, or ``mended``, how many rows of a
-        collection that stood were put right; ``windows``, how many are kept, where they are; ``changes``: tracks that
-        are new, changed, removed or unchanged since the collection that is live; ``url`` of the endpoint that serves it
-        now, or null and ``not_served``, a sentence; ``edits``, see ``Live.bring_edits``.
+        ``version``, and ``judged_on``, the other catalogue that the gate judged a borrowed model on; ``collection``,
+        ``count``, ``built``; what the build measured, or of a collection that stood ``mended``, how many rows were put
+        right, and ``mended_for``, how many for which reason; ``windows``, how many are kept, where they are;
+        ``changes``: tracks that are new, changed, removed or unchanged since the collection that is live; ``url`` of
+        the endpoint that serves it now, or null and ``not_served``, a sentence; ``edits``, see ``Live.bring_edits``.
     """
     with open_session(manifest, playlists, params) as session, session.stage("index"):
         with switching(session):  # what was cut off is ended before ``model`` is looked up
@@ -93,7 +92,8 @@ def index(
             tags["mulan.index"] = json.dumps(measured | {"changes": changes})
         registry.tag(version, tags)
         done = go_live(session, version, promote=promote, anew=not had_windows and "windows" in built)
-        return built | {"version": version, "promoted": promote, "changes": changes} | done
+        about = {"version": version, "judged_on": registry.judged_on(registry.find(version))}
+        return built | about | {"promoted": promote, "changes": changes} | done
 
 
 def _find_model(session: Session, model: str | None) -> tuple[str, Path]:
@@ -148,8 +148,9 @@ def build_collection(
         edited=edited,
         windows=lambda ids: _window_rows(session, model, ids),
     )
-    if isinstance(result, int):
-        return {"collection": name, "count": session.store.describe(name).count, "built": False, "mended": result}
+    if isinstance(result, dict):
+        mended = {"mended": result.pop("tracks"), "mended_for": result}
+        return {"collection": name, "count": session.store.describe(name).count, "built": False} | mended
     return {"collection": name, "built": True} | asdict(result)
 
 
@@ -186,7 +187,7 @@ def build_index(
     catalogue: str = "",
     edited: Container[str] = (),
     windows: WindowsOf | None = None,
-) -> tuple[str, BuildResult | int]:
+) -> tuple[str, BuildResult | dict[str, int]]:
     """Build the collection of a model version; of one that stands, what differs from the rows is put right.
 
     Args:
@@ -200,7 +201,8 @@ def build_index(
         windows: finds the windows of tracks by their ids; see ``window_rows``.
 
     Returns:
-        The collection's name, and what the build measured, or how many rows of a collection that stood were put right.
+        The collection's name, and what the build measured, or what of a collection that stood was put right; see
+        ``mend_index``.
 
     Raises:
         UserError: if Milvus is away, or recall@10 is under the floor; the live collection is untouched.
@@ -224,61 +226,9 @@ def build_index(
     return name, result
 
 
-def mend_index(
-    store: TrackStore,
-    name: str,
-    rows: list[dict[str, Any]],
-    *,
-    edited: Container[str] = (),
-    windows: WindowsOf | None = None,
-) -> int:
-    """Write what a collection has otherwise than the rows, and delete what it has beside them.
-
-    It may be live: searches go on, as they do where the API adds a track. See ``build_index`` for the arguments.
-
-    Returns:
-        How many tracks were written or deleted.
-    """
-    there = dict(pair for page in store.scroll(name) for pair in page)
-    wrong = [row for row in rows if row["track_id"] not in edited and there.get(row["track_id"]) != row["content_hash"]]
-    wanted = {row["track_id"] for row in rows}
-    # Rows of the API are not the catalogue's; ``EditedCollection.apply`` removes those that were taken back.
-    beside = [
-        track_id
-        for track_id, mark in there.items()
-        if track_id not in wanted and track_id not in edited and not is_added(mark)
-    ]
-    for batch in in_batches(wrong):
-        ids = {row["track_id"] for row in batch}
-        heard = list(chain.from_iterable(windows(ids))) if windows and store.count_windows(name) else []
-        store.upsert(name, batch, windows=heard)
-    store.delete(name, beside)
-    if wrong or beside:
-        store.flush(name)
-    return len(wrong) + len(beside)
-
-
 def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:
     """Texts that somebody may type, as unit vectors (Q, D): the most frequent labels' words, then titles."""
     labels = Counter(label for row in rows for label in row["labels"])
     texts = [split_label(label)[1] for label, _ in labels.most_common(PROBE_QUERIES)]
     texts += [row["title"] for row in rows[: PROBE_QUERIES - len(texts)]]
     return open_encoder(model).embed_texts(texts)
-
-
-def count_changes(
-    store: TrackStore, live: str | None, rows: list[dict[str, Any]], *, edited: Container[str] = ()
-) -> dict[str, int]:
-    """What differs from the collection that is live: new, changed, removed and unchanged tracks.
-
-    Tracks that the API has added or deleted are none of these; see ``Live.bring_edits``.
-    """
-    before = dict(pair for page in store.scroll(live) for pair in page) if live else {}
-    own = {row["track_id"]: row["content_hash"] for row in rows if row["track_id"] not in edited}
-    counts = Counter(
-        "new" if track_id not in before else "unchanged" if before[track_id] == content_hash else "changed"
-        for track_id, content_hash in own.items()
-    )
-    indexed = {track_id for track_id, mark in before.items() if track_id not in edited and not is_added(mark)}
-    counts["removed"] = len(indexed - own.keys())
-    return {name: counts[name] for name in ("new", "changed", "removed", "unchanged")}

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.pipeline.reports import read_report
 from flows.pipeline.versions import read_version
+from flows.pipeline.words import gate_words
 from flows.registry import Registry
 from flows.runtime.tracking import reading
 from flows.runtime.workspace import Workspace
@@ -25,7 +26,8 @@ def show_release(name: str, registry: Registry) -> dict[str, Any]:
     """Everything that the registry knows of a release.
 
     Returns:
-        ``version``, ``aliases``, ``created``, ``gate`` and its ``reasons``, the ``PARTS``, ``run_id``, ``index`` (what
+        ``version``, ``aliases``, ``created``, ``gate`` and its ``reasons``, ``judged_on``, the other catalogue that a
+        borrowed model was judged on, the ``PARTS``, ``run_id``, ``index`` (what
         the build measured; null before it) and ``metrics`` of the evaluation.
 
     Raises:
@@ -39,6 +41,7 @@ def show_release(name: str, registry: Registry) -> dict[str, Any]:
         "created": version.created_at,
         "gate": version.tag("gate") or "not judged",
         "reasons": (version.tag("gate_reasons") or "").splitlines(),
+        "judged_on": registry.judged_on(version),
         **{part: version.tag(part) for part in PARTS},
         "trained_on": version.trained_on,
         "run_id": version.run_id,
@@ -95,7 +98,7 @@ def release_lineage(name: str, workspace: Workspace, registry: Registry) -> dict
         run = client.get_run(version.run_id)
     facts: dict[str, Any] = {
         "version": version.number,
-        "gate": version.tag("gate") or "not judged",
+        "gate": gate_words({"gate": version.tag("gate") or "not judged", "judged_on": registry.judged_on(version)}),
         "collection": version.tag("collection") or "no index yet",
         "weights": version.tag("weights"),
         "preprocessing": version.tag("preprocessing_hash"),

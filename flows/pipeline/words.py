@@ -15,6 +15,21 @@ def recall_words(built: dict[str, Any]) -> str:
     return f"{built['recall_at_10']:.3f}" + (f"; under filters that leave a share: {values}" if values else "")
 
 
+MENDED = {
+    "missing": "were missing",
+    "gone": "are not in the catalogue any more",
+    "mark": "have only the mark of an earlier version",
+    "media_path": "another file",
+}
+"""Why a row of a collection was put right, where the reason is no field of a track."""
+
+
+def mended_words(built: dict[str, Any]) -> str:
+    """How many tracks of a collection that stood were put right, and why; empty where none was."""
+    why = ", ".join(f"{number:,} {MENDED.get(reason, reason)}" for reason, number in built["mended_for"].items())
+    return f"{built['mended']:,} tracks of it put right ({why})" if built["mended"] else ""
+
+
 def edits_words(edits: dict[str, Any] | None) -> list[str]:
     """What was added and deleted over the API, as it came to a release, in sentences; see ``Live.bring_edits``."""
     words = []
@@ -32,6 +47,12 @@ def edits_words(edits: dict[str, Any] | None) -> list[str]:
             f"was not kept; add them again, or to the manifest: {_named(edits['left'])}"
         )
     return words
+
+
+def gate_words(release: dict[str, Any]) -> str:
+    """The gate's word on a release; of a borrowed model it says on which catalogue that was measured."""
+    gate, judged_on = release["gate"], release["judged_on"]
+    return f"{gate} (the model of {judged_on}, measured on its tracks, not on these)" if gate and judged_on else gate
 
 
 def served_words(done: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mulan_core import outlook
 from mulan_core.config import Config, from_mapping
 from mulan_core.data.check import check_manifest
 from mulan_core.fields import lay_over
@@ -46,10 +47,10 @@ def told(audio, rows, numbers=None, playlists=(), **room):
     path = audio / "tracks.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     config = lay_over(from_mapping(Config, NUMBERS), numbers or {})
-    outlook = Outlook(config, playlists)
-    report = check_manifest(path, config.prepare, outlook=outlook)
+    shown = Outlook(config, playlists)
+    report = check_manifest(path, config.prepare, outlook=shown)
     assert not report["bad_rows"] and not report["bad_files"]
-    return report | outlook.report(seconds=3600 * report["hours"], **ROOM | room)
+    return report | shown.report(seconds=3600 * report["hours"], **ROOM | room)
 
 
 def test_a_good_catalogue_is_not_refused(audio):
@@ -115,6 +116,13 @@ def test_labels_and_playlists_are_what_their_metrics_need(audio):
     assert told(audio, rows, numbers, lists)["refusals"] == []
     lists[0]["track_ids"] = ["elsewhere"]
     assert "names the track 'elsewhere'" in told(audio, rows, numbers, lists)["refusals"][0]
+
+
+def test_a_catalogue_that_is_too_small_to_train_on_is_named(audio, monkeypatch):
+    assert told(audio, rows_of({"train": 8, "valid": 2, "test": 2}))["few"] == 12
+    monkeypatch.setattr(outlook, "MIN_TRACKS", 40)
+    assert told(audio, rows_of({"train": 29, "test": 10}))["few"] == 39
+    assert told(audio, rows_of({"train": 30, "test": 10}))["few"] is None
 
 
 def test_the_ways_out_that_are_proposed_work(audio):

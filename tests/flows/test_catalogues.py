@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from flows import upkeep
 from flows.cli.app import app
 from flows.pipeline.index import build_index
+from flows.pipeline.words import gate_words, mended_words
 from flows.registry import Registry
 from flows.runtime.catalogues import FILE, Catalogue, find_catalogue, note_use, read_records
 from flows.runtime.database import database_uri
@@ -162,11 +163,18 @@ def register(registry, run_id, *data, gate="passed", **tags):
             )
 
 
-def build(store, catalogue, version, data_hash="d" * 32):
-    rows = [
+def rows_of_four():
+    return [
         {"track_id": f"t{i}", "vector": vector, "dataset": "d", "content_hash": "h"}
         for i, vector in enumerate(np.eye(4, 8))
     ]
+
+
+def build(store, catalogue, version, data_hash="d" * 32):
+    return put(store, catalogue, version, rows_of_four(), data_hash)[0]
+
+
+def put(store, catalogue, version, rows, data_hash="d" * 32):
     return build_index(
         store,
         rows,
@@ -175,7 +183,23 @@ def build(store, catalogue, version, data_hash="d" * 32):
         data_hash=data_hash,
         preprocessing_hash="p",
         catalogue=catalogue.key,
-    )[0]
+    )
+
+
+def test_what_is_put_right_in_a_collection_that_stands_has_its_reason(registered):
+    store, demo = TrackStore(read_settings().milvus_uri), Catalogue("demo")
+    build(store, demo, "1")
+    assert put(store, demo, "1", rows_of_four())[1] == {"tracks": 0}
+    changed = [row | {"content_hash": "k"} for row in rows_of_four()]
+    changed[0] |= {"title": "Rain", "labels": ["genre:jazz"]}
+    changed[1] |= {"vector": np.eye(4, 8)[3], "title": "Sun"}
+    name, done = put(store, demo, "1", [*changed[:3], changed[3] | {"track_id": "new"}])
+    assert done == {"tracks": 5, "title": 2, "labels": 1, "audio": 1, "mark": 1, "missing": 1, "gone": 1}
+    words = mended_words({"mended": done.pop("tracks"), "mended_for": done})
+    assert words.startswith("5 tracks of it put right (") and "2 title" in words and "1 were missing" in words
+    assert put(store, demo, "1", [*changed[:3], changed[3] | {"track_id": "new"}])[1] == {"tracks": 0}
+    assert store.get(["t0"], collection=name)["t0"][0].title == "Rain"
+    store.close()
 
 
 def test_champions_and_live_collections_stand_side_by_side(registered):
@@ -211,8 +235,14 @@ def test_a_model_of_another_catalogue_gets_a_version_here(registered):
     assert own.version_for_data("champion", "d" * 32, origin=demo).number == "2", (
         "its own data's too is a version of here"
     )
+    assert own.judged_on(made) == "demo" and own.summary(made)["judged_on"] == "demo"
+    assert gate_words(own.summary(made)) == "passed (the model of demo, measured on its tracks, not on these)"
+    later = demo.version_for_data("champion", "f" * 32)
+    assert demo.judged_on(later) is None and gate_words(demo.summary(later)) == "passed", "of its own model"
+    assert demo.judged_on(demo.find("1")) is None
+    assert own.judged_on(own.version_for_data(later.number, "a" * 32, origin=demo)) == "demo", "however often"
     promote(own, "1")
-    assert (own.champions(), demo.champions(), len(demo.versions())) == (["1"], ["1"], 1)
+    assert (own.champions(), demo.champions(), len(demo.versions())) == (["1"], ["1"], 2)
     with pytest.raises(UserError, match="'candidate' is no alias or version of the model `mulan`"):
         own.version_for_data("candidate", "e" * 32, origin=demo)
 

@@ -246,6 +246,13 @@ def test_check_ends_with_1_where_run_would_refuse_and_its_yaml_can_be_pasted(tmp
     pasted = done.stdout.partition("--params:\n\n")[2].partition("\n\n")[0]
     (tmp_path / "p.yaml").write_text(f"prepare: {{min_s: 0.1}}\n{pasted}\n")
     assert check().exit_code == 0
+    (tmp_path / "few.csv").write_text("uri,text\n" + "".join(rows.splitlines(keepends=True)[:12]))
+    said = CliRunner().invoke(app, ["data", "check", "few.csv", "--params", "p.yaml"]).stdout
+    borrowing, splitting = (
+        said.index("`mulan index --model demo/champion`"),
+        said.index("or train on them all the same"),
+    )
+    assert said.index("would refuse") < said.index("`mulan prepare --manifest few.csv`") < borrowing < splitting
     assert not (tmp_path / "home").exists(), "it reads, and writes nothing"
     open_workspace(tmp_path / "home", manifest="tracks.csv", params="p.yaml")
     assert CliRunner().invoke(app, ["data", "check", "tracks.csv"]).exit_code == 0, "the numbers that are kept count"

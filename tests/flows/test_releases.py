@@ -136,6 +136,7 @@ def test_what_the_api_did_is_in_each_release_until_it_is_taken_back(done):
         assert done[name] == [sorted(of_catalogue - {"t7"} | {"of the api"})] * 2
     again = done["index again"]
     assert (again["version"], again["built"], again["mended"]) == (done["version"], False, 1), "t7 is written"
+    assert again["mended_for"] == {"missing": 1}
     assert done["tracks as before"] == [sorted(before)] * 2 and not any(again["edits"].values())
 
 

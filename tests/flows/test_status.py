@@ -143,8 +143,8 @@ def test_what_starts_and_what_others_run_is_told(tmp_path, monkeypatch, capfd):
         )
 
 
-CHAMPION = {"version": "2", "gate": "passed", "data_hash": "a" * 8}
-REFUSED = {"version": "3", "gate": "refused", "data_hash": "b" * 8}
+CHAMPION = {"version": "2", "gate": "passed", "judged_on": None, "data_hash": "a" * 8}
+REFUSED = {"version": "3", "gate": "refused", "judged_on": None, "data_hash": "b" * 8}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,10 @@ REFUSED = {"version": "3", "gate": "refused", "data_hash": "b" * 8}
         ((CHAMPION, CHAMPION, {"model_version": "2"}, "a" * 32), []),
         ((CHAMPION, None, {"model_version": "1"}, None), ["serves version 1, the champion is 2"]),
         ((CHAMPION, REFUSED, None, None), ["candidate 3 was refused by the gate"]),
+        (
+            (CHAMPION, CHAMPION | {"version": "3", "judged_on": "demo"}, None, None),
+            ["candidate 3 passed the gate (measured on demo) and"],
+        ),
         ((CHAMPION, None, None, "c" * 32), ["is not the champion's"]),
         ((None, None, None, None), []),
     ],

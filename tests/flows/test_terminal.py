@@ -143,7 +143,7 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
         "hours": 1.0,
     }
     check |= {"splits": {text: 1}, "texts": texts, "warnings": [text], "bad_rows": [{"row": 1, "problems": [text]}]}
-    check |= {"notes": [text], "needs": text, "refusals": [text], "proposal": text, "advice": text}
+    check |= {"notes": [text], "needs": text, "refusals": [text], "few": 1, "proposal": text, "advice": text}
     reporting.show_check(check | {"bad_files": [{"uri": text, "reason": text, "detail": text}]})
     report = {
         "set": {"title": text, "counts": {}},
@@ -159,7 +159,10 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
     edits = {"added": 1, "deleted": 1, "superseded": [text], "left": [text]}
     reporting.show_edits(edits)
     built = {"version": text, "collection": text, "built": False, "promoted": True, "changes": {text: 1}, "count": 1}
-    reporting.show_index(built | {"edits": None, "mended": 2, "url": None, "not_served": text})
+    reporting.show_index(
+        built
+        | {"judged_on": text, "edits": None, "mended": 2, "mended_for": {"gone": 2}, "url": None, "not_served": text}
+    )
     trial = {"name": text, "score": 0.5, "interval": None, "steps": 1}
     found = {"metric": text, "trials": [trial], "verdict": text, "params": text, "run_id": text}
     reporting.show_search(found)
