@@ -48,4 +48,5 @@ def app_from_environment(args: dict[str, Any]) -> serve.Application:
         edits=open_edits(settings, catalogue).location,
         keys_file=settings.keys_file,
         log_folder=catalogue.query_log(settings.home),
+        catalogue=catalogue.name,
     )

@@ -82,6 +82,7 @@ class TrackAnswer(Answer):
 class ReleaseAnswer(ReleaseName):
     """The release served."""
 
+    catalogue: str
     created_at: str
     num_tracks: int
     labels: list[str]

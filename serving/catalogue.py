@@ -136,6 +136,7 @@ def _add_catalogue(routes: APIRouter, service: Service, log: QueryLog) -> None:
         return JSONResponse(
             name_of(service)
             | {
+                "catalogue": service.catalogue,
                 "created_at": service.release.created_at,
                 "num_tracks": await service.count_tracks(),
                 "labels": list(service.collection.labels),

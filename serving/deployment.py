@@ -61,6 +61,7 @@ class MulanApp:
         shadow_program: str | None,
         shadow_share: float,
         places: Places | None,
+        catalogue: str,
     ) -> None:
         keep_loopback_direct()  # a replica's environment is that of its Ray
         log_to()
@@ -83,6 +84,7 @@ class MulanApp:
                 use_gpu=config.num_gpus > 0,
                 text_program=program,
                 places=places,
+                catalogue=catalogue,
             )
 
         self._service = open_service(release, text_program)
@@ -132,6 +134,7 @@ def build_app(
     shadow: dict[str, Any] | None = None,
     shadow_share: float = 0.0,
     places: Places | None = None,
+    catalogue: str = "",
 ) -> serve.Application:
     """The application of a release, to be given to ``deploy``.
 
@@ -144,23 +147,22 @@ def build_app(
         num_threads: of torch in each replica, and CPUs that Ray reserves for it.
         keys_file: the file of API keys, which need not exist, unless the endpoint that runs has had keys.
         log_folder: where the query log goes, if ``serve_config.query_log`` is on.
-        shadow: another release, which each replica keeps in memory too; see ``Shadow``.
-        shadow_share: the share of the searches that it is put to.
+        shadow, shadow_share: another release in each replica's memory, and its share of the searches; see ``Shadow``.
         places: where the tracks' files lie, if the home was moved since it was indexed.
+        catalogue: the name of what is served, for those who look at it.
 
     Raises:
-        UserError: if the file of keys cannot be trusted, ``serve_config.host`` can be reached by others and there is
-            no key (``check_exposed``), the endpoint that runs does not say whether it has keys and nothing else
-            tells, the release does not fit together, or Milvus is away. Replicas look again.
+        UserError: if the file of keys cannot be trusted, others reach ``serve_config.host`` and there is no key
+            (``check_exposed``), nothing tells whether the endpoint that runs has keys, the release does not fit
+            together, or Milvus is away. Replicas look again.
     """
     keys = KeyFile(keys_file, had_keys=had_keys(Path(keys_file))) if keys_file else None
     check_exposed(serve_config.host, keys, allow_open=serve_config.allow_open)
     for release_dict in (release, shadow):
         if release_dict:
             check_release(Release.from_dict(release_dict), TrackStore(milvus_uri, milvus_token))
-    # The decorator's type is the class.
-    deployment = MulanApp.options(**_options(serve_config, num_threads))  # type: ignore[attr-defined]
-    return deployment.bind(
+    options = _options(serve_config, num_threads)
+    return MulanApp.options(**options).bind(  # type: ignore[attr-defined]  # the decorator's type is the class
         release,
         serve_config,
         milvus_uri=milvus_uri,
@@ -176,6 +178,7 @@ def build_app(
         shadow_program=_export_program(shadow, serve_config),
         shadow_share=shadow_share,
         places=places,
+        catalogue=catalogue,
     )
 
 

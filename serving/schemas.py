@@ -244,6 +244,7 @@ class DeletedAnswer(Answer):
 class ReleaseAnswer(ReleaseName):
     """The release served."""
 
+    catalogue: str = Field(description="The name of the catalogue that is served; empty where it has none.")
     created_at: str
     num_tracks: int
     labels: list[str] = Field(description="The catalogue's labels, most frequent first.")

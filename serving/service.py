@@ -93,6 +93,7 @@ class Service:
         text_program: an exported text tower to use instead of the model's.
         metrics: where its work is counted.
         places: where the files lie that were in a home which was moved since the collection was built.
+        catalogue: its name, for those who look at it; empty where nobody has given it one.
 
     Raises:
         UserError: if Milvus is away, or model and collection disagree.
@@ -111,8 +112,10 @@ class Service:
         text_program: str | Path | None = None,
         metrics: Metrics | None = None,
         places: Places | None = None,
+        catalogue: str = "",
     ) -> None:
         check_release(release, store)
+        self.catalogue = catalogue
         self.here: Callable[[str], str] = places.here if places else str
         self.release, self.media_root = release, Path(media_root).absolute() if media_root else None
         self.metrics = metrics or Metrics()

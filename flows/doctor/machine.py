@@ -20,7 +20,7 @@ from flows.runtime.catalogues import read_records
 from flows.runtime.endpoint import endpoint_config, served
 from flows.runtime.project import PROJECT, VERSION
 from flows.runtime.settings import Settings
-from flows.runtime.workspace import find_workspace
+from flows.runtime.workspace import made_workspace
 from mulan_core.errors import UserError
 from serving.keys import KeyFile
 from serving.ports import check_port_free
@@ -146,20 +146,32 @@ def check_gpu(_: Settings) -> Iterator[DoctorCheck]:
 
 
 def check_data(settings: Settings) -> Iterator[DoctorCheck]:
-    """What says which data is prepared in the working folder."""
-    try:
-        workspace = find_workspace(settings.home)
-    except UserError:  # this folder is no workspace
+    """Which data is prepared: of the catalogue that commands mean without a name, and of the others."""
+    records = read_records(settings.home)
+    current, prepared, looked, broken = records.current, dict[str, str](), set[Path](), set[str]()
+    for name, catalogue in sorted(records.all().items(), key=lambda pair: pair[0] != current.name):
+        workspace = made_workspace(settings.home, catalogue)
+        if workspace is None or workspace.folder in looked:
+            continue
+        looked.add(workspace.folder)
+        try:
+            if data_hash := workspace.find_data_hash():
+                prepared[name] = f"{data_hash[:8]} is prepared in {workspace.folder}"
+        except UserError as error:
+            message, _, todo = str(error).partition("; ")
+            yield failure("data", message, todo)
+            broken.add(name)
+    if not looked:  # this folder is no workspace, and none was made
         return
-    try:
-        data_hash = workspace.find_data_hash()
-    except UserError as error:
-        message, _, todo = str(error).partition("; ")
-        yield failure("data", message, todo)
-        return
-    yield ok(
-        "data", f"{data_hash[:8]} is prepared in {workspace.folder}" if data_hash else "nothing is prepared here yet"
-    )
+    if current.name in prepared:
+        yield ok("data", f"{current.name}, which commands mean without --catalogue: {prepared.pop(current.name)}")
+    elif current.name not in broken:
+        makes = "mulan demo" if current.workspace is None else f"mulan prepare --catalogue {current.name}"
+        yield ok(
+            "data", f"{current.name}, which commands mean without --catalogue: nothing is prepared; `{makes}` does"
+        )
+    for name, where in prepared.items():
+        yield ok("data", f"{name}, meant by --catalogue {name}: {where}")
 
 
 def check_port(settings: Settings) -> Iterator[DoctorCheck]:

@@ -244,6 +244,7 @@ def deploy_release(session: Session, release: Release, shadow: Release | None = 
         shadow=shadow.to_dict() if shadow else None,
         shadow_share=shadow_share,
         places=session.places,
+        catalogue=session.catalogue.name,
     )
     if others := other_applications(session.catalogue.model):
         errors.print(f"mulan: the endpoint goes over from {', '.join(others)} to {session.catalogue.model}")

@@ -166,6 +166,13 @@ function showRelease(release, count) {
   $("release").textContent = `Release ${release.model_version} · ${release.collection} · ${$("release").dataset.count ?? "…"} tracks`;
 }
 
+/** Whose tracks these are: two catalogues may be open side by side. */
+function nameCatalogue(name) {
+  $("catalogue").textContent = name;
+  $("catalogue").hidden = !name;
+  if (name) document.title = `${name} · ${document.title}`;
+}
+
 /** The catalogue's labels by facet, the most frequent first. */
 function offerLabels(labels) {
   const facets = Map.groupBy?.(labels, facet) ?? new Map([["", labels]]);
@@ -301,6 +308,7 @@ watchMap({ play, more: askLike });
 getRelease()
   .then((release) => {
     takesFeedback = release.takes_feedback;
+    nameCatalogue(release.catalogue);
     showRelease(release, release.num_tracks);
     offerLabels(release.labels);
   })

@@ -14,7 +14,9 @@ from flow_fixtures import mulan
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.doctor import addresses, examine, machine
+from flows.runtime.catalogues import note_use
 from flows.runtime.settings import read_settings
+from flows.runtime.workspace import workspace_of
 from serving.keys import KeyFile
 from serving.ports import free_port
 
@@ -209,6 +211,36 @@ def test_drift_from_the_lock_is_told(settings, tmp_path, monkeypatch):
     assert told.level == "ok"
     assert pinned.level == "failure" and "torch" in pinned.said and "numpy" not in pinned.said
     assert others.level == "warning" and "instead of 1.2.3" in others.said
+
+
+def test_the_data_of_each_catalogue_is_told_with_what_names_it(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(machine.check_data(settings)) == [], "nothing here is a workspace"
+    folders = {name: workspace_of(settings.home, f"{name}.csv").folder for name in ("songs", "tones")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        for file in ("params.yaml", "dvc.yaml"):
+            (folder / file).write_text("{}")
+        note_use(settings.home, folder)
+
+    def said():
+        return [finding.said for finding in machine.check_data(settings)]
+
+    nothing = (
+        "tones, which commands mean without --catalogue: nothing is prepared; `mulan prepare --catalogue tones` does"
+    )
+    assert said() == [nothing]
+    lock = f"stages: {{prepare: {{outs: [{{md5: {'a' * 32}.dir}}]}}}}"
+    (folders["songs"] / "dvc.lock").write_text(lock)
+    assert said() == [nothing, f"songs, meant by --catalogue songs: aaaaaaaa is prepared in {folders['songs']}"]
+    note_use(settings.home, folders["songs"])
+    assert said() == [f"songs, which commands mean without --catalogue: aaaaaaaa is prepared in {folders['songs']}"]
+    for file in ("params.yaml", "dvc.yaml"):
+        (tmp_path / file).write_text("{}")
+    (folders["songs"] / "dvc.lock").unlink()
+    (tmp_path / "dvc.lock").write_text(lock)
+    assert said()[0].endswith("nothing is prepared; `mulan prepare --catalogue songs` does")
+    assert said()[1] == f"demo, meant by --catalogue demo: aaaaaaaa is prepared in {tmp_path}"
 
 
 def test_a_port_that_is_taken(settings, monkeypatch, tmp_path):

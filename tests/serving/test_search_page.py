@@ -262,6 +262,17 @@ def test_a_phone_needs_no_sideways_scrolling(page):
         page.resize(1100, 860)
 
 
+@pytest.mark.parametrize("name", ["jazz-2", "", MARKUP])
+def test_the_catalogue_that_is_served_is_named(browser, service, monkeypatch, name):
+    monkeypatch.setattr(service, "catalogue", name)
+    with run_bare(create_api(service, SERVE)) as url:
+        browser.open(f"{url}/")
+        browser.wait("document.querySelectorAll('#labels .chip').length == 3")
+        assert browser.value("document.title") == (f"{name} · " if name else "") + "MuLan: search music by meaning"
+        assert browser.value("document.querySelector('h1').textContent").strip() == f"MuLan {name}".strip()
+        assert browser.value("document.querySelectorAll('h1 script, h1 span img').length") == 0
+
+
 def test_no_good_match_is_said(browser, told_apart, store, tmp_path):
     service = Service(told_apart, store, edits=Edits(tmp_path), media_root=None, max_audio_s=SERVE.max_audio_s)
     with run_bare(create_api(service, SERVE)) as url:
