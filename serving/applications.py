@@ -110,7 +110,10 @@ def why_refused(name: str, error: RuntimeError) -> str:
         stays = _is_up(application)
     rest = "; the release before goes on serving" if stays else ""
     for message in messages:
-        sentences = re.findall(r"(?:UserError|StoreError|StoreUnavailableError)(?:\([^)]*\))?: ([^\n]+)", message)
+        sentences = re.findall(
+            r"(?:UserError|StoreError|StoreUnavailableError|EditsError|DamagedEditError)(?:\([^)]*\))?: ([^\n]+)",
+            message,
+        )
         if sentences:
             return f"{sentences[-1]}{rest}"
     return f"Ray Serve could not start {name}: {messages[-1].strip().splitlines()[-1]}{rest}"

@@ -1,7 +1,8 @@
 """What was added to a catalogue and deleted from it over the API, which no manifest knows: one record a track.
 
 Records lie beside the catalogue, in a folder or a bucket, with the audio of what was added as FLAC. So every collection
-that is built or goes live is given the same edits (``serving/apply_edits.py``), under whichever model.
+that is built or goes live is given the same edits (``serving/edited_collection.py``), under whichever model. A
+catalogue's row that an edit takes the place of lies there too, one a collection, until the edit is taken back.
 """
 
 from __future__ import annotations
@@ -11,63 +12,29 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
 
 from mulan_core.audio.decode import decode_audio, rate_of
 from mulan_core.data.shards import encode_flac
 from mulan_core.errors import UserError
-from serving.errors import StoreError
-from serving.tracks import ADDED, is_added
+from serving.edit import FIELDS, Edit
+from serving.errors import DamagedEditError, EditsError
+from serving.tracks import is_added
 
 MAX_RATE_HZ = 48_000
 """Audio is kept at its own rate up to this one."""
-FIELDS = ("title", "artist", "dataset", "labels")
-_RECORD = ".json"
+_RECORD, _ROW = ".json", ".row"
 _AUDIO = re.compile(r"[0-9a-f]+-[0-9a-f]{16}\.flac")
 _READERS = 16
 _FULL = ("No space left on device", "Disk quota exceeded")
-
-
-@dataclass(frozen=True)
-class Edit:
-    """The last word that the API had on a track."""
-
-    track_id: str
-    kind: Literal["added", "deleted"]
-    when: str
-    """ISO 8601 in UTC, to the microsecond, so that texts compare as times do."""
-    replaces: str = ""
-    """Content hash of the catalogue's row that stood there before; empty where the catalogue had none."""
-    fields: dict[str, Any] = field(default_factory=dict)
-    """``FIELDS`` of a track that was added."""
-    audio: str = ""
-    """The name of its FLAC."""
-
-    @property
-    def mark(self) -> str:
-        """The ``content_hash`` of its row: another one where fields or audio are others."""
-        content = json.dumps([self.fields, self.audio], sort_keys=True)
-        return f"{ADDED}:{hashlib.sha256(content.encode()).hexdigest()[:32]}"
-
-    def holds(self, row_hash: str | None, built: str) -> bool:
-        """Whether this word is newer than a collection's own row of the track.
-
-        Args:
-            row_hash: content hash of that row; None where there is none.
-            built: when the collection was built, as ``when`` is written; empty if that is not known.
-        """
-        if self.kind == "deleted" or not row_hash or is_added(row_hash):
-            return True
-        # The catalogue's row is newer where it has changed since, and the collection was built of it afterwards.
-        return row_hash == self.replaces or self.when > built
 
 
 class Edits:
@@ -93,18 +60,11 @@ class Edits:
         """Every edit, by track id.
 
         Raises:
-            UserError: if a record is damaged.
-            StoreError: if the location cannot be read.
+            EditsError: if a record is damaged, or the location cannot be read.
         """
-        files, path = self._files
         with _sentences(self.location):
-            files.invalidate_cache()
-            try:
-                names = [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
-            except FileNotFoundError:
-                return []
             with ThreadPoolExecutor(_READERS) as pool:
-                edits = pool.map(self._read, [name for name in names if name.endswith(_RECORD)])
+                edits = pool.map(self._read, [name for name in self._names() if name.endswith(_RECORD)])
             return sorted((edit for edit in edits if edit is not None), key=lambda edit: edit.track_id)
 
     def get(self, track_id: str) -> Edit | None:
@@ -132,7 +92,7 @@ class Edits:
             row_hash: content hash of the row that it takes the place of; None where there is none.
 
         Raises:
-            StoreError: if it cannot be kept, as on a full disk; then nothing is.
+            EditsError: if it cannot be kept, as on a full disk; then nothing is.
         """
         name = f"{_name(track_id)}-{hashlib.sha256(flac).hexdigest()[:16]}.flac"
         kept = {field: fields[field] for field in FIELDS}
@@ -149,7 +109,7 @@ class Edits:
     def forget(self, track_id: str) -> bool:
         """Remove the record of a track and its audio, as if the API had never had a word on it; whether there was one.
 
-        Collections have what it did until they are indexed again.
+        Collections have what it did until the records are applied to them again.
         """
         before = self.get(track_id)
         if before is not None:
@@ -157,18 +117,45 @@ class Edits:
             self._remove(before.audio)
         return before is not None
 
+    def keep_row(self, collection: str, row: Mapping[str, Any], windows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the catalogue's row of a track in a collection; it goes back when the track's edit is taken back.
+
+        Args:
+            collection: its name.
+            row: see ``TrackStore.build``.
+            windows: of the track; see ``TrackStore.build_windows``.
+        """
+        kept = json.dumps([dict(row), [dict(window) for window in windows]], default=lambda vector: vector.tolist())
+        self._write(_row_name(collection, row["track_id"]), kept.encode())
+
+    def kept_row(self, collection: str, track_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """What ``keep_row`` was given last; None where there is nothing, or it is damaged: an index mends that."""
+        return self._read_row(_row_name(collection, track_id))
+
+    def taken_back(self, collection: str) -> list[str]:
+        """Tracks whose rows are kept of a collection, and on which the API has no word any more."""
+        with _sentences(self.location):
+            names, ending = self._names(), _row_name(collection)
+            recorded = {name.removesuffix(_RECORD) for name in names if name.endswith(_RECORD)}
+            of_collection = [name for name in names if name.endswith(ending)]
+            rows = (self._read_row(name) for name in of_collection if name.removesuffix(ending) not in recorded)
+            return [row[0]["track_id"] for row in rows if row]
+
+    def forget_rows(self, collection: str) -> None:
+        """Remove what was kept of a collection, which is no more."""
+        with _sentences(self.location):
+            for name in self._names():
+                if name.endswith(_row_name(collection)):
+                    self._remove(name)
+
     def move(self, location: str) -> None:
         """Have all of it at another location, which is empty; nothing where that is the same."""
         files, path = self._files
         there = Edits(location)
         if there.location != self.location:
             with _sentences(self.location):
-                files.invalidate_cache()
-                if not files.exists(path):
-                    return
-                names = [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
                 # One by one, records last: a bucket's own move asks for keys that are gone.
-                for name in sorted(names, key=lambda name: name.endswith(_RECORD)):
+                for name in sorted(self._names(), key=lambda name: name.endswith(_RECORD)):
                     with contextlib.suppress(FileNotFoundError):
                         there._write(name, files.cat_file(f"{path}/{name}"))
             self.remove()
@@ -191,7 +178,7 @@ class Edits:
             self._write(record, _encode(edit))
             yield edit
         except BaseException:
-            with contextlib.suppress(StoreError):  # the first error tells more; the next edit of the track clears up
+            with contextlib.suppress(EditsError):  # the first error tells more; the next edit of the track clears up
                 if self._stands(edit):  # else somebody has written it since this write's turn has ended
                     if before is None:
                         self._remove(record)
@@ -205,9 +192,7 @@ class Edits:
         """Whether this edit is its track's record, or what a full disk has let through of it."""
         try:
             return self.get(edit.track_id) == edit
-        except StoreError:
-            raise
-        except UserError:
+        except DamagedEditError:
             return True
 
     def _clear(self, track_id: str, *audio: str) -> None:
@@ -239,11 +224,31 @@ class Edits:
             if not isinstance(edit.when, str) or (edit.kind == "added" and set(edit.fields) != set(FIELDS)):
                 raise ValueError
         except (ValueError, TypeError, AttributeError) as error:
-            raise UserError(
+            raise DamagedEditError(
                 f"{self.location}/{name} is damaged, so what was done to a track over the API is not known; put it "
-                "back from a copy, or delete it, and add or delete that track again"
+                "back from a copy, or delete it, and add or delete that track again",
+                "what was done to this track over the API before cannot be read, so nothing was changed; the "
+                "endpoint's log names the file that its operator must put right",
             ) from error
         return edit
+
+    def _read_row(self, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        files, path = self._files
+        with _sentences(self.location):
+            try:
+                row, windows = json.loads(files.cat_file(f"{path}/{name}"))
+                return (row, windows) if row["track_id"] and row["vector"] else None
+            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                return None
+
+    def _names(self) -> list[str]:
+        """All that lies there; nothing where the folder is not made yet."""
+        files, path = self._files
+        files.invalidate_cache()
+        try:
+            return [str(name).rsplit("/", 1)[-1] for name in files.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
 
     def _write(self, name: str, data: bytes) -> None:
         files, path = self._files
@@ -291,6 +296,11 @@ def _name(track_id: str) -> str:
     return hashlib.sha256(track_id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
+def _row_name(collection: str, track_id: str | None = None) -> str:
+    """The name of a kept row; without a track, how those of a collection end."""
+    return f"{'' if track_id is None else _name(track_id)}.{collection}{_ROW}"
+
+
 def _encode(edit: Edit) -> bytes:
     return json.dumps(asdict(edit), indent=1).encode()
 
@@ -308,5 +318,13 @@ def _sentences(location: str) -> Iterator[None]:
     except Exception as error:  # of any of the libraries behind fsspec
         reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if any(words in str(error) for words in _FULL):
-            raise StoreError(f"the disk of {location} is full; free some of it and try again") from error
-        raise StoreError(f"{location}, where tracks added over the API are kept, cannot be used: {reason}") from error
+            raise EditsError(
+                f"the disk of {location} is full; free some of it and try again",
+                "the disk where added tracks are kept is full, so nothing was changed; try again when its operator has "
+                "freed some of it",
+            ) from error
+        raise EditsError(
+            f"{location}, where tracks added over the API are kept, cannot be used: {reason}",
+            "the place where added and deleted tracks are recorded cannot be used, so nothing was changed; the "
+            "endpoint's log says why",
+        ) from error

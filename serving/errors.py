@@ -53,6 +53,23 @@ class StoreUnavailableError(StoreError):
     """Milvus does not answer; it may again later."""
 
 
+class EditsError(StoreError):
+    """Records of what the API has done cannot be used. The sentence names the place, which is for the operator alone.
+
+    Args:
+        message: the whole sentence, for commands and the log.
+        told: the one for who asks over the API.
+    """
+
+    def __init__(self, message: str, told: str) -> None:
+        super().__init__(message)
+        self.told = told
+
+
+class DamagedEditError(EditsError):
+    """A record of an edit holds what none can hold."""
+
+
 class ApiError(Exception):
     """An answer other than 200."""
 
@@ -112,6 +129,9 @@ def _as_api_error(error: Exception) -> ApiError:
         return invalid(error)
     if isinstance(error, StoreUnavailableError):
         return ApiError(503, str(error), headers=RETRY_AFTER)
+    if isinstance(error, EditsError):
+        logger.error(str(error))
+        return ApiError(503, error.told, code="store_failed", headers=RETRY_AFTER)
     if isinstance(error, StoreError):
         return ApiError(503, str(error), code="store_failed", headers=RETRY_AFTER)
     if isinstance(error, AudioError):

@@ -29,6 +29,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[DoctorCheck]], ...] = (
     addresses.check_checkpoints,
     addresses.check_endpoint,
     addresses.check_switch,
+    addresses.check_edits,
     addresses.check_traces,
 )
 

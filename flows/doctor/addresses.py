@@ -253,6 +253,17 @@ def check_switch(settings: Settings) -> Iterator[DoctorCheck]:
         yield level("switch", message, todo)
 
 
+def check_edits(settings: Settings) -> Iterator[DoctorCheck]:
+    """Whether what was added and deleted over the API can be read."""
+    from flows.runtime.storage import open_edits
+
+    try:
+        open_edits(settings, read_records(settings.home).current).all()
+    except UserError as error:
+        message, _, todo = str(error).partition("; ")
+        yield failure("edits", message, todo or "mend that; until then no release can be opened or switched to")
+
+
 def check_endpoint(settings: Settings) -> Iterator[DoctorCheck]:
     """The endpoints: each that is served, that of the catalogue in use, and the one that was named."""
     current = read_records(settings.home).current

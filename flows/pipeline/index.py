@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from flows.runtime.session import Session, open_session
 from mulan_core.config import IndexConfig
 from mulan_core.evaluation.encoders import open_encoder
 from mulan_core.evaluation.tagging import split_label
+from serving.edits import Edits
 from serving.recall import PROBE_QUERIES
 from serving.release import preprocessing_hash
 from serving.store import BuildResult, TrackStore, collection_name
@@ -70,19 +72,18 @@ def index(
             registry.check_gate(version)
         with bar("embed") as update:
             vectors = track_vectors(session, folder, progress=update, windows=workspace.config.index.windows)
-        kinds = {edit.track_id: edit.kind for edit in session.edits.all()}
-        rows = [
-            row
-            for row in track_rows(workspace.prepared, vectors, here=session.places.here)
-            if kinds.get(row["track_id"]) != "deleted"
-        ]
-        changes = count_changes(session.store, session.store.live_collection(), rows, edited=kinds)
-        built = build_collection(session, rows, version, folder, edited=kinds)
+        edited = {edit.track_id: edit.keeps_out for edit in session.edits.all()}
+        whole = track_rows(workspace.prepared, vectors, here=session.places.here)
+        rows = [row for row in whole if not edited.get(row["track_id"])]
+        changes = count_changes(session.store, session.store.live_collection(), rows, edited=edited)
+        built = build_collection(session, rows, version, folder, edited=edited)
         had_windows = session.store.count_windows(built["collection"]) > 0
         if workspace.config.index.windows:
             if not had_windows:
                 build_windows(session, built["collection"], folder)
             built["windows"] = session.store.count_windows(built["collection"])
+        kept_out = [row for row in whole if edited.get(row["track_id"])]
+        keep_rows(session.edits, built["collection"], kept_out, _heard(session, folder, kept_out, built))
         tags = {
             "mulan.collection": built["collection"],
             "mulan.media_root": find_media_root(workspace.prepared, session.places.here),
@@ -164,6 +165,14 @@ def build_windows(session: Session, collection: str, model: Path) -> int:
     return session.store.build_windows(collection, _window_rows(session, model, own))
 
 
+def _heard(
+    session: Session, model: Path, rows: Sequence[dict[str, Any]], built: Container[str]
+) -> Iterator[dict[str, Any]]:
+    """The windows of some rows' tracks, where the collection that was built keeps windows."""
+    if rows and "windows" in built:
+        yield from chain.from_iterable(_window_rows(session, model, {row["track_id"] for row in rows}))
+
+
 def _window_rows(session: Session, model: Path, only: Container[str]) -> Iterator[list[dict[str, Any]]]:
     return window_rows(
         session.workspace.prepared,
@@ -224,6 +233,17 @@ def build_index(
         probes_QD=probes_QD,
     )
     return name, result
+
+
+def keep_rows(
+    edits: Edits, collection: str, rows: Sequence[dict[str, Any]], windows: Iterable[dict[str, Any]] = ()
+) -> None:
+    """Keep the rows of tracks that were deleted over the API, which a collection has when that is taken back."""
+    windows_of: dict[str, list[dict[str, Any]]] = {row["track_id"]: [] for row in rows}
+    for window in windows:
+        windows_of[window["track_id"]].append(window)
+    for row in rows:
+        edits.keep_row(collection, row, windows_of[row["track_id"]])
 
 
 def embed_probes(rows: list[dict[str, Any]], model: Path) -> np.ndarray:

@@ -162,6 +162,7 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
         dropped = [name for name in old if session.store.has(name)]
         for name in dropped:
             session.store.drop(name)
+            session.edits.forget_rows(name)
         return {"dropped": dropped, "kept": [name for name in kept if session.store.has(name)]}
 
 

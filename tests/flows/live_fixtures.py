@@ -12,7 +12,7 @@ import yaml
 from serving_fixtures import MODEL, tone, wav
 
 from flows.pipeline import switch
-from flows.pipeline.index import build_index
+from flows.pipeline.index import build_index, keep_rows
 from flows.pipeline.switch import Live
 from flows.registry import Registry
 from flows.runtime.database import database_uri
@@ -109,14 +109,16 @@ class Home:
     def build(self, version, tracks):
         """The collection of a version over a catalogue of track id -> the seed of its tone, as ``index`` builds it."""
         model = self.models[WEIGHTS[version]]
-        edited = {edit.track_id: edit.kind for edit in self.edits.all()}
+        edited = {edit.track_id: edit.keeps_out for edit in self.edits.all()}
         rows = [
             {"track_id": track_id, "dataset": "d", "content_hash": f"{seed:032x}", "vector": model.vector(seed)}
             for track_id, seed in tracks.items()
-            if edited.get(track_id) != "deleted"
         ]
+        kept_out = [row for row in rows if edited.get(row["track_id"])]
+        rows = [row for row in rows if not edited.get(row["track_id"])]
         about = {"version": version, "data_hash": "d" * 32, "preprocessing_hash": preprocessing_hash(model.folder)}
         name, _ = build_index(self.store, rows, IndexConfig(), **about, edited=edited)
+        keep_rows(self.edits, name, kept_out)
         client = mlflow.MlflowClient(self.registry.uri)
         client.set_model_version_tag("mulan", version, "mulan.collection", name)
         client.set_model_version_tag("mulan", version, "mulan.preprocessing_hash", about["preprocessing_hash"])

@@ -135,6 +135,31 @@ def test_a_collection_that_stands_is_put_right(edited):
     assert edited.heard(name) == {"t0": 0, "t1": 1, "t2": 2}
 
 
+@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize("built", ["before", "meanwhile"])
+def test_what_is_taken_back_is_right_in_each_release(edited, version, built):
+    """A rollback indexes nothing: the release before has its rows again all the same, under whichever weights."""
+    if built == "meanwhile":  # it never had the row of t2
+        edited.store.drop(edited.registry.find(version).tag("collection"))
+        edited.build(version, {"t0": 0, "t1": 1, "t2": 2})
+    edited.go_over(version)
+    for track_id in (*CHANGED, "t2"):
+        assert edited.edits.forget(track_id)
+    for champions in (["1"], ["1", version]):
+        edited.go_over(champions[-1], champions)
+        assert edited.heard(edited.store.live_collection()) == {"t0": 0, "t1": 1, "t2": 2}
+
+
+def test_a_deletion_of_what_no_catalogue_had_keeps_no_later_row_out(edited):
+    edited.endpoint.deploy(edited.registry.release("1"))
+    edited.delete("new")
+    assert edited.edits.get("new").kind == "deleted"
+    edited.store.drop(edited.registry.find("2").tag("collection"))
+    edited.build("2", {"t0": 0, "t2": 2, "new": 9})
+    assert edited.go_over("2")["edits"] == {"added": 1, "deleted": 1, "superseded": ["new"], "left": []}
+    assert edited.heard(edited.store.live_collection()) == {"t0": 0, "t1": 6, "new": 9}
+
+
 def test_what_is_refused_changes_nothing(edited):
     edited.store.drop(edited.registry.find("2").tag("collection"))
     with pytest.raises(
@@ -192,7 +217,7 @@ def test_no_edit_is_lost_whatever_is_done(tmp_path_factory, models, registered, 
     """A plain model beside it: what each release has of the catalogue, and over it the API's last word on a track.
 
     The API's word gives way where a release was built after it, of a row of the catalogue that is another than the one
-    which it took the place of.
+    which it took the place of; not a deletion of such a row. Where it is taken back, each release has its own row.
     """
     steps = Steps(monkeypatch)
 
@@ -228,7 +253,8 @@ def test_no_edit_is_lost_whatever_is_done(tmp_path_factory, models, registered, 
                 return None
             at, seed, replaced = word = self.words[track_id]
             built, rows = self.built[version]
-            gives_way = seed is not None and track_id in rows and rows[track_id] != replaced and built > at
+            may_give_way = seed is not None or replaced is None  # a deletion stays, but of what no catalogue had
+            gives_way = may_give_way and track_id in rows and rows[track_id] != replaced and built > at
             return None if gives_way else word
 
         def _found(self, version):
@@ -249,6 +275,11 @@ def test_no_edit_is_lost_whatever_is_done(tmp_path_factory, models, registered, 
             if track_id in self._found(self.home.check()):
                 self._word(track_id, None)
                 assert self.home.delete(track_id)
+
+        @rule(track_id=st.sampled_from(["t0", "t1", "t2", "x"]))
+        def take_back(self, track_id):
+            assert self.home.edits.forget(track_id) is (self.words.pop(track_id, None) is not None)
+            self.restart()
 
         @rule(version=st.sampled_from(list(WEIGHTS)))
         def index_again(self, version):

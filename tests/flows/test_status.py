@@ -12,7 +12,7 @@ import pytest
 from flow_fixtures import ROOT, environment, mulan, promote, result_of
 
 from flows.cli.status import status as show_status
-from flows.doctor.addresses import check_switch
+from flows.doctor.addresses import check_edits, check_switch
 from flows.doctor.status import _differences, find_status, mlflow_pages
 from flows.registry import Registry
 from flows.runtime.catalogues import Catalogue, note_use, read_records
@@ -20,6 +20,7 @@ from flows.runtime.file_lock import try_lock
 from flows.runtime.journal import FILE, Journal, Standing, write_journal
 from flows.runtime.settings import read_settings
 from flows.runtime.stack_file import LOCK, Stack, write_owner, write_stack
+from flows.runtime.storage import open_edits
 from flows.runtime.tracking import tracking
 from flows.runtime.workspace import workspace_of
 from flows.runtime.workspace_lock import hold
@@ -194,6 +195,19 @@ def test_pages_of_mlflow_are_named_by_their_addresses(tmp_path, monkeypatch):
     assert compared() == [runs["2"], runs["1"]]
     promote(registry, "2")
     assert compared() == [runs["2"], runs["1"]], "beside the one that it took the place of"
+
+
+def test_a_damaged_record_of_an_edit_is_found_by_the_doctor(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    edits = open_edits(read_settings(), Catalogue("demo"))
+    with edits.deleting("a", row_hash="ab"):
+        pass
+    assert list(check_edits(read_settings())) == []
+    (record,) = edits.folder.iterdir()
+    record.write_text("{")
+    (finding,) = check_edits(read_settings())
+    assert finding.level == "failure" and finding.said.startswith(f"{record} is damaged")
+    assert finding.todo.startswith("put it back from a copy, or delete it")
 
 
 @pytest.mark.parametrize("at_work", [True, False])

@@ -16,7 +16,8 @@ from serving_fixtures import tone, wav
 from mulan_core.audio.decode import AudioError, decode_audio
 from mulan_core.errors import UserError
 from serving import edits as module
-from serving.edits import Edit, Edits, to_flac
+from serving.edit import Edit
+from serving.edits import Edits, to_flac
 from serving.errors import StoreError
 
 FIELDS = {"title": "T", "artist": "", "dataset": "added", "labels": ["genre:Jazz"]}
@@ -114,6 +115,8 @@ def test_what_the_catalogue_had_is_remembered_through_edits(edits):
 def test_the_newest_word_counts(row_hash, built, holds):
     assert Edit("a", "added", "2026-01-02", "ab12", FIELDS, "a.flac").holds(row_hash, built) is holds
     assert Edit("a", "deleted", "2026-01-02", "ab12").holds(row_hash, built), "until it is taken back"
+    of_added = Edit("a", "deleted", "2026-01-02").holds(row_hash, built)
+    assert of_added is (row_hash not in ("ab12", "cd34") or built < "2026-01-02"), "until a table brings the track"
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_left(edits, monkeypatch):
@@ -133,6 +136,24 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_left(edits, monkeypatch):
             add(edits, "b")
     monkeypatch.undo()
     assert files_of(edits) == before and edits.all() == [kept]
+
+
+def test_kept_rows_are_of_one_collection_and_wait_for_the_record_to_go(edits):
+    def kept(track_id):
+        return {"track_id": track_id, "vector": np.array([0.6, 0.8], np.float32), "labels": ("l",)}
+
+    window = {"track_id": "a", "place": 0, "start_s": 0.0, "end_s": 1.0, "vector": kept("a")["vector"]}
+    add(edits, "a")
+    edits.keep_row("tracks_1", kept("a"), [window])
+    edits.keep_row("tracks_11", kept("b"), [])
+    assert edits.taken_back("tracks_1") == [] and edits.taken_back("tracks_11") == ["b"]
+    edits.forget("a")
+    assert edits.taken_back("tracks_1") == ["a"] and edits.all() == []
+    found, (cut,) = edits.kept_row("tracks_1", "a")
+    assert np.array_equal(np.array(found["vector"], np.float32), kept("a")["vector"]) and found["labels"] == ["l"]
+    assert cut["place"] == 0 and edits.kept_row("tracks_1", "b") is None
+    edits.forget_rows("tracks_1")
+    assert edits.kept_row("tracks_1", "a") is None and edits.taken_back("tracks_11") == ["b"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"track_id": "other"}', b"\xff"])

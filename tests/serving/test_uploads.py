@@ -259,3 +259,31 @@ def test_labels_given_twice_are_kept_once(bare, store, service):
         assert kept.labels == ("mood:Calm", "genre:Jazz", "calm")
     finally:
         bare.delete("/v1/tracks/twice")
+
+
+@pytest.mark.parametrize("fault", ["damaged", "no folder"])
+def test_records_that_cannot_be_used_are_a_503_that_names_no_place(bare, edits, fault, caplog):
+    """Where they lie on the endpoint's machine is the operator's business, whom the log tells."""
+    before = set(edits.folder.glob("*.json"))
+    with edits.deleting("x9", row_hash=None):
+        pass
+    (record,) = set(edits.folder.glob("*.json")) - before if fault == "damaged" else [edits.folder]
+    if fault == "damaged":
+        record.write_text("{")
+    else:
+        edits.forget("x9")
+        edits.folder.rename(edits.folder.with_name("away"))
+        edits.folder.write_text("")
+    try:
+        answer = bare.post("/v1/tracks", files={"audio": wav(tone(77))}, data={"track_id": "x9"})
+    finally:
+        if fault == "damaged":
+            record.unlink()
+        else:
+            edits.folder.unlink()
+            edits.folder.with_name("away").rename(edits.folder)
+    check_error(answer, 503, "store_failed", "; the endpoint's log")
+    assert str(edits.folder.parent) not in answer.text and record.name not in answer.text
+    assert [str(record) in line for line in caplog.messages if "cannot be used" in line or "is damaged" in line] == [
+        True
+    ]
