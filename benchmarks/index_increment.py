@@ -50,10 +50,10 @@ def main() -> None:
         beside = _build(store, "tracks_bench_more", rows)
         started = time.perf_counter()
         store.upsert("tracks_bench_all", rows[count:])
-        store.flush("tracks_bench_all")
+        store.collections.flush("tracks_bench_all")
         in_place = time.perf_counter() - started
         for name in ("tracks_bench_all", "tracks_bench_more"):
-            store.drop(name)
+            store.collections.drop(name)
         store.close()
     full = count * encode_s + everything
     print(f"{count:,} tracks and {more:,} more; {encode_s * 1000:.0f} ms to encode one of {CLIP_S} s")

@@ -146,7 +146,7 @@ def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator
                 ]
                 for first in range(0, tracks, 500)
             )
-            store.build_windows("tracks_1_d", cut)
+            store.windows.build("tracks_1_d", cut)
         release = Release(
             collection="tracks_1_d", model_path=str(model), created_at="2026-11-24T00:00:00+00:00", **properties
         )
@@ -158,7 +158,7 @@ def endpoint(folder: Path, tower: str, *, tracks: int, windows: int) -> Iterator
             url = deploy(app, host="127.0.0.1", port=free_port())
             encoder = Encoder(model, text_program=export_text_program(model, tower))
             encoder.warm_up()
-            yield url, lambda text: store.search(encoder.encode_texts([text]), 10, collection="tracks_1_d")
+            yield url, lambda text: store.tracks.search(encoder.encode_texts([text]), 10, collection="tracks_1_d")
             undeploy()
         finally:
             ray.shutdown()

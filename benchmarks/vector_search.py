@@ -55,7 +55,7 @@ def main() -> None:
     with milvus(arguments.uri) as uri:
         store = TrackStore(uri, os.environ.get("MULAN_MILVUS_TOKEN"), timeout_s=60)
         if arguments.graph_on_lite:
-            store.is_lite = lambda: False  # type: ignore[method-assign]
+            store.collections.is_lite = lambda: False  # type: ignore[method-assign]
         hnsw_from = 1 if arguments.index == "HNSW" else arguments.tracks + 1
         build = {"dim": DIM, "properties": {}, "hnsw_from": hnsw_from, "recall_floor": arguments.floor}
         probes_QD = kinds["anywhere"] if arguments.floor else None
@@ -67,14 +67,14 @@ def main() -> None:
         print(f"recall@{K} under filters: {filtered}{'; filtered searches are read' if built.reads_filtered else ''}")
         print(f"recall@{K}:", end="")
         for kind, queries_QD in kinds.items():
-            hits = store.search(queries_QD, K, collection=NAME)
+            hits = store.tracks.search(queries_QD, K, collection=NAME)
             found = [[hit.track.track_id for hit in of] for of in hits]
             print(f" {kind} {share_found(found, queries_QD, vectors_ND, ids):.3f}", end=";", flush=True)
         print()
         for size, rounds in ((1, arguments.rounds), (BATCH, max(10, arguments.rounds // 10))):
             queries = [near(centres_CD, size, random) for _ in range(rounds)]
             ask = [
-                lambda queries_QD: store.search(queries_QD, K, collection=NAME),
+                lambda queries_QD: store.tracks.search(queries_QD, K, collection=NAME),
                 lambda queries_QD: exact(queries_QD, vectors_ND),
             ]
             ours, theirs = in_turn(ask, queries)
@@ -83,22 +83,22 @@ def main() -> None:
                 print(f"{size:3} at once, {what:6}: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {size / p50 * 1000:,.0f}/s")
             print(f"{size:3} at once, Milvus over exact search: {np.median(ours) / np.median(theirs):.2f}", flush=True)
             plain = {"Milvus as it comes": lambda queries_QD: as_it_comes(store, queries_QD)}
-            plain |= {"page 10": lambda queries_QD: store.pages(queries_QD, K, collection=NAME, offset=9 * K)}
+            plain |= {"page 10": lambda queries_QD: store.tracks.pages(queries_QD, K, collection=NAME, offset=9 * K)}
             for share, narrow in NARROWED.items():
-                plain[f"a filter of {share}"] = lambda queries_QD, narrow=narrow: store.pages(  # type: ignore[misc]
+                plain[f"a filter of {share}"] = lambda queries_QD, narrow=narrow: store.tracks.pages(  # type: ignore[misc]
                     queries_QD, K, collection=NAME, narrow=narrow
                 )
             first, *others = in_turn([ask[0], *plain.values()], queries[: max(5, rounds // 10)])
             for what, times_ms in zip(plain, others, strict=True):
                 print(f"{size:3} at once, {what} over page 1: {np.median(times_ms) / np.median(first):.2f}", flush=True)
-        store.drop(NAME)
+        store.collections.drop(NAME)
         store.close()
 
 
 def as_it_comes(store: TrackStore, queries_QD: np.ndarray) -> object:
     """The ten nearest as Milvus gives them, with what is shown of them; a graph is asked 128 wide."""
     fields = ["track_id", *METADATA]
-    return store._call(
+    return store.collections.call(
         lambda client: client.search(
             NAME,
             queries_QD.tolist(),

@@ -154,9 +154,9 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
         if not ask(goes):
             return goes | {"removed": False}
         if store:
-            store.drop_alias()
+            store.collections.drop_alias()
             for collection in there:
-                store.drop(collection)
+                store.collections.drop(collection)
         registry.remove()
         edits.remove()
         remove_journal(catalogue.state(settings.home))
@@ -205,4 +205,4 @@ def _store(settings: Settings, catalogue: Catalogue) -> Iterator[TrackStore | No
 
 
 def _list(store: TrackStore | None) -> list[str]:
-    return store.list_collections() if store else []
+    return store.collections.list_collections() if store else []

@@ -70,12 +70,15 @@ class Collections:
         token: password or API key of a real Milvus.
         timeout_s: how long a search or look-up may take. Building takes as long as it takes.
         live: the alias of the live collection; each catalogue has its own.
+
+    ``call`` asks Milvus something, ``loaded`` something about a collection that a restart may have left unloaded; both
+    raise StoreError in one sentence.
     """
 
     def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0, live: str = LIVE_ALIAS) -> None:
         self._connection = Connection(uri, token, timeout_s=timeout_s)
-        self._call = self._connection.call
-        self._timeout_s = timeout_s
+        self.call = self._connection.call
+        self.timeout_s = timeout_s
         self._live = live
 
     def ping(self) -> None:
@@ -84,11 +87,11 @@ class Collections:
         Raises:
             StoreUnavailableError: in one sentence, within seconds.
         """
-        self._call(lambda client: client.list_collections(timeout=self._timeout_s))
+        self.call(lambda client: client.list_collections(timeout=self.timeout_s))
 
     def server_version(self) -> str:
         """The version that Milvus says it is."""
-        return str(self._call(lambda client: client.get_server_version(timeout=self._timeout_s)))
+        return str(self.call(lambda client: client.get_server_version(timeout=self.timeout_s)))
 
     def close(self) -> None:
         """Hang up."""
@@ -96,7 +99,7 @@ class Collections:
 
     def list_collections(self) -> list[str]:
         """Names of all collections of tracks."""
-        names = self._call(lambda client: client.list_collections(timeout=self._timeout_s))
+        names = self.call(lambda client: client.list_collections(timeout=self.timeout_s))
         return sorted(name for name in names if name.startswith("tracks_") and not name.endswith(WINDOWS))
 
     def describe(self, name: str) -> CollectionInfo:
@@ -105,7 +108,7 @@ class Collections:
         Raises:
             StoreError: if there is none of that name.
         """
-        description = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        description = self.call(lambda client: client.describe_collection(name, timeout=self.timeout_s))
         name = description["collection_name"]
         stored = {str(key): str(value) for key, value in description.get("properties", {}).items()}
         own = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
@@ -121,9 +124,9 @@ class Collections:
         A graph of an earlier version was never measured under filters. One that does not say how wide it must
         be searched is searched as wide as any.
         """
-        description = self._call(lambda client: client.describe_collection(name, timeout=self._timeout_s))
+        description = self.call(lambda client: client.describe_collection(name, timeout=self.timeout_s))
         target, properties = str(description["collection_name"]), description.get("properties", {})
-        index = self._call(lambda client: client.describe_index(target, "vector", timeout=self._timeout_s))
+        index = self.call(lambda client: client.describe_index(target, "vector", timeout=self.timeout_s))
         if not index or index["index_type"] == "FLAT":
             return target, None
         ef = int(properties.get(f"{_PREFIX}ef", EF_CANDIDATES[-1]))
@@ -137,27 +140,28 @@ class Collections:
         """Tracks in a collection; in one that is not loaded, those that were ever flushed."""
         if not self._is_loaded(name):
             # These go on counting rows that were replaced or deleted.
-            stats = self._call(lambda client: client.get_collection_stats(name, timeout=self._timeout_s))
+            stats = self.call(lambda client: client.get_collection_stats(name, timeout=self.timeout_s))
             return int(stats["row_count"])
-        return self._count_rows(name, CONSISTENCY)
+        return self.count_rows(name)
 
-    def _count_rows(self, name: str, consistency: str, narrow: str = "") -> int:
-        options = {"consistency_level": consistency, "timeout": self._timeout_s}
-        rows = self._call(lambda client: client.query(name, filter=narrow, output_fields=["count(*)"], **options))
+    def count_rows(self, name: str, consistency: str = CONSISTENCY, narrow: str = "") -> int:
+        """Rows that pass a filter in Milvus's language, in a collection that is loaded."""
+        options = {"consistency_level": consistency, "timeout": self.timeout_s}
+        rows = self.call(lambda client: client.query(name, filter=narrow, output_fields=["count(*)"], **options))
         return int(rows[0]["count(*)"])
 
     def _is_loaded(self, name: str) -> bool:
-        state = self._call(lambda client: client.get_load_state(name, timeout=self._timeout_s))
+        state = self.call(lambda client: client.get_load_state(name, timeout=self.timeout_s))
         return str(state["state"]) == "Loaded"
 
     def has(self, name: str) -> bool:
         """Whether a collection of that name exists."""
-        return bool(self._call(lambda client: client.has_collection(name, timeout=self._timeout_s)))
+        return bool(self.call(lambda client: client.has_collection(name, timeout=self.timeout_s)))
 
     def live_collection(self) -> str | None:
         """The collection that the alias names, or None while there is none."""
         try:
-            return str(self._call(lambda c: c.describe_alias(self._live, timeout=self._timeout_s))["collection_name"])
+            return str(self.call(lambda c: c.describe_alias(self._live, timeout=self.timeout_s))["collection_name"])
         except StoreUnavailableError:
             raise
         except StoreError:
@@ -173,11 +177,13 @@ class Collections:
             raise StoreError(f"{name} is live; switch {self._live} to another collection before it is dropped")
         for collection in (name + WINDOWS, name):
             if self.has(collection):
-                self._call(lambda client, collection=collection: client.drop_collection(collection))  # type: ignore[misc]
+                self.call(lambda client, collection=collection: client.drop_collection(collection))  # type: ignore[misc]
 
     def load(self, name: str) -> None:
-        """Bring a collection into memory; after a restart of Milvus nothing is."""
-        self._call(lambda client: client.load_collection(name, timeout=600))
+        """Bring a collection and the windows of its tracks into memory; after a restart of Milvus nothing is."""
+        self.call(lambda client: client.load_collection(name, timeout=600))
+        if not name.endswith(WINDOWS) and self.has(name + WINDOWS):
+            self.load(name + WINDOWS)
 
     def switch_alias(self, name: str) -> None:
         """Point the alias at a collection, loaded first.
@@ -187,20 +193,21 @@ class Collections:
         """
         self.load(name)
         if self.live_collection() is None:
-            self._call(lambda client: client.create_alias(name, self._live))
+            self.call(lambda client: client.create_alias(name, self._live))
         else:
-            self._call(lambda client: client.alter_alias(name, self._live))
+            self.call(lambda client: client.alter_alias(name, self._live))
 
     def drop_alias(self) -> None:
         """Have no live collection any more; the collection itself stays."""
         if self.live_collection() is not None:
-            self._call(lambda client: client.drop_alias(self._live))
+            self.call(lambda client: client.drop_alias(self._live))
 
     def flush(self, collection: str) -> None:
         """Seal what was written, so that searches of it are fast."""
-        self._call(lambda client: client.flush(collection))
+        self.call(lambda client: client.flush(collection))
 
-    def _create(self, name: str, *, dim: int) -> None:
+    def create(self, name: str, *, dim: int) -> None:
+        """Make a collection of tracks, empty and without an index."""
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("track_id", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["track_id"], is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
@@ -209,9 +216,10 @@ class Collections:
         labels = {"element_type": DataType.VARCHAR, "max_capacity": MAX_LABELS, "max_length": MAX_LABEL_BYTES}
         schema.add_field("labels", DataType.ARRAY, **labels)
         schema.add_field("content_hash", DataType.VARCHAR, max_length=MAX_TEXT_BYTES["content_hash"])
-        self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+        self.call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
 
-    def _create_windows(self, name: str, *, dim: int) -> None:
+    def create_windows(self, name: str, *, dim: int) -> None:
+        """Make a collection of windows, empty and without an index."""
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         id_bytes = MAX_TEXT_BYTES["track_id"]
         schema.add_field("window_id", DataType.VARCHAR, max_length=id_bytes + 16, is_primary=True)
@@ -219,36 +227,39 @@ class Collections:
         schema.add_field("start_s", DataType.FLOAT)
         schema.add_field("end_s", DataType.FLOAT)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
-        self._call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
+        self.call(lambda client: client.create_collection(name, schema=schema, consistency_level="Strong"))
 
-    def _settle(self, collection: str) -> None:
+    def settle(self, collection: str) -> None:
         """Wait until reads see the last write: a strong read does, and all that come after it are as new."""
-        self._loaded(collection, lambda _: self._count_rows(collection, "Strong"))
+        self.loaded(collection, lambda _: self.count_rows(collection, "Strong"))
 
-    def _index(self, name: str, index_type: str) -> None:
+    def index(self, name: str, index_type: str) -> None:
+        """Seal a collection, index its vectors (FLAT or HNSW) and bring it into memory."""
         params = MilvusClient.prepare_index_params()
         options = _HNSW if index_type == "HNSW" else {}
         params.add_index("vector", index_type=index_type, metric_type="COSINE", params=options)
-        self._call(lambda client: client.flush(name))
-        self._call(lambda client: client.create_index(name, params))
+        self.call(lambda client: client.flush(name))
+        self.call(lambda client: client.create_index(name, params))
         self.load(name)
 
-    def _describe_as(
+    def describe_as(
         self, name: str, properties: Mapping[str, str], labels: Sequence[str] = (), *, graph: Graph | None = None
     ) -> None:
+        """Keep with a collection what ``describe`` and ``describe_graph`` give back."""
         kept = {f"{_PREFIX}{key}": str(value) for key, value in properties.items()}
         kept |= {f"{_PREFIX}labels": json.dumps(list(labels))}
         if graph is not None:
             kept |= {f"{_PREFIX}ef": str(graph.ef), f"{_PREFIX}filters": _HELD if graph.holds_filters else ""}
-        self._call(lambda client: client.alter_collection_properties(name, properties=kept))
+        self.call(lambda client: client.alter_collection_properties(name, properties=kept))
 
-    def _loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:
+    def loaded(self, collection: str, ask: Callable[[MilvusClient], T]) -> T:
+        """Ask about a collection; where it was not loaded, load it and ask again."""
         try:
-            return self._call(ask)
+            return self.call(ask)
         except StoreUnavailableError:
             raise
         except StoreError:
             name = self.describe(collection).name
             if not self._is_loaded(name):  # where it is, another caller may have been faster
                 self.load(name)
-            return self._call(ask)
+            return self.call(ask)

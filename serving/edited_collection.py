@@ -137,9 +137,9 @@ class EditedCollection:
         own = [track_id for track_id, mark in hashes.items() if not is_added(mark)]
         if not own:
             return
-        has_windows = self.store.count_windows(self.name) > 0
-        for track_id, (track, vector_D) in self.store.get(own, collection=self.name).items():
-            windows = self.store.windows([track_id], collection=self.name) if has_windows else []
+        has_windows = self.store.windows.count(self.name) > 0
+        for track_id, (track, vector_D) in self.store.tracks.get(own, collection=self.name).items():
+            windows = self.store.windows.get([track_id], collection=self.name) if has_windows else []
             row = asdict(track) | {"vector": vector_D, "content_hash": hashes[track_id]}
             self.edits.keep_row(self.name, row, windows)
 
@@ -189,7 +189,7 @@ class EditedCollection:
 
     def _built(self) -> str:
         """When it was built; empty for one of a version that hashed rows otherwise."""
-        return self.store.describe(self.name).properties.get("built", "")
+        return self.store.collections.describe(self.name).properties.get("built", "")
 
     def _row(self, edit: Edit, vector_D: np.ndarray) -> dict[str, Any]:
         named = {"track_id": edit.track_id, "title": edit.fields["title"] or edit.track_id, "vector": vector_D}

@@ -63,7 +63,7 @@ class CatalogueMap:
         ids = (track_id for rows in self._store.scroll(self._collection) for track_id, _ in rows)
         # By a hash of the id: in no order that could mean anything, and without a list of all of them.
         chosen = heapq.nsmallest(MAX_POINTS, ids, key=lambda track_id: zlib.crc32(track_id.encode()))
-        return list(self._store.get(chosen, collection=self._collection).values())
+        return list(self._store.tracks.get(chosen, collection=self._collection).values())
 
 
 def project_pca(vectors_ND: np.ndarray) -> np.ndarray:

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection import CONSISTENCY, LIVE_ALIAS, Graph
+from serving.collection import CONSISTENCY, Collections, Graph
 from serving.filters import TrackFilter, after, one_of
 from serving.ranking import MAX_DEPTH, NOISE, Best, Candidate, Window, exact_scores
 from serving.tracks import METADATA, Track, track_of
-from serving.windows import Windows
 
 BATCH = 500
 """Tracks that Milvus is asked for by id at once."""
@@ -68,12 +67,13 @@ class Page:
     """There are tracks after these."""
 
 
-class Pages(Windows):
-    """Searches in the collections at one Milvus address; see ``Collections``."""
+class TrackSearch:
+    """Tracks by query and by id, in any collection."""
 
-    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0, live: str = LIVE_ALIAS) -> None:
-        super().__init__(uri, token, timeout_s=timeout_s, live=live)
-        self._graphs: dict[str, Graph | None] = {}
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
+        self.graphs: dict[str, Graph | None] = {}
+        """Of collections that were asked; a build tries one after the other here."""
 
     def search(
         self,
@@ -113,7 +113,7 @@ class Pages(Windows):
                 unloaded is loaded, and the search tried again.
         """
         without = [frozenset(ids) for ids in exclude] if exclude else None
-        return self._pages(vectors_QD, Ranks(collection, narrow.expression() if narrow else "", offset, k), without)
+        return self.ranked(vectors_QD, Ranks(collection, narrow.expression() if narrow else "", offset, k), without)
 
     def get(self, track_ids: Sequence[str], *, collection: str) -> dict[str, tuple[Track, np.ndarray]]:
         """Tracks and their vectors by id; ids that are not there are left out."""
@@ -126,17 +126,18 @@ class Pages(Windows):
                     filter=one_of(batch),
                     output_fields=fields,
                     consistency_level=CONSISTENCY,
-                    timeout=self._timeout_s,
+                    timeout=self._collections.timeout_s,
                 )
 
-            return list(self._loaded(collection, ask))
+            return list(self._collections.loaded(collection, ask))
 
         rows = [row for batch in in_turn(track_ids) for row in ask_for(batch)]
         return {row["track_id"]: _row(row) for row in rows}
 
-    def _pages(
+    def ranked(
         self, vectors_QD: np.ndarray, ranks: Ranks, without: Sequence[frozenset[str]] | None = None
     ) -> list[Page]:
+        """As ``pages``, with the filter in Milvus's language."""
         without = without or [frozenset()] * len(vectors_QD)
         graph, last = self._graph(ranks.collection), ranks.offset + ranks.k + 1  # one more tells whether there is more
         # Whether a graph's answer serves must not depend on the page, or pages would be cut from different answers.
@@ -184,7 +185,9 @@ class Pages(Windows):
         return limits
 
     def _count(self, ranks: Ranks) -> int:
-        return self._loaded(ranks.collection, lambda _: self._count_rows(ranks.collection, CONSISTENCY, ranks.narrow))
+        return self._collections.loaded(
+            ranks.collection, lambda _: self._collections.count_rows(ranks.collection, narrow=ranks.narrow)
+        )
 
     def _ask(
         self, vectors_QD: np.ndarray, limit: int, ranks: Ranks, graph: Graph | None
@@ -202,11 +205,12 @@ class Pages(Windows):
                 output_fields=["track_id", *(["vector", *METADATA] if with_rows else [])],
                 search_params={"params": {"ef": max(limit, graph.ef)} if graph else {}},
                 consistency_level=CONSISTENCY,
-                timeout=self._timeout_s,
+                timeout=self._collections.timeout_s,
             )
 
         answers = [
-            [(hit["entity"], float(hit["distance"])) for hit in hits] for hits in self._loaded(ranks.collection, ask)
+            [(hit["entity"], float(hit["distance"])) for hit in hits]
+            for hits in self._collections.loaded(ranks.collection, ask)
         ]
         candidates = [[(entity["track_id"], score) for entity, score in answer] for answer in answers]
         rows = {entity["track_id"]: _row(entity) for answer in answers for entity, _ in answer} if with_rows else {}
@@ -217,7 +221,7 @@ class Pages(Windows):
     ) -> list[list[Candidate]]:
         """The first ``depth`` of each query, of all tracks that pass the filter."""
         best = [Best(np.asarray(query_D, np.float32), depth) for query_D in vectors_QD]
-        for rows in self._walk(ranks.collection, ["track_id", "vector"], ranks.narrow, MAX_LIMIT):
+        for rows in self.walk(ranks.collection, ["track_id", "vector"], ranks.narrow, MAX_LIMIT):
             ids = [row["track_id"] for row in rows]
             vectors_ND = np.array([row["vector"] for row in rows], np.float32)
             for nearest, left_out in zip(best, without, strict=True):
@@ -225,7 +229,7 @@ class Pages(Windows):
                 nearest.add(*((ids, vectors_ND) if keep is None else ([ids[i] for i in keep], vectors_ND[keep])))
         return [nearest.kept for nearest in best]
 
-    def _walk(self, collection: str, fields: Sequence[str], narrow: str, batch: int) -> Iterator[list[dict[str, Any]]]:
+    def walk(self, collection: str, fields: Sequence[str], narrow: str, batch: int) -> Iterator[list[dict[str, Any]]]:
         """All rows that pass a filter, by id, ``batch`` at a time.
 
         (pymilvus's iterator pastes the last id of a batch into the next filter as it is, quotes and backslashes
@@ -245,10 +249,10 @@ class Pages(Windows):
                     iterator="True",
                     reduce_stop_for_best="True",
                     consistency_level=CONSISTENCY,
-                    timeout=self._timeout_s,
+                    timeout=self._collections.timeout_s,
                 )
 
-            rows = list(self._loaded(collection, ask))
+            rows = list(self._collections.loaded(collection, ask))
             if not rows:
                 return
             yield rows
@@ -256,11 +260,11 @@ class Pages(Windows):
 
     def _graph(self, collection: str) -> Graph | None:
         """The graph of a collection; None where its index is exact."""
-        if collection in self._graphs:
-            return self._graphs[collection]
-        name, graph = self.describe_graph(collection)
+        if collection in self.graphs:
+            return self.graphs[collection]
+        name, graph = self._collections.describe_graph(collection)
         if name == collection:  # an alias may name another one soon
-            self._graphs[name] = graph
+            self.graphs[name] = graph
         return graph
 
 

@@ -53,9 +53,9 @@ def learn_query_statistics(
     # Tracks from all over the space: those nearest to random directions.
     random_QD = np.random.default_rng(0).standard_normal((DIRECTIONS, words_LD.shape[1])).astype(np.float32)
     random_QD /= np.linalg.norm(random_QD, axis=1, keepdims=True)
-    near = store.search(random_QD, TRACKS_A_DIRECTION, collection=collection)
+    near = store.tracks.search(random_QD, TRACKS_A_DIRECTION, collection=collection)
     ids = list(dict.fromkeys(hit.track.track_id for hits in zip(*near, strict=False) for hit in hits))
-    sample = store.get(ids[:MAX_TRACKS], collection=collection)
+    sample = store.tracks.get(ids[:MAX_TRACKS], collection=collection)
     tracks_ND = np.stack([vector_D for _, vector_D in sample.values()])
     calibration = calibrate(tracks_ND, [track.labels for track, _ in sample.values()], words_LD, labels)
     return QueryStatistics(calibration, QueryDrift(words_LD), OffTopic(words_LD, vectors[len(labels) :]))

@@ -75,7 +75,7 @@ def check_release(release: Release, store: TrackStore, model: str | Path | None 
     model = Path(model or release.model_path)
     here = preprocessing_hash(model)
     settings = json.loads((model / "config.json").read_text(encoding="utf-8"))["settings"]
-    info = store.describe(release.collection)
+    info = store.collections.describe(release.collection)
     made_by = {name: info.properties.get(name) for name in ("model_version", "preprocessing_hash", "data_hash")}
     pairs = [
         ("dimension", "the model", settings["embedding_dim"], "the collection", info.dim),

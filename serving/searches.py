@@ -48,7 +48,7 @@ class Searches:
         key = (narrow.expression() if narrow else "", offset, k)
 
         def run(asked: list[_Asked]) -> list[Page]:
-            return self._store.pages(
+            return self._store.tracks.pages(
                 np.stack([query_D for query_D, _ in asked]),
                 k,
                 collection=self._collection,
@@ -80,7 +80,7 @@ class BestWindows:
 
     def __init__(self, store: TrackStore, collection: str, pool: Executor) -> None:
         self._batch: Batcher[tuple[np.ndarray, Sequence[str]], dict[str, Span]] = Batcher(
-            lambda asked: store.best_windows(asked, collection=collection), pool, max_size=MAX_BATCH
+            lambda asked: store.windows.best(asked, collection=collection), pool, max_size=MAX_BATCH
         )
 
     async def __call__(self, query_D: np.ndarray, track_ids: Sequence[str]) -> dict[str, Span]:

@@ -123,9 +123,9 @@ class Service:
         self._edited = EditedCollection(store, edits, release.collection)
         self._encoder = Encoder(release.model_path, num_threads=num_threads, use_gpu=use_gpu, text_program=text_program)
         self._encoder.warm_up()
-        store.load(release.collection)
+        store.collections.load(release.collection)
         self._edited.apply(self._encoder.encode_flac)
-        self.collection: CollectionInfo = store.describe(release.collection)
+        self.collection: CollectionInfo = store.collections.describe(release.collection)
         self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="io")
         self.encode_texts = TextVectors(
@@ -133,7 +133,7 @@ class Service:
         )
         self._find = Searches(store, release.collection, self._pool, metrics=self.metrics)
         self._windows: BestWindows | None = None
-        if store.count_windows(release.collection):
+        if store.windows.count(release.collection):
             self._windows = BestWindows(store, release.collection, self._pool)
         self._map = CatalogueMap(store, release.collection, self.show)
         # Of its own: who comes while it is drawn waits here, and takes no thread from searches.
@@ -158,7 +158,7 @@ class Service:
     def _probe(self) -> None:
         check_release(self.release, self._store)
         query_D = np.eye(1, self._encoder.dim, dtype=np.float32)
-        if not self._store.search(query_D, 1, collection=self.release.collection)[0]:
+        if not self._store.tracks.search(query_D, 1, collection=self.release.collection)[0]:
             raise UserError(f"collection {self.release.collection} is empty; build it anew with `mulan index`")
 
     async def encode_audio(self, data: bytes, timing: Timing) -> np.ndarray:
@@ -201,7 +201,9 @@ class Service:
         if not askable:
             return {}
         with timing.stage("search"):
-            return await self._in(self._pool, lambda: self._store.get(askable, collection=self.release.collection))
+            return await self._in(
+                self._pool, lambda: self._store.tracks.get(askable, collection=self.release.collection)
+            )
 
     async def combine(self, parts: Sequence[Part], timing: Timing) -> Query:
         """The weighted sum of what is asked for, as a unit vector.
@@ -310,7 +312,7 @@ class Service:
 
     async def count_tracks(self) -> int:
         """Tracks in the collection now."""
-        count = await self._in(self._pool, lambda: self._store.count(self.release.collection))
+        count = await self._in(self._pool, lambda: self._store.collections.count(self.release.collection))
         self.metrics.index_tracks.set(count)
         return count
 

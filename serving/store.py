@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection import LIVE_ALIAS, CollectionInfo, Graph, collection_name
+from serving.collection import LIVE_ALIAS, CollectionInfo, Collections, Graph, collection_name
 from serving.errors import StoreError
 from serving.filters import begins, one_of
-from serving.pages import Hit, Page, Pages, Ranks, in_turn
+from serving.pages import Hit, Page, Ranks, TrackSearch, in_turn
 from serving.recall import EF_CANDIDATES, FILTERED_GOAL, PROBE_K, pick_filters, pick_queries, share_found
 from serving.tracks import ADDED, clean_row
-from serving.windows import Span
+from serving.windows import Span, Windows
 
 __all__ = ["LIVE_ALIAS", "BuildResult", "CollectionInfo", "Hit", "Page", "Span", "TrackStore", "collection_name"]
 
@@ -46,8 +46,20 @@ class BuildResult:
     """The graph does not hold the floor under filters: filtered searches read the tracks that pass instead."""
 
 
-class TrackStore(Pages):
-    """The tracks in the collections at one Milvus address; see ``Collections``."""
+class TrackStore:
+    """The tracks at one Milvus address: ``collections`` of them, ``tracks`` by query and id, and their ``windows``.
+
+    What writes to more than one of them is here. For the arguments see ``Collections``.
+    """
+
+    def __init__(self, uri: str, token: str | None = None, *, timeout_s: float = 5.0, live: str = LIVE_ALIAS) -> None:
+        self.collections = Collections(uri, token, timeout_s=timeout_s, live=live)
+        self.tracks = TrackSearch(self.collections)
+        self.windows = Windows(self.collections)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.collections.close()
 
     def build(
         self,
@@ -81,15 +93,15 @@ class TrackStore(Pages):
                 collection is dropped then, and the live one untouched.
         """
         started = time.perf_counter()
-        if self.has(name):
-            self.drop(name)
-        self._graphs.pop(name, None)
+        if self.collections.has(name):
+            self.collections.drop(name)
+        self.tracks.graphs.pop(name, None)
         try:
             vectors_ND, ids, labels = self._insert(name, rows, dim=dim)
             _check_ids(name, ids)
             index_type = self.index_type(len(ids), hnsw_from)
-            self._index(name, index_type)
-            count = self.count(name)
+            self.collections.index(name, index_type)
+            count = self.collections.count(name)
             if count != len(ids):
                 raise StoreError(f"{name} holds {count} tracks of {len(ids)}; not kept")
             probes = [vectors_ND[pick_queries(len(ids))], *([] if probes_QD is None else [probes_QD])]
@@ -100,10 +112,10 @@ class TrackStore(Pages):
             frequent = [
                 label for label, _ in Counter(label for track_labels in labels for label in track_labels).most_common()
             ]
-            self._describe_as(name, properties, frequent[:MAX_CATALOGUE_LABELS], graph=graph)
+            self.collections.describe_as(name, properties, frequent[:MAX_CATALOGUE_LABELS], graph=graph)
         except BaseException:
             with contextlib.suppress(StoreError):
-                self._call(lambda client: client.drop_collection(name, timeout=self._timeout_s))
+                self.collections.call(lambda client: client.drop_collection(name, timeout=self.collections.timeout_s))
             raise
         seconds, ef = time.perf_counter() - started, graph.ef if graph else 0
         reads = graph is not None and not graph.holds_filters
@@ -114,7 +126,7 @@ class TrackStore(Pages):
 
         Lite's graph is no faster than its exact search, and loses most of what a filter leaves.
         """
-        return "HNSW" if num_tracks >= hnsw_from and not self.is_lite() else "FLAT"
+        return "HNSW" if num_tracks >= hnsw_from and not self.collections.is_lite() else "FLAT"
 
     def upsert(
         self, collection: str, rows: Sequence[Mapping[str, Any]], *, windows: Sequence[Mapping[str, Any]] = ()
@@ -124,30 +136,30 @@ class TrackStore(Pages):
         Args:
             collection: its name.
             rows: see ``build``.
-            windows: of these tracks, see ``build_windows``; left out where the collection has none.
+            windows: of these tracks, see ``Windows.build``; left out where the collection has none.
 
         Searches find them once this returns. ``flush`` after many: until then Lite searches them one by one.
 
         Raises:
             StoreError: if a row does not fit; then none is written.
         """
-        dim = self.describe(collection).dim
+        dim = self.collections.describe(collection).dim
         clean = [clean_row(row, dim) for row in rows]
         # Milvus keeps both of two rows with one id in the same call.
         by_id = {row["track_id"]: row for row in clean}
         if by_id:
-            self._call(lambda client: client.upsert(collection, list(by_id.values())))
-            self._replace_windows(collection, list(by_id), windows)
-            self._settle(collection)
+            self.collections.call(lambda client: client.upsert(collection, list(by_id.values())))
+            self.windows.replace(collection, list(by_id), windows)
+            self.collections.settle(collection)
         return len(by_id)
 
     def delete(self, collection: str, track_ids: Sequence[str]) -> int:
         """Remove tracks and their windows; returns how many were there. Ids that are not are no error."""
-        ids = list(self.get(track_ids, collection=collection))
+        ids = list(self.tracks.get(track_ids, collection=collection))
         if ids:
-            self._replace_windows(collection, ids)
-            self._call(lambda client: client.delete(collection, filter=one_of(ids)))
-            self._settle(collection)
+            self.windows.replace(collection, ids)
+            self.collections.call(lambda client: client.delete(collection, filter=one_of(ids)))
+            self.collections.settle(collection)
         return len(ids)
 
     def copy(self, marks: Mapping[str, str], source: str, target: str) -> None:
@@ -157,12 +169,12 @@ class TrackStore(Pages):
             marks: the content hash that each of them gets there, by track id.
             source, target: names of the collections.
         """
-        has_windows = self.count_windows(source) > 0
+        has_windows = self.windows.count(source) > 0
         for batch in in_turn(list(marks)):
-            tracks = self.get(batch, collection=source)
+            tracks = self.tracks.get(batch, collection=source)
             rows = [asdict(track) | {"vector": vector_D} for track, vector_D in tracks.values()]
             marked = [row | {"content_hash": marks[row["track_id"]]} for row in rows]
-            self.upsert(target, marked, windows=self.windows(batch, collection=source) if has_windows else ())
+            self.upsert(target, marked, windows=self.windows.get(batch, collection=source) if has_windows else ())
 
     def hashes(self, track_ids: Sequence[str], *, collection: str) -> dict[str, str]:
         """Content hashes of tracks by id; ids that are not there are left out.
@@ -171,7 +183,7 @@ class TrackStore(Pages):
         """
         fields, hash_of = self._hash_fields(collection), dict[str, str]()
         for batch in in_turn(track_ids):
-            for rows in self._walk(collection, fields, one_of(batch), len(batch)):
+            for rows in self.tracks.walk(collection, fields, one_of(batch), len(batch)):
                 hash_of |= {row["track_id"]: row.get("content_hash", "") for row in rows}
         return hash_of
 
@@ -185,23 +197,25 @@ class TrackStore(Pages):
         fields = self._hash_fields(collection)
         if only_added and "content_hash" not in fields:
             return
-        for rows in self._walk(collection, fields, begins("content_hash", ADDED) if only_added else "", batch):
+        for rows in self.tracks.walk(collection, fields, begins("content_hash", ADDED) if only_added else "", batch):
             yield [(row["track_id"], row.get("content_hash", "")) for row in rows]
 
     def _hash_fields(self, collection: str) -> list[str]:
-        description = self._call(lambda client: client.describe_collection(collection, timeout=self._timeout_s))
+        description = self.collections.call(
+            lambda client: client.describe_collection(collection, timeout=self.collections.timeout_s)
+        )
         return [field["name"] for field in description["fields"] if field["name"] in ("track_id", "content_hash")]
 
     def _insert(
         self, name: str, rows: Iterable[Sequence[Mapping[str, Any]]], *, dim: int
     ) -> tuple[np.ndarray, list[str], list[list[str]]]:
-        self._create(name, dim=dim)
+        self.collections.create(name, dim=dim)
         vectors: list[np.ndarray] = []
         ids: list[str] = []
         labels: list[list[str]] = []
         for batch in rows:
             clean = [clean_row(row, dim) for row in batch]
-            self._call(lambda client, clean=clean: client.insert(name, clean))  # type: ignore[misc]
+            self.collections.call(lambda client, clean=clean: client.insert(name, clean))  # type: ignore[misc]
             vectors += [row["vector"] for row in clean]
             ids += [row["track_id"] for row in clean]
             labels += [row["labels"] for row in clean]
@@ -222,7 +236,7 @@ class TrackStore(Pages):
         filters = pick_filters(ids, labels)
         chosen: tuple[Graph | None, float, dict[str, float]] | None = None
         for ef in EF_CANDIDATES if is_graph else EF_CANDIDATES[:1]:
-            graph = self._graphs[name] = Graph(ef, holds_filters=True) if is_graph else None
+            graph = self.tracks.graphs[name] = Graph(ef, holds_filters=True) if is_graph else None
             recall = self._recall(name, probes, vectors_ND, ids)
             if not recall >= floor:
                 continue
@@ -243,7 +257,7 @@ class TrackStore(Pages):
                 break
         if chosen is None:
             raise StoreError(f"recall@10 of {name} is {recall:.3f}, under the floor of {floor:g}; not kept")
-        self._graphs[name] = chosen[0]
+        self.tracks.graphs[name] = chosen[0]
         return chosen
 
     def _recall(
@@ -252,7 +266,7 @@ class TrackStore(Pages):
         """Of the tracks that pass the filter, which are given; of the worst group of probes."""
         shares = []
         for queries_QD in probes:
-            pages = self._pages(queries_QD, Ranks(name, narrow, 0, min(PROBE_K, len(ids))))
+            pages = self.tracks.ranked(queries_QD, Ranks(name, narrow, 0, min(PROBE_K, len(ids))))
             hit_ids = [[hit.track.track_id for hit in page.hits] for page in pages]
             shares.append(share_found(hit_ids, queries_QD, vectors_ND, ids))
         return min(shares)

@@ -29,28 +29,22 @@ class Span:
     end_s: float
 
 
-class Windows(Collections):
-    """The windows in the collections at one Milvus address; see ``Collections``.
+class Windows:
+    """The windows of tracks, in collections beside those of the tracks, by whose names they go here."""
 
-    A collection is named here by the one of its tracks.
-    """
+    def __init__(self, collections: Collections) -> None:
+        self._collections = collections
 
-    def load(self, name: str) -> None:
-        """Bring a collection into memory, and the windows of its tracks."""
-        super().load(name)
-        if self.has(name + WINDOWS):
-            super().load(name + WINDOWS)
-
-    def count_windows(self, collection: str) -> int:
+    def count(self, collection: str) -> int:
         """How many windows of its tracks are kept; 0 also where a build of them was cut off."""
         beside = collection + WINDOWS
-        if not self.has(beside):
+        if not self._collections.has(beside):
             return 0
-        info = self.describe(beside)
+        info = self._collections.describe(beside)
         # They come last in a build. Collections of earlier versions numbered their windows otherwise.
         return info.count if info.properties.get("window_ids") == _IDS else 0
 
-    def build_windows(self, collection: str, rows: Iterable[Sequence[Mapping[str, Any]]]) -> int:
+    def build(self, collection: str, rows: Iterable[Sequence[Mapping[str, Any]]]) -> int:
         """Keep the windows of a collection that stands, in place of those that it had; returns how many.
 
         Args:
@@ -62,31 +56,29 @@ class Windows(Collections):
             StoreError: if a row does not fit; then the collection has no windows.
         """
         beside = collection + WINDOWS
-        if self.has(beside):
-            self._call(lambda client: client.drop_collection(beside))
-        self._create_windows(beside, dim=self.describe(collection).dim)
+        if self._collections.has(beside):
+            self._collections.call(lambda client: client.drop_collection(beside))
+        self._collections.create_windows(beside, dim=self._collections.describe(collection).dim)
         count = 0
         for batch in rows:
-            self._call(lambda client, batch=batch: client.insert(beside, _numbered(batch)))  # type: ignore[misc]
+            self._collections.call(lambda client, batch=batch: client.insert(beside, _numbered(batch)))  # type: ignore[misc]
             count += len(batch)
-        self._index(beside, "FLAT")
-        self._describe_as(beside, {"windows_of": collection, "window_ids": _IDS})
+        self._collections.index(beside, "FLAT")
+        self._collections.describe_as(beside, {"windows_of": collection, "window_ids": _IDS})
         return count
 
-    def _replace_windows(
-        self, collection: str, track_ids: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
+    def replace(self, collection: str, track_ids: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Forget the windows of these tracks and keep those of the rows; nothing where no windows are kept."""
         beside = collection + WINDOWS
-        if not track_ids or not self.has(beside):
+        if not track_ids or not self._collections.has(beside):
             return
-        self._loaded(beside, lambda client: client.delete(beside, filter=one_of(track_ids)))
+        self._collections.loaded(beside, lambda client: client.delete(beside, filter=one_of(track_ids)))
         if rows:
-            self._call(lambda client: client.insert(beside, _numbered(rows)))
-        self._settle(beside)
+            self._collections.call(lambda client: client.insert(beside, _numbered(rows)))
+        self._collections.settle(beside)
 
-    def windows(self, track_ids: Sequence[str], *, collection: str) -> list[dict[str, Any]]:
-        """The windows of tracks as rows as ``build_windows`` takes them, in no order.
+    def get(self, track_ids: Sequence[str], *, collection: str) -> list[dict[str, Any]]:
+        """The windows of tracks as rows as ``build`` takes them, in no order.
 
         Args:
             track_ids: the tracks; those without windows are left out.
@@ -113,24 +105,22 @@ class Windows(Collections):
                 filter=one_of(names, "window_id"),
                 output_fields=["window_id", *fields],
                 consistency_level=CONSISTENCY,
-                timeout=self._timeout_s,
+                timeout=self._collections.timeout_s,
             )
 
         return [
             {field: row[field] for field in fields} | {"place": int(row["window_id"].rpartition("@")[2])}
-            for row in self._loaded(collection + WINDOWS, ask)
+            for row in self._collections.loaded(collection + WINDOWS, ask)
         ]
 
-    def best_windows(
-        self, asked: Sequence[tuple[np.ndarray, Sequence[str]]], *, collection: str
-    ) -> list[dict[str, Span]]:
+    def best(self, asked: Sequence[tuple[np.ndarray, Sequence[str]]], *, collection: str) -> list[dict[str, Span]]:
         """The window of each track that is nearest to a query, for several queries and the tracks that each found.
 
         Args:
             asked: unit vectors, each with its tracks; tracks without windows are left out of the answer.
             collection: name of a collection that has windows.
         """
-        rows = self.windows([track_id for _, ids in asked for track_id in ids], collection=collection)
+        rows = self.get([track_id for _, ids in asked for track_id in ids], collection=collection)
         rows.sort(key=lambda row: row["place"])  # of equal windows the first
         rows_of: dict[str, list[int]] = {}
         for i, row in enumerate(rows):

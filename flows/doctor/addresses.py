@@ -160,7 +160,7 @@ def check_milvus(settings: Settings) -> Iterator[DoctorCheck]:
     live = read_records(settings.home).current.live_alias
     store = TrackStore(settings.milvus_uri, token=settings.milvus_token, timeout_s=TIMEOUT_S, live=live)
     try:
-        version = store.server_version()
+        version = store.collections.server_version()
         yield ok("Milvus", f"{without_secrets(settings.milvus_uri)}, version {version}, {_collections(store)}")
     except UserError as error:
         yield failure("Milvus", str(error), todo)
@@ -169,7 +169,7 @@ def check_milvus(settings: Settings) -> Iterator[DoctorCheck]:
 
 
 def _collections(store: object) -> str:
-    live = store.live_collection()  # type: ignore[attr-defined]
+    live = store.collections.live_collection()  # type: ignore[attr-defined]
     return f"live collection {live}" if live else "no live collection"
 
 

@@ -75,13 +75,13 @@ def index(
         edited = {edit.track_id: edit.keeps_out for edit in session.edits.all()}
         whole = track_rows(workspace.prepared, vectors, here=session.places.here)
         rows = [row for row in whole if not edited.get(row["track_id"])]
-        changes = count_changes(session.store, session.store.live_collection(), rows, edited=edited)
+        changes = count_changes(session.store, session.store.collections.live_collection(), rows, edited=edited)
         built = build_collection(session, rows, version, folder, edited=edited)
-        had_windows = session.store.count_windows(built["collection"]) > 0
+        had_windows = session.store.windows.count(built["collection"]) > 0
         if workspace.config.index.windows:
             if not had_windows:
                 build_windows(session, built["collection"], folder)
-            built["windows"] = session.store.count_windows(built["collection"])
+            built["windows"] = session.store.windows.count(built["collection"])
         kept_out = [row for row in whole if edited.get(row["track_id"])]
         keep_rows(session.edits, built["collection"], kept_out, _heard(session, folder, kept_out, built))
         tags = {
@@ -124,7 +124,7 @@ def go_live(session: Session, version: str, *, promote: bool, anew: bool) -> dic
     """
     with switching(session) as live:
         release = live.registry.release(version)
-        edits = live.bring_edits(release, live.store.live_collection(), anew=anew)
+        edits = live.bring_edits(release, live.store.collections.live_collection(), anew=anew)
         if promote:
             done = make_live(session, live, version)
             return {name: done[name] for name in ("url", "not_served", "edits")}
@@ -151,7 +151,7 @@ def build_collection(
     )
     if isinstance(result, dict):
         mended = {"mended": result.pop("tracks"), "mended_for": result}
-        return {"collection": name, "count": session.store.describe(name).count, "built": False} | mended
+        return {"collection": name, "count": session.store.collections.describe(name).count, "built": False} | mended
     return {"collection": name, "built": True} | asdict(result)
 
 
@@ -162,7 +162,7 @@ def build_windows(session: Session, collection: str, model: Path) -> int:
     Those of tracks that were added over the API are not among them; ``Live.bring_edits`` writes these.
     """
     own = {name for page in session.store.scroll(collection) for name, mark in page if not is_added(mark)}
-    return session.store.build_windows(collection, _window_rows(session, model, own))
+    return session.store.windows.build(collection, _window_rows(session, model, own))
 
 
 def _heard(
@@ -219,7 +219,7 @@ def build_index(
     name = collection_name(version, data_hash, catalogue)
     properties = {"model_version": version, "data_hash": data_hash, "preprocessing_hash": preprocessing_hash}
     # Only a proved build has properties: one that was killed is built anew.
-    if store.has(name) and properties.items() <= store.describe(name).properties.items():
+    if store.collections.has(name) and properties.items() <= store.collections.describe(name).properties.items():
         return name, mend_index(store, name, rows, edited=edited, windows=windows)
     is_graph = store.index_type(len(rows), config.hnsw_from) == "HNSW"
     probes_QD = embed_probes(rows, model) if model and is_graph else None

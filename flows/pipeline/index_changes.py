@@ -46,11 +46,11 @@ def mend_index(
     reasons = Counter(gone=len(beside)) + _differences(store, name, wrong)
     for batch in in_batches(wrong):
         ids = {row["track_id"] for row in batch}
-        heard = list(chain.from_iterable(windows(ids))) if windows and store.count_windows(name) else []
+        heard = list(chain.from_iterable(windows(ids))) if windows and store.windows.count(name) else []
         store.upsert(name, batch, windows=heard)
     store.delete(name, beside)
     if wrong or beside:
-        store.flush(name)
+        store.collections.flush(name)
     return {"tracks": len(wrong) + len(beside)} | reasons
 
 
@@ -58,7 +58,7 @@ def _differences(store: TrackStore, name: str, rows: list[dict[str, Any]]) -> Co
     """How rows differ from what a collection has under their ids."""
     reasons: Counter[str] = Counter()
     for batch in in_batches(rows):
-        there = store.get([row["track_id"] for row in batch], collection=name)
+        there = store.tracks.get([row["track_id"] for row in batch], collection=name)
         for row in batch:
             reasons.update(_why(row, *there.get(row["track_id"], (None, None))))
     return reasons

@@ -159,11 +159,11 @@ def prune(manifest: str | None = None, params: str | None = None, *, keep: int) 
     keep = fit(CountOrNone, keep, "keep")
     with open_session(manifest, None, params) as session, session.stage("prune"), switching(session):
         old, kept = collections_to_drop(keep, session.registry)
-        dropped = [name for name in old if session.store.has(name)]
+        dropped = [name for name in old if session.store.collections.has(name)]
         for name in dropped:
-            session.store.drop(name)
+            session.store.collections.drop(name)
             session.edits.forget_rows(name)
-        return {"dropped": dropped, "kept": [name for name in kept if session.store.has(name)]}
+        return {"dropped": dropped, "kept": [name for name in kept if session.store.collections.has(name)]}
 
 
 @contextmanager

@@ -66,13 +66,13 @@ class Live:
             UserError: if something is refused or away. Registry and Milvus are as they were then, unless the endpoint
                 has gone over, or they are away: the next command ends it, as the sentence says.
         """
-        if not self.store.has(release.collection):
+        if not self.store.collections.has(release.collection):
             raise UserError(
                 f"the collection {release.collection} of version {release.model_version} is gone; `mulan index --model "
                 f"{release.model_version}` builds it anew where the workspace has its data"
             )
         check_release(release, self.store)
-        before = Standing(self.registry.champions(), self.store.live_collection())
+        before = Standing(self.registry.champions(), self.store.collections.live_collection())
         journal = Journal.begin(before, Standing(champions, release.collection))
         if journal.after != before:  # else there is nothing to end, whenever this process dies
             write_journal(self.state, journal)
@@ -99,7 +99,7 @@ class Live:
         champion = champions[-1] if champions else None
         if (served or champion) == journal.after.version:
             self._name(journal.after)
-            if self.store.has(str(journal.after.collection)):
+            if self.store.collections.has(str(journal.after.collection)):
                 self.bring_edits(self.registry.release(str(journal.after.version)), journal.before.collection)
             who = "the endpoint answers with it" if served else "the registry names it"
             done = f"{who}, so the rest has followed"
@@ -121,7 +121,7 @@ class Live:
             ``added`` and ``deleted``, how many tracks; ``superseded``, ids of those that were added and that the
             catalogue has in a newer state; ``left``, ids of those that cannot be in it, since their audio was not kept.
         """
-        target, before = release.collection, before if before and self.store.has(before) else None
+        target, before = release.collection, before if before and self.store.collections.has(before) else None
         same = before is not None and self._weights(before) == self._weights(target) is not None
         edited = EditedCollection(self.store, self.edits, target)
         applied = edited.apply(encode_with(release.model_path), source=before if same and not anew else None, anew=anew)
@@ -141,17 +141,17 @@ class Live:
         return [track_id for track_id, mark in marked if mark == ADDED]
 
     def _weights(self, collection: str) -> str | None:
-        version = self.registry.get(self.store.describe(collection).properties.get("model_version", ""))
+        version = self.registry.get(self.store.collections.describe(collection).properties.get("model_version", ""))
         return version.tag("weights") if version else None  # it was deleted since
 
     def _name(self, standing: Standing) -> None:
         """Have registry and Milvus say what they are to; a collection that is gone by now is live no more."""
         if self.registry.champions() != standing.champions:
             self.registry.name_champions(standing.champions)
-        if standing.collection is None or not self.store.has(standing.collection):
-            self.store.drop_alias()
-        elif self.store.live_collection() != standing.collection:
-            self.store.switch_alias(standing.collection)
+        if standing.collection is None or not self.store.collections.has(standing.collection):
+            self.store.collections.drop_alias()
+        elif self.store.collections.live_collection() != standing.collection:
+            self.store.collections.switch_alias(standing.collection)
 
     def _take_back(self, journal: Journal, error: Exception) -> None:
         """After a failure: registry and Milvus as they were, unless the endpoint has gone over."""

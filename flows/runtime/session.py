@@ -302,4 +302,4 @@ def _check_servers(settings: Settings) -> None:
     check_tracking(settings.mlflow_uri)
     if settings.milvus_uri:
         with closing(TrackStore(settings.milvus_uri, token=settings.milvus_token)) as store:
-            store.ping()
+            store.collections.ping()

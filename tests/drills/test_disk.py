@@ -59,13 +59,13 @@ def build(store):
         return build_index(store, rows(version, count), IndexConfig(), **made_from)
 
     build("1")
-    store.switch_alias("tracks_1_d")
+    store.collections.switch_alias("tracks_1_d")
     return build
 
 
 def check_finds_first(store, collection, version, count=100):
-    hit = store.search(rows(version, count)[0]["vector"][None], 1, collection=collection)[0][0]
-    assert (hit.track.track_id, store.count(collection)) == (f"{version}/0", count)
+    hit = store.tracks.search(rows(version, count)[0]["vector"][None], 1, collection=collection)[0][0]
+    assert (hit.track.track_id, store.collections.count(collection)) == (f"{version}/0", count)
 
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="limits of another process: Linux only")
@@ -99,7 +99,7 @@ def test_a_damaged_live_collection_is_named_and_built_anew_without_its_folder(se
     shutil.rmtree(folder)
     server.start()
     build("1")
-    store.switch_alias("tracks_1_d")
+    store.collections.switch_alias("tracks_1_d")
     check_finds_first(store, LIVE_ALIAS, "1")
 
 

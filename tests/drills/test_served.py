@@ -67,7 +67,7 @@ def test_a_killed_milvus_is_a_503_and_comes_back_by_itself(url, milvus):
 
 
 def test_a_lost_collection_is_a_503_until_it_is_built_anew(url, store, releases, fill):
-    store.drop(releases["20"].collection)
+    store.collections.drop(releases["20"].collection)
     for response in (httpx.post(f"{url}/v1/search", json=SEARCH), httpx.get(f"{url}/readyz")):
         assert response.status_code == 503 and releases["20"].collection in response.json()["error"]["message"]
     fill("20")

@@ -101,7 +101,7 @@ def test_each_server_has_its_share(stack, url, catalogue):
     for folder in ("dvc", "checkpoints", "mlflow"):
         assert bucket.find(f"mulan/{folder}"), folder
     store = TrackStore(stack["MULAN_MILVUS_URI"], stack["MULAN_MILVUS_TOKEN"])
-    assert [store.describe(name).count for name in store.list_collections()] == [60]
+    assert [store.collections.describe(name).count for name in store.collections.list_collections()] == [60]
     found = json.loads(mulan("status", "--json", stack=stack | {"MULAN_URL": url}, cwd=catalogue).stdout)
     assert found["champion"]["version"] == found["endpoint"]["model_version"] == "1"
     assert found["runs"][0]["status"] == "finished"

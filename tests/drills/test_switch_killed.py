@@ -70,7 +70,7 @@ class Served:
     def live(self):
         stack = json.loads(next(self.home.rglob("stack.json")).read_text())
         with closing(TrackStore(stack["milvus_uri"], live=self.catalogue.live_alias)) as store:
-            return store.live_collection()
+            return store.collections.live_collection()
 
     def has_journal(self):
         return (self.catalogue.state(self.home) / FILE).exists()

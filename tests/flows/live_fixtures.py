@@ -19,6 +19,7 @@ from flows.runtime.database import database_uri
 from mulan_core.config import IndexConfig
 from mulan_core.model import MuLanModel
 from mulan_core.processor import MuLanProcessor
+from serving.collection import Collections
 from serving.edits import Edits, to_flac
 from serving.encoder import Encoder
 from serving.release import preprocessing_hash
@@ -42,7 +43,8 @@ class Steps:
         self.at, self.error, self.said = 0, Killed, []
         for what, names in {
             mlflow.MlflowClient: ("set_registered_model_alias", "set_registered_model_tag"),
-            TrackStore: ("upsert", "delete", "switch_alias"),
+            TrackStore: ("upsert", "delete"),
+            Collections: ("switch_alias",),
             Served: ("deploy",),
         }.items():
             for name in names:
@@ -147,17 +149,17 @@ class Home:
 
     def heard(self, collection):
         """Track id -> the seed of the tone whose vector it has."""
-        version = self.store.describe(collection).properties["model_version"]
+        version = self.store.collections.describe(collection).properties["model_version"]
         model = self.models[WEIGHTS[version]]
         names = [track_id for page in self.store.scroll(collection) for track_id, _ in page]
-        found = self.store.get(names, collection=collection)
+        found = self.store.tracks.get(names, collection=collection)
         return {track_id: model.seed_of(vector) for track_id, (_, vector) in found.items()}
 
     def check(self):
         """Endpoint, registry and Milvus agree; returns the version."""
         version = self.registry.find("champion").number
         assert self.registry.champions()[-1] == version
-        assert self.store.live_collection() == self.registry.find(version).tag("collection")
+        assert self.store.collections.live_collection() == self.registry.find(version).tag("collection")
         assert self.endpoint.version() in (version, None)
         assert not (self.state / "switch.json").exists()
         return version

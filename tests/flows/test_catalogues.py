@@ -198,7 +198,7 @@ def test_what_is_put_right_in_a_collection_that_stands_has_its_reason(registered
     words = mended_words({"mended": done.pop("tracks"), "mended_for": done})
     assert words.startswith("5 tracks of it put right (") and "2 title" in words and "1 were missing" in words
     assert put(store, demo, "1", [*changed[:3], changed[3] | {"track_id": "new"}])[1] == {"tracks": 0}
-    assert store.get(["t0"], collection=name)["t0"][0].title == "Rain"
+    assert store.tracks.get(["t0"], collection=name)["t0"][0].title == "Rain"
     store.close()
 
 
@@ -210,11 +210,11 @@ def test_champions_and_live_collections_stand_side_by_side(registered):
         store = TrackStore(settings.milvus_uri, live=one.live_alias)
         registry = Registry.of(settings, one)
         register(registry, f"run-{one.name}", "d" * 32)
-        assert registry.get("champion") is None and store.live_collection() is None, "that of nobody else"
+        assert registry.get("champion") is None and store.collections.live_collection() is None, "that of nobody else"
         promote(registry, "1")
-        store.switch_alias(build(store, one, "1"))  # the same version of the same data
+        store.collections.switch_alias(build(store, one, "1"))  # the same version of the same data
         live.append(store)
-    names = [store.live_collection() for store in live]
+    names = [store.collections.live_collection() for store in live]
     assert names[0] == "tracks_1_dddddddd" and len(set(names)) == 3 and set(live[0].list_collections()) == set(names)
     register(Registry.of(settings, catalogues[1]), "another", "e" * 32)
     promote(Registry.of(settings, catalogues[1]), "2")
@@ -292,7 +292,7 @@ def test_a_catalogue_is_renamed_with_its_model(registered, capfd):
     register(Registry.of(settings, tones), "run", "a" * 32, "b" * 32)
     promote(Registry.of(settings, tones), "2")
     store = TrackStore(settings.milvus_uri, live=tones.live_alias)
-    store.switch_alias(build(store, tones, "2"))
+    store.collections.switch_alias(build(store, tones, "2"))
     for old, new, said in (
         ("tones", "songs", "there is a catalogue songs already"),
         ("tones", "demo", "there is a catalogue demo already"),
@@ -310,7 +310,9 @@ def test_a_catalogue_is_renamed_with_its_model(registered, capfd):
     assert Registry.of(settings, renamed).champions() == ["2"] and Registry.of(settings, tones).versions() == []
     assert "tones" not in read_records(home).by_name and read_records(home).last == "songs"
     other = note_use(home, folder_of(home, "elsewhere/tones.csv"), manifest="elsewhere/tones.csv")
-    assert other.name == "tones" and build(store, other, "2") != store.live_collection(), "the name is free, no more"
+    assert other.name == "tones" and build(store, other, "2") != store.collections.live_collection(), (
+        "the name is free, no more"
+    )
     store.close()
 
 
@@ -322,7 +324,7 @@ def test_a_catalogue_is_removed_with_what_is_its_own(registered, tmp_path, capfd
         register(Registry.of(settings, one), "run", "a" * 32)
         promote(Registry.of(settings, one), "1")
         store = TrackStore(settings.milvus_uri, live=one.live_alias)
-        store.switch_alias(build(store, one, "1"))
+        store.collections.switch_alias(build(store, one, "1"))
     collection = f"tracks_{tones.key}_1_dddddddd"
     runner = CliRunner()
     kept = runner.invoke(app, ["catalogue", "remove", "tones"], input="n\n")
@@ -339,13 +341,15 @@ def test_a_catalogue_is_removed_with_what_is_its_own(registered, tmp_path, capfd
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "tones is served at http://127.0.0.1:8000" in str(refused(runner, "remove", "tones", "--yes"))
         assert "tones is served at" in str(refused(runner, "rename", "tones", "mine"))
-    assert store.has(collection) and Registry.of(settings, tones).champions() == ["1"]
+    assert store.collections.has(collection) and Registry.of(settings, tones).champions() == ["1"]
     done = runner.invoke(app, ["catalogue", "remove", "tones", "--yes", "--json"])
     assert json.loads(done.stdout)["collections"] == [collection]
     assert not (home / tones.workspace).exists() and (tmp_path / "tones.csv").exists()
     assert Registry.of(settings, tones).versions() == [] and set(read_records(home).by_name) == {"songs"}
     assert read_records(home).last == "songs", "the one that was used before it"
-    assert store.list_collections() == [store.live_collection()], "those of the other one are all there"
+    assert store.collections.list_collections() == [store.collections.live_collection()], (
+        "those of the other one are all there"
+    )
     assert Registry.of(settings, songs).champions() == ["1"]
     store.close()
 

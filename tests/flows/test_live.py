@@ -35,13 +35,13 @@ def edited(home):
 def test_a_switch_brings_the_edits_along_and_back(edited, version):
     done = edited.go_over(version)
     assert done == {"url": None, "edits": {"added": 2, "deleted": 1, "superseded": [], "left": []}}
-    assert edited.check() == version and edited.heard(edited.store.live_collection()) == SAID
+    assert edited.check() == version and edited.heard(edited.store.collections.live_collection()) == SAID
     assert edited.go_over("1", ["1"], start=True)["url"] == "http://here"
     assert edited.check() == "1" and edited.registry.champions() == ["1"]
     edited.add("newer", 7)
     edited.go_over(version)
     assert edited.endpoint.version() == edited.check() == version
-    assert edited.heard(edited.store.live_collection()) == SAID | {"newer": 7}
+    assert edited.heard(edited.store.collections.live_collection()) == SAID | {"newer": 7}
 
 
 SWITCHES = {"the same weights": ("2", ["1", "2"]), "other weights": ("3", ["1", "3"]), "back": ("1", ["1"])}
@@ -71,7 +71,7 @@ def test_a_switch_that_is_cut_off_at_any_step_is_ended_by_the_next_command(edite
         assert said.count("\n") == began, said
         assert edited.check() in (version, first[0]) and edited.endpoint.version() == answers
         assert edited.registry.champions() == (champions if edited.check() == version else first[1])
-        assert edited.heard(edited.store.live_collection()) == SAID
+        assert edited.heard(edited.store.collections.live_collection()) == SAID
         ends.setdefault(edited.check(), []).append(cut_at)
     assert edited.check() == version and len(steps.said) == number - 1
     assert set(ends) == {version, first[0]}, "some are taken back, some go on"
@@ -102,7 +102,7 @@ def test_a_switch_that_fails_at_any_step_leaves_all_as_it_was_or_says_what_follo
             edited.live().recover()
             assert edited.check() == "2"
             followed.append(said.partition(";")[0])
-        assert edited.heard(edited.store.live_collection()) == SAID
+        assert edited.heard(edited.store.collections.live_collection()) == SAID
     assert edited.check() == "2"
     assert ("after deploy" in followed and "before deploy" not in followed) if served else not followed
     capfd.readouterr()
@@ -111,17 +111,17 @@ def test_a_switch_that_fails_at_any_step_leaves_all_as_it_was_or_says_what_follo
 def test_what_was_added_without_its_audio_goes_along_under_the_same_weights_alone(edited):
     """By a version of MuLan that kept none."""
     of_old = {"track_id": "of old", "vector": edited.models["a"].vector(8), "dataset": "added", "content_hash": ADDED}
-    edited.store.upsert(edited.store.live_collection(), [of_old])
+    edited.store.upsert(edited.store.collections.live_collection(), [of_old])
     assert edited.go_over("2")["edits"] == {"added": 3, "deleted": 1, "superseded": [], "left": []}
-    assert edited.heard(edited.store.live_collection()) == SAID | {"of old": 8}
+    assert edited.heard(edited.store.collections.live_collection()) == SAID | {"of old": 8}
     assert edited.go_over("3")["edits"] == {"added": 2, "deleted": 1, "superseded": [], "left": ["of old"]}
-    assert edited.heard(edited.store.live_collection()) == SAID
+    assert edited.heard(edited.store.collections.live_collection()) == SAID
     assert edited.go_over("2", ["1", "2"])["edits"]["added"] == 3, "the collection before still has it"
 
 
 def test_a_collection_that_stands_is_put_right(edited):
     """By its content, whatever has become of it; the API's word stays."""
-    name = edited.store.live_collection()
+    name = edited.store.collections.live_collection()
     stranger = {"track_id": "stranger", "vector": edited.models["a"].vector(8), "dataset": "d", "content_hash": "ff"}
     edited.store.upsert(name, [stranger, stranger | {"track_id": "t0"}])
     edited.edits.forget("t2")
@@ -140,28 +140,28 @@ def test_a_collection_that_stands_is_put_right(edited):
 def test_what_is_taken_back_is_right_in_each_release(edited, version, built):
     """A rollback indexes nothing: the release before has its rows again all the same, under whichever weights."""
     if built == "meanwhile":  # it never had the row of t2
-        edited.store.drop(edited.registry.find(version).tag("collection"))
+        edited.store.collections.drop(edited.registry.find(version).tag("collection"))
         edited.build(version, {"t0": 0, "t1": 1, "t2": 2})
     edited.go_over(version)
     for track_id in (*CHANGED, "t2"):
         assert edited.edits.forget(track_id)
     for champions in (["1"], ["1", version]):
         edited.go_over(champions[-1], champions)
-        assert edited.heard(edited.store.live_collection()) == {"t0": 0, "t1": 1, "t2": 2}
+        assert edited.heard(edited.store.collections.live_collection()) == {"t0": 0, "t1": 1, "t2": 2}
 
 
 def test_a_deletion_of_what_no_catalogue_had_keeps_no_later_row_out(edited):
     edited.endpoint.deploy(edited.registry.release("1"))
     edited.delete("new")
     assert edited.edits.get("new").kind == "deleted"
-    edited.store.drop(edited.registry.find("2").tag("collection"))
+    edited.store.collections.drop(edited.registry.find("2").tag("collection"))
     edited.build("2", {"t0": 0, "t2": 2, "new": 9})
     assert edited.go_over("2")["edits"] == {"added": 1, "deleted": 1, "superseded": ["new"], "left": []}
-    assert edited.heard(edited.store.live_collection()) == {"t0": 0, "t1": 6, "new": 9}
+    assert edited.heard(edited.store.collections.live_collection()) == {"t0": 0, "t1": 6, "new": 9}
 
 
 def test_what_is_refused_changes_nothing(edited):
-    edited.store.drop(edited.registry.find("2").tag("collection"))
+    edited.store.collections.drop(edited.registry.find("2").tag("collection"))
     with pytest.raises(
         UserError, match=r"the collection tracks_2_dddddddd of version 2 is gone; `mulan index --model 2`"
     ):
@@ -176,14 +176,14 @@ def test_what_is_refused_changes_nothing(edited):
 
 def test_a_first_release_that_is_cut_off_leaves_none(home, monkeypatch):
     home.registry.name_champions([])
-    home.store.drop_alias()
+    home.store.collections.drop_alias()
     steps = Steps(monkeypatch)
     steps.end_at(3)
     with pytest.raises(Killed):
         home.go_over("2")
     steps.end_at(0)
     home.live().recover()
-    assert home.registry.champions() == [] and home.store.live_collection() is None
+    assert home.registry.champions() == [] and home.store.collections.live_collection() is None
 
 
 def test_a_collection_that_is_gone_does_not_stop_the_next_command(home, monkeypatch):
@@ -200,9 +200,9 @@ def test_a_collection_that_is_gone_does_not_stop_the_next_command(home, monkeypa
                 break
     steps.end_at(0)
     collection = home.registry.find("2").tag("collection")
-    home.store.drop(collection)
+    home.store.collections.drop(collection)
     home.live().recover()
-    assert home.registry.champions() == ["1", "2"] and home.store.live_collection() is None
+    assert home.registry.champions() == ["1", "2"] and home.store.collections.live_collection() is None
     assert read_journal(home.state) is None
 
 
@@ -296,7 +296,7 @@ def test_no_edit_is_lost_whatever_is_done(tmp_path_factory, models, registered, 
             if version == self.home.check():
                 return
             self.catalogue = self.catalogue | {track_id: next(self.seeds)}
-            self.home.store.drop(self.home.registry.find(version).tag("collection"))
+            self.home.store.collections.drop(self.home.registry.find(version).tag("collection"))
             del self.built[version]
             self._build(version)
             self.home.go_over(version)
@@ -327,7 +327,7 @@ def test_no_edit_is_lost_whatever_is_done(tmp_path_factory, models, registered, 
         def all_agree_and_nothing_is_lost(self):
             live = self.home.check()
             assert self.home.endpoint.version() == live
-            assert self.home.heard(self.home.store.live_collection()) == self._found(live)
+            assert self.home.heard(self.home.store.collections.live_collection()) == self._found(live)
 
         def teardown(self):
             self.home.store.close()

@@ -35,8 +35,9 @@ with open_session{CHANGED} as session:
     from flows.pipeline.release import promote, prune, rollback, serve
 
     def tracks():
-        ids = [track_id for page in session.store.scroll(session.store.live_collection()) for track_id, _ in page]
-        windows = session.store.windows(ids, collection=session.store.live_collection())
+        live = session.store.collections.live_collection()
+        ids = [track_id for page in session.store.scroll(live) for track_id, _ in page]
+        windows = session.store.windows.get(ids, collection=live)
         return [sorted(ids), sorted({{window["track_id"] for window in windows}})]
 
     fields = {{"title": "", "artist": "", "dataset": "added", "labels": []}}
@@ -45,14 +46,14 @@ with open_session{CHANGED} as session:
     with session.edits.deleting("t7", row_hash=None):
         pass
     done = {{"version": session.registry.find("champion").number}}
-    done |= {{"collection": session.store.live_collection()}}
+    done |= {{"collection": session.store.collections.live_collection()}}
     done |= {{"prepare": prepare(), "index": index(model="champion", promote=False)}}
     done["stands"] = index(model="champion", promote=False)["built"]
     done["promote"] = promote(version=done["index"]["version"])
-    done["live"], done["tracks"] = session.store.live_collection(), tracks()
+    done["live"], done["tracks"] = session.store.collections.live_collection(), tracks()
     done["prune"] = prune(keep=1)
     done["rollback"] = rollback()
-    done["live again"], done["tracks again"] = session.store.live_collection(), tracks()
+    done["live again"], done["tracks again"] = session.store.collections.live_collection(), tracks()
 
     config = session.workspace.config
     broken = replace(config.serve, autoscaling={{"target_ongoing_requests": 0}})
@@ -61,7 +62,7 @@ with open_session{CHANGED} as session:
         serve(version=done["index"]["version"])
     except UserError as error:
         done["refused"] = str(error)
-    done["after refusal"] = [session.registry.find("champion").number, session.store.live_collection()]
+    done["after refusal"] = [session.registry.find("champion").number, session.store.collections.live_collection()]
     os.replace("kept.jsonl", "tones.jsonl")
     open_workspace(session.settings.home, manifest="tones.jsonl", params="params.yaml")
     done["as before"] = prepare()["data_hash"]

@@ -15,10 +15,10 @@ def test_a_session_has_one_client_of_the_store_and_hangs_up(tmp_path, monkeypatc
     session = Session(read_settings(), Workspace(tmp_path), stack, "127.0.0.1", 0)
     session.close()  # nobody asked the store anything
     store = session.store
-    assert store.list_collections() == [] and session.store is store
-    asked = store._connection._client
+    assert store.collections.list_collections() == [] and session.store is store
+    asked = store.collections._connection._client
     session.close()
-    assert asked is not None and store._connection._client is None
+    assert asked is not None and store.collections._connection._client is None
     assert session.store is not store
 
 

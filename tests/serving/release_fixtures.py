@@ -77,7 +77,7 @@ def release(store, catalogue, model_folder):
     }
     rows = [row | {"vector": catalogue.vectors[track_id]} for track_id, row in catalogue.rows.items()]
     store.build(name, iter([rows]), dim=128, properties=properties, hnsw_from=10_000, recall_floor=0.95)
-    store.build_windows(
+    store.windows.build(
         name,
         [
             [{"track_id": track_id, "place": i, "start_s": i, "end_s": i + 2, "vector": v} for i, v in enumerate(of)]

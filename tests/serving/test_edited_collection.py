@@ -53,7 +53,7 @@ def build(store, name, rows, built="2000"):
     properties = {"built": built}
     store.build(name, [rows], dim=DIM, properties=properties, hnsw_from=10_000, recall_floor=0.0)
     cut = [{"track_id": r["track_id"], "place": 0, "start_s": 0, "end_s": 2, "vector": r["vector"]} for r in rows]
-    store.build_windows(name, [cut])
+    store.windows.build(name, [cut])
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def edited(store, tmp_path):
     """The tracks a to d of a catalogue, none of them edited."""
     build(store, "tracks_1", [row(track_id, f"{number:02x}") for number, track_id in enumerate("abcd")])
     yield EditedCollection(store, Edits(tmp_path / "edits"), "tracks_1")
-    for name in store.list_collections():
-        store.drop(name)
+    for name in store.collections.list_collections():
+        store.collections.drop(name)
 
 
 def add(edited, track_id, number, **fields):
@@ -75,7 +75,7 @@ def hashes(edited):
 
 def windows(edited):
     names = list(hashes(edited))
-    return {cut["track_id"] for cut in edited.store.windows(names, collection=edited.name)}
+    return {cut["track_id"] for cut in edited.store.windows.get(names, collection=edited.name)}
 
 
 def beside(edited, rows, built="2000"):
@@ -94,7 +94,7 @@ def test_another_collection_gets_what_was_done_to_the_first(edited):
         "a": edited.edits.get("a").mark, "c": "02", "d": "03", "new": edited.edits.get("new").mark,
     }  # fmt: skip
     assert windows(other) == set("acd") | {"new"}
-    track, vector_D = other.store.get(["new"], collection=other.name)["new"]
+    track, vector_D = other.store.tracks.get(["new"], collection=other.name)["new"]
     assert np.array_equal(vector_D, added["vector"])
     assert (track.title, track.artist, track.labels) == ("New", "A", ("genre:Jazz",))
     assert track.media_path == str(edited.edits.folder / edited.edits.get("new").audio)
@@ -113,7 +113,7 @@ def test_vectors_of_the_same_model_are_copied(edited):
     other = beside(edited, [row("a", "00")])
     assert other.apply(None, source=edited.name) == Applied(added=1)
     assert windows(other) == {"a", "new"}
-    before, after = (one.store.get(["new"], collection=one.name)["new"] for one in (edited, other))
+    before, after = (one.store.tracks.get(["new"], collection=one.name)["new"] for one in (edited, other))
     assert before[0] == after[0] and np.array_equal(before[1], after[1])
 
 
@@ -143,7 +143,7 @@ def test_what_is_taken_back_goes_with_the_next_application(edited):
 def test_the_catalogues_row_comes_back_when_a_word_is_taken_back(edited, word, where):
     """Its vector and windows too, in each collection that stands, though nothing is indexed again."""
     other = beside(edited, [row("a", "f0")])
-    before = {one.name: one.store.get(["a"], collection=one.name)["a"] for one in (edited, other)}
+    before = {one.name: one.store.tracks.get(["a"], collection=one.name)["a"] for one in (edited, other)}
     if word != "deleted":
         add(edited, "a", 1)
     if word != "added":
@@ -153,7 +153,7 @@ def test_the_catalogues_row_comes_back_when_a_word_is_taken_back(edited, word, w
     edited.edits.forget("a")
     for _ in range(2):
         assert one.apply(encode) == Applied()
-    track, vector_D = one.store.get(["a"], collection=one.name)["a"]
+    track, vector_D = one.store.tracks.get(["a"], collection=one.name)["a"]
     assert track == before[one.name][0] and np.array_equal(vector_D, before[one.name][1])
     assert hashes(one)["a"] == ("00" if one is edited else "f0") and "a" in windows(one)
 
@@ -175,8 +175,8 @@ def test_an_upload_over_a_row_that_was_hashed_otherwise_stays(store, tmp_path):
     assert later.apply(encode) == Applied(added=1)
     again = add(later, "a", 1)
     assert later.apply(encode) == Applied(added=1) and hashes(later)["a"] == again["content_hash"]
-    for name in store.list_collections():
-        store.drop(name)
+    for name in store.collections.list_collections():
+        store.collections.drop(name)
 
 
 def test_a_deletion_of_what_no_catalogue_had_gives_way_to_a_later_table(edited):
@@ -210,7 +210,7 @@ def test_audio_that_is_gone_or_damaged_is_named_and_stops_nothing(edited):
 
 def test_windows_that_come_later_are_made_of_the_audio(edited):
     add(edited, "new", 0)
-    edited.store.build_windows(edited.name, [])
+    edited.store.windows.build(edited.name, [])
     assert windows(edited) == set()
     assert edited.apply(encode, anew=True) == Applied(added=1)
     assert windows(edited) == {"new"}
@@ -293,8 +293,8 @@ def test_whatever_is_done_in_whatever_order_all_collections_agree(store, tmp_pat
     class Machine(RuleBasedStateMachine):
         def __init__(self):
             super().__init__()
-            for name in store.list_collections():
-                store.drop(name)
+            for name in store.collections.list_collections():
+                store.collections.drop(name)
             edits = Edits(tmp_path_factory.mktemp("edits"))
             self.catalogue = {track_id: f"{number:02x}" for number, track_id in enumerate("abcd")}
             rows = [row(track_id, mark) for track_id, mark in self.catalogue.items()]

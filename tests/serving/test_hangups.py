@@ -92,7 +92,7 @@ def wait_for(read, wanted, timeout_s=10):
 def slow_search(service, monkeypatch):
     """Searches that take as long as the test wants."""
     go, asked = threading.Event(), threading.Semaphore(0)
-    search = service._store.pages
+    search = service._store.tracks.pages
 
     def wait(*args, **kwargs):
         asked.release()
@@ -201,7 +201,9 @@ def test_who_leaves_while_audio_streams_is_no_error(service, tmp_path, log, monk
     (tmp_path / "long.wav").write_bytes(b"\0" * 40_000_000)
     monkeypatch.setattr("serving.catalogue.locate_media", lambda *_: (tmp_path / "long.wav", "audio/wav"))
     with served(service) as client:
-        track_id = service._store.search(np.eye(1, 128, dtype=np.float32), 1, collection=service.release.collection)
+        track_id = service._store.tracks.search(
+            np.eye(1, 128, dtype=np.float32), 1, collection=service.release.collection
+        )
         path = f"/v1/tracks/{quote(track_id[0][0].track.track_id)}/audio"
         with connect(client) as caller:
             caller.sendall(head(client, path, method="GET"))
@@ -264,7 +266,7 @@ def test_a_write_whose_request_is_cancelled_is_carried_through(service):
         with pytest.raises(asyncio.CancelledError):
             await task
         for _ in range(200):
-            if service._store.get(["cancelled"], collection=service.release.collection):
+            if service._store.tracks.get(["cancelled"], collection=service.release.collection):
                 return sent
             await asyncio.sleep(0.05)
         raise AssertionError("the track was not added")

@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
         for name in ("tracks_a", "tracks_b"):
             row = {"track_id": name, "vector": np.eye(1, 4)[0], "labels": []}
             store.build(name, iter([[row]]), dim=4, properties={}, hnsw_from=10, recall_floor=0.9)
-        store.switch_alias("tracks_a")
+        store.collections.switch_alias("tracks_a")
     return folder
 
 
@@ -86,9 +86,9 @@ def test_a_damaged_file_is_named_with_its_remedy_and_others_go_on(folder, tmp_pa
     cut(next(iter(copy.glob("collections/tracks_b/partitions/*/data/*.parquet"))))
     with MilvusServer(copy) as server:
         store = TrackStore(server.uri, timeout_s=5)
-        assert store.live_collection() == "tracks_a" and store.describe("tracks_a").count == 1
+        assert store.collections.live_collection() == "tracks_a" and store.collections.describe("tracks_a").count == 1
         with pytest.raises(StoreError, match=r"\.parquet.*move its collection's folder away and run `mulan index`"):
-            store.load("tracks_b")
+            store.collections.load("tracks_b")
 
 
 def test_data_survive_a_kill_and_the_store_finds_back(tmp_path):
@@ -100,12 +100,12 @@ def test_data_survive_a_kill_and_the_store_finds_back(tmp_path):
     os.kill(server.pid, signal.SIGKILL)
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError, match="does not answer"):
-        store.search(np.eye(1, 4), 1, collection="tracks_x")
+        store.tracks.search(np.eye(1, 4), 1, collection="tracks_x")
     assert time.monotonic() - started < 5
     server.stop()
     server.start()
     # Nothing is loaded after a restart; the store loads what is asked for.
-    assert store.search(np.eye(1, 4), 1, collection="tracks_x")[0][0].track.track_id == "a"
+    assert store.tracks.search(np.eye(1, 4), 1, collection="tracks_x")[0][0].track.track_id == "a"
     pid = server.pid
     server.stop()
     server.stop()

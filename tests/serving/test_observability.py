@@ -119,7 +119,7 @@ def test_texts_and_searches_that_wait_together_are_one_run(trained):
         assert rise("mulan_batch_size_sum", stage) == 40
         assert rise("mulan_batch_size_count", stage) <= 6, "far fewer runs than callers"
     for vector, hits in zip(vectors, found, strict=True):
-        alone = trained._store.search(vector, 5, collection=trained.release.collection)[0]
+        alone = trained._store.tracks.search(vector, 5, collection=trained.release.collection)[0]
         assert [hit.track.track_id for hit in hits.hits] == [hit.track.track_id for hit in alone]
     assert trained._find._batches == {}, "nothing is left of filters that are done with"
 

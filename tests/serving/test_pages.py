@@ -66,7 +66,7 @@ def walk(store, name, query, k, *, label=None, without=(), most=MAX_DEPTH):
     hits, more = [], True
     while more and len(hits) < most:
         asked = min(k, most - len(hits))
-        (page,) = store.pages(
+        (page,) = store.tracks.pages(
             query[None], asked, collection=name, offset=len(hits), narrow=narrowed(label), exclude=[without]
         )
         assert page.hits or not hits
@@ -120,13 +120,13 @@ def large(request, tmp_path_factory):
 @pytest.mark.parametrize("label", LABELS)
 def test_large_catalogues_are_searched_exactly_under_every_filter(large, label):
     store, tracks, queries = large
-    pages = store.pages(queries, 10, collection="tracks_flat", narrow=narrowed(label))
+    pages = store.tracks.pages(queries, 10, collection="tracks_flat", narrow=narrowed(label))
     for query, page in zip(queries, pages, strict=True):
         expected = tracks.ranks(query, label)
         assert shown(page) == expected[:10]
         assert page.has_more == (len(expected) > 10)
     for i in (0, 4, 5):  # of none, of 300 and of 40 equal tracks
-        (alone,) = store.pages(queries[i : i + 1], 10, collection="tracks_flat", narrow=narrowed(label))
+        (alone,) = store.tracks.pages(queries[i : i + 1], 10, collection="tracks_flat", narrow=narrowed(label))
         assert alone == pages[i], "alone as in a batch"
 
 
@@ -150,7 +150,7 @@ def test_a_graph_of_the_engine(large):
     assert min(built.filtered_recall.values()) >= 0.95 or built.reads_filtered
     good = {}
     for label in LABELS:
-        pages = store.pages(queries, 10, collection="tracks_graph", narrow=narrowed(label))
+        pages = store.tracks.pages(queries, 10, collection="tracks_graph", narrow=narrowed(label))
         expected = [tracks.ranks(query, label)[:10] for query in queries]
         # Not those at equal tracks: of these a graph may lose a whole group (0 of 10), as docs/serving.md says.
         apart = [(page, of) for i, (page, of) in enumerate(zip(pages, expected, strict=True)) if i not in {4, 5}]
@@ -180,7 +180,7 @@ def test_lite_is_always_exact(lite):
     tracks = CATALOGUE[0].some(400, 700)
     built = tracks.build(lite, "tracks_exact", hnsw_from=1)
     assert (built.index_type, built.recall_at_10, built.reads_filtered) == ("FLAT", 1.0, False)
-    lite.drop("tracks_exact")
+    lite.collections.drop("tracks_exact")
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +204,13 @@ def test_a_graph_that_loses_tracks_under_filters_says_so_and_they_are_read_inste
 
     def found():
         return [
-            shown(page) for page in lite.pages(CATALOGUE[1], 10, collection="tracks_graph", narrow=narrowed("10 %"))
+            shown(page)
+            for page in lite.tracks.pages(CATALOGUE[1], 10, collection="tracks_graph", narrow=narrowed("10 %"))
         ]
 
-    lite._graphs.clear()  # as of another process that opens it
+    lite.tracks.graphs.clear()  # as of another process that opens it
     assert found() == expected
-    monkeypatch.setitem(lite._graphs, "tracks_graph", Graph(24, holds_filters=True))
+    monkeypatch.setitem(lite.tracks.graphs, "tracks_graph", Graph(24, holds_filters=True))
     assert found() != expected
 
 
@@ -222,24 +223,26 @@ def test_pages_of_a_graph_are_cut_from_one_answer(lite, graph, label, k):
 
 def test_a_graph_of_an_earlier_version_is_not_trusted_with_filters(lite, graph):
     tracks, query = graph[0], CATALOGUE[1][0]
-    lite._call(lambda client: client.alter_collection_properties("tracks_graph", properties={"mulan.filters": ""}))
-    lite._graphs.clear()
-    assert not lite._graph("tracks_graph").holds_filters
-    (page,) = lite.pages(query[None], 10, collection="tracks_graph", narrow=narrowed("1 %"))
+    lite.collections.call(
+        lambda client: client.alter_collection_properties("tracks_graph", properties={"mulan.filters": ""})
+    )
+    lite.tracks.graphs.clear()
+    assert not lite.tracks._graph("tracks_graph").holds_filters
+    (page,) = lite.tracks.pages(query[None], 10, collection="tracks_graph", narrow=narrowed("1 %"))
     assert shown(page) == tracks.ranks(query, "1 %")[:10]
 
 
 def test_a_graph_that_does_not_say_its_ef_is_searched_as_wide_as_any(lite, graph):
-    lite._call(lambda client: client.drop_collection_properties("tracks_graph", ["mulan.ef"]))
-    lite._graphs.clear()
-    assert lite._graph("tracks_graph").ef == 4_096
+    lite.collections.call(lambda client: client.drop_collection_properties("tracks_graph", ["mulan.ef"]))
+    lite.tracks.graphs.clear()
+    assert lite.tracks._graph("tracks_graph").ef == 4_096
 
 
 def test_a_build_under_the_floor_is_refused(lite, monkeypatch):
     tracks = CATALOGUE[0].some(400, 700)
     with pytest.raises(StoreError, match=r"recall@10 of tracks_low is 1.000, under the floor of 1.01; not kept"):
         tracks.build(lite, "tracks_low", recall_floor=1.01)
-    assert not lite.has("tracks_low")
+    assert not lite.collections.has("tracks_low")
 
 
 @pytest.mark.parametrize(("equal", "limit"), [(20, 16_384), (150, 16_384), (150, 64), (200, 64)])
@@ -258,9 +261,9 @@ def test_equal_tracks_stand_by_id_on_every_page(lite, monkeypatch, equal, limit)
             hits, more = walk(lite, "tracks_equal", query, k, label=label, without=ids[:2])
             assert hits == tracks.ranks(query, label, ids[:2]) and not more
     some = np.array([vectors[0], vectors[1]])
-    together = lite.pages(some, 10, collection="tracks_equal")
-    assert together == [lite.pages(query[None], 10, collection="tracks_equal")[0] for query in some]
-    lite.drop("tracks_equal")
+    together = lite.tracks.pages(some, 10, collection="tracks_equal")
+    assert together == [lite.tracks.pages(query[None], 10, collection="tracks_equal")[0] for query in some]
+    lite.collections.drop("tracks_equal")
 
 
 @pytest.fixture(scope="module")

@@ -255,7 +255,7 @@ def test_labels_given_twice_are_kept_once(bare, store, service):
     try:
         added = bare.post("/v1/tracks", files={"audio": wav(tone(0, 0.6))}, data=fields)
         assert added.json()["track"]["labels"] == ["mood:Calm", "genre:Jazz", "calm"]
-        kept, _ = store.get(["twice"], collection=service.release.collection)["twice"]
+        kept, _ = store.tracks.get(["twice"], collection=service.release.collection)["twice"]
         assert kept.labels == ("mood:Calm", "genre:Jazz", "calm")
     finally:
         bare.delete("/v1/tracks/twice")
