@@ -137,6 +137,17 @@ class Registry:
         # Whoever moved the alias by hand, in the MLflow UI, promoted too.
         return kept if kept[-1:] == [now.number] else [*kept, now.number]
 
+    def champion_before(self) -> str:
+        """The version that was champion before the present one.
+
+        Raises:
+            UserError: if none was.
+        """
+        champions = self.champions()
+        if len(champions) < 2:
+            raise UserError("there is no champion before this one to go back to; see `mulan release list`")
+        return champions[-2]
+
     # Releases and their files
 
     def release(self, name: str = "champion") -> Release:

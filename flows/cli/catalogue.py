@@ -156,6 +156,11 @@ def rename(old: Name, new: Annotated[str, typer.Argument(help="Small letters, di
 
     Example: mulan catalogue rename tracks jazz
     """
+    from flows.runtime.catalogues import check_free, read_records
+
+    records = read_records(read_settings().home)
+    records.named(old)
+    check_free(records, new)  # told in a moment; the next import takes seconds
     from flows.upkeep import rename as rename_catalogue
 
     renamed = rename_catalogue(read_settings(), old, new)

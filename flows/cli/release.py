@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.terminal import Table, console, moment
 from mulan_core.config import Share
 from mulan_core.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.registry import Registry
 
 app = typer.Typer(help="What is served: model version, preprocessing and index as one unit.", no_args_is_help=True)
 
@@ -132,7 +136,16 @@ def promote(
 
     Example: mulan release promote 4
     """
-    _show_switch(_run("promote", manifest_of(manifest, catalogue), params, version=version), as_json=as_json)
+    _show_switch(
+        _run(
+            "promote",
+            manifest_of(manifest, catalogue),
+            params,
+            lambda registry: registry.check_gate(version),
+            version=version,
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -143,7 +156,10 @@ def rollback(
 
     Example: mulan release rollback
     """
-    _show_switch(_run("rollback", manifest_of(manifest, catalogue), params), as_json=as_json)
+    _show_switch(
+        _run("rollback", manifest_of(manifest, catalogue), params, lambda registry: registry.champion_before()),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -163,7 +179,8 @@ def shadow(
     """
     if (version is None) != stop:
         raise UserError("give either a version to try, or --stop")
-    done = _run("shadow", manifest_of(manifest, catalogue), params, version=version, share=share)
+    asked = manifest_of(manifest, catalogue)
+    done = _run("shadow", asked, params, lambda models: version and models.find(version), version=version, share=share)
     if as_json:
         print_json(done)
     elif done["shadow"]:
@@ -185,7 +202,7 @@ def prune(
 
     Example: mulan release prune --keep 2
     """
-    done = _run("prune", manifest_of(manifest, catalogue), params, keep=keep)
+    done = _run("prune", manifest_of(manifest, catalogue), params, lambda models: models.find("champion"), keep=keep)
     if as_json:
         print_json(done)
         return
@@ -193,13 +210,34 @@ def prune(
         console.print(f"{what}: {', '.join(names) or 'none'}")
 
 
-def _run(name: str, manifest: str | None, params: str | None, **more: Any) -> Any:
+def _run(name: str, manifest: str | None, params: str | None, check: Callable[[Registry], object], **more: Any) -> Any:
+    """Run a flow; what ``check`` refuses, by the registry alone, is refused before anything is started."""
     from importlib import import_module
 
     from flows.runtime.session import open_session
 
+    if (registry := _settled_registry(manifest)) is not None:
+        check(registry)
     with open_session(manifest, None, params, ahead="flows.pipeline.release"):
         return getattr(import_module("flows.pipeline.release"), name)(manifest, params, **more)
+
+
+def _settled_registry(manifest: str | None) -> Registry | None:
+    """The models of a workspace as the flow will find them; None where it changes them first.
+
+    It gives the catalogues of a home of an earlier version models of their own, and ends a switch that was cut off.
+    """
+    from flows.registry import Registry
+    from flows.runtime.catalogues import find_catalogue, has_records
+    from flows.runtime.journal import unfinished_switch
+    from flows.runtime.settings import read_settings
+    from flows.runtime.workspace import find_workspace
+
+    settings = read_settings()
+    if not has_records(settings.home):
+        return None
+    catalogue = find_catalogue(settings.home, find_workspace(settings.home, manifest=manifest).folder)
+    return None if unfinished_switch(settings.home, catalogue) else Registry.of(settings, catalogue)
 
 
 def _show_switch(done: dict[str, Any], *, as_json: bool) -> None:

@@ -96,11 +96,8 @@ def rollback(manifest: str | None = None, params: str | None = None) -> dict[str
         UserError: if there was none, or its collection is gone.
     """
     with open_session(manifest, None, params) as session, session.stage("rollback"), switching(session) as live:
-        champions = live.registry.champions()
-        if len(champions) < 2:
-            raise UserError("there is no champion before this one to go back to; see `mulan release list`")
-        release = live.registry.release(champions[-2])
-        return _told(session, release, live.go_over(release, champions[:-1]))
+        release = live.registry.release(live.registry.champion_before())
+        return _told(session, release, live.go_over(release, live.registry.champions()[:-1]))
 
 
 @flow(

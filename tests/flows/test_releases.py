@@ -12,10 +12,16 @@ import pytest
 import soundfile
 from flow_fixtures import environment, mulan, promote, result_of
 from prepared_fixtures import tone
+from typer.testing import CliRunner
 
+from flows.cli.app import app
 from flows.pipeline.release import collections_to_drop
 from flows.registry import Registry
+from flows.runtime.catalogues import note_use
 from flows.runtime.database import database_uri
+from flows.runtime.settings import read_settings
+from flows.runtime.tracking import tracking
+from flows.runtime.workspace import workspace_of
 from mulan_core.errors import UserError
 
 CHANGES = {"added": ["new"], "removed": ["t3"], "changed": ["t1"]}
@@ -207,3 +213,19 @@ def test_old_collections_are_those_that_nobody_goes_back_to(registry, keep, old)
     dropped, kept = collections_to_drop(keep, registry)
     assert dropped == old
     assert sorted(dropped + kept) == [f"tracks_{number}" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("asked", ["rollback", "promote 3", "shadow 3", "prune"])
+def test_what_the_registry_alone_refuses_starts_nothing(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path))
+    monkeypatch.setattr("flows.runtime.session.open_session", lambda *_, **__: pytest.fail("a session is opened"))
+    folder = workspace_of(tmp_path, tmp_path / "songs.csv").folder
+    folder.mkdir(parents=True)
+    for name in ("params.yaml", "dvc.yaml"):
+        (folder / name).write_text("{}")
+    songs = note_use(tmp_path, folder, manifest=str(tmp_path / "songs.csv"))
+    with tracking(read_settings().mlflow_uri) as client:
+        client.create_registered_model(songs.model)
+    refusal = CliRunner().invoke(app, ["release", *asked.split()]).exception
+    assert isinstance(refusal, UserError) and "`mulan release list`" in str(refusal)
+    assert {path.name for path in songs.state(tmp_path).glob("*")} == set(), "no service of it"
