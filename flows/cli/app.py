@@ -31,6 +31,7 @@ from flows.cli import status as cli_status
 from flows.cli import study as cli_study
 from flows.cli import text as cli_text
 from flows.cli import versions as cli_versions
+from flows.cli.help import command_of
 from flows.runtime import ending
 from flows.runtime.damage import damage_behind, folders_of
 from flows.runtime.project import VERSION, code_version
@@ -76,7 +77,7 @@ def main() -> None:
         for sentence in keep_loopback_direct():
             errors.print(words(("mulan:", "yellow"), f" {sentence}"))
         read_settings()  # sets quiet defaults, which count only before the libraries are imported
-        code = app(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit
+        code = command_of(app)(prog_name="mulan", standalone_mode=False)  # typer returns the code of an Exit
     except BaseException as error:
         ending.end_if_signalled()  # whatever a library has made of the interrupt
         if not isinstance(error, Exception):

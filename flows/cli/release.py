@@ -136,16 +136,9 @@ def promote(
 
     Example: mulan release promote 4
     """
-    _show_switch(
-        _run(
-            "promote",
-            manifest_of(manifest, catalogue),
-            params,
-            lambda registry: registry.check_gate(version),
-            version=version,
-        ),
-        as_json=as_json,
-    )
+    asked = manifest_of(manifest, catalogue)
+    done = _run("promote", asked, params, lambda models: models.check_gate(version), version=version)
+    _show_switch(done, as_json=as_json)
 
 
 @app.command()
@@ -156,10 +149,8 @@ def rollback(
 
     Example: mulan release rollback
     """
-    _show_switch(
-        _run("rollback", manifest_of(manifest, catalogue), params, lambda registry: registry.champion_before()),
-        as_json=as_json,
-    )
+    done = _run("rollback", manifest_of(manifest, catalogue), params, lambda models: models.champion_before())
+    _show_switch(done, as_json=as_json)
 
 
 @app.command()

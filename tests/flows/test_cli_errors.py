@@ -9,6 +9,9 @@ import pytest
 from flow_fixtures import ROOT
 from flow_fixtures import mulan as mulan_in
 
+from flows.cli.app import app
+from flows.cli.help import command_of
+
 mulan = partial(mulan_in, cwd=ROOT)
 
 
@@ -94,3 +97,19 @@ def test_help_has_an_example(tmp_path, command):
     done = mulan(command, "--help", home=tmp_path)
     assert done.returncode == 0
     assert f"Example: mulan {command}" in done.stdout
+
+
+def test_the_help_shows_flags_by_their_names_alone(tmp_path):
+    shown = {}
+
+    def walk(command):
+        shown.update({(command.name, option.name): option.metavar for option in command.params})
+        for under in getattr(command, "commands", {}).values():
+            walk(under)
+
+    walk(command_of(app))
+    assert not [where for where, metavar in shown.items() if metavar and "<" in metavar]
+    assert shown["run", "serve"] == "" and shown["run", "manifest"] == "TEXT" and shown["run", "playlists"] == "PATH"
+    assert shown["train", "task"] == "contrastive|tagging|audioset"
+    help_of_run = mulan("run", "--help", home=tmp_path).stdout
+    assert "--no-serve" in help_of_run and "<" not in help_of_run and "TEXT" in help_of_run
