@@ -209,7 +209,8 @@ def edits(
     """
     from flows.runtime.storage import open_edits
 
-    made = open_edits(read_settings(), chosen(catalogue))
+    record = chosen(catalogue)
+    made = open_edits(read_settings(), record)
     for track_id in undo or ():
         if not made.forget(track_id):
             raise UserError(
@@ -217,12 +218,32 @@ def edits(
             )
         errors.print(f"mulan: {track_id} is again what the catalogue says, from the next `mulan index` on")
     recorded = made.all()
+    titles = _titles(record, {edit.track_id for edit in recorded if edit.kind == "deleted"})
     if as_json:
         print_json(
             [{"track_id": edit.track_id, "kind": edit.kind, "when": edit.when} | edit.fields for edit in recorded]
         )
         return
-    table = Table("track", "what", "when", "title")
+    table = Table("title", "artist", "what", "when", "track")
     for edit in recorded:
-        table.add_row(edit.track_id, edit.kind, edit.when[:19], edit.fields.get("title", ""))
+        fields = titles.get(edit.track_id, {}) | edit.fields
+        table.add_row(fields.get("title", ""), fields.get("artist", ""), edit.kind, moment(edit.when), edit.track_id)
     console.print(table if recorded else "nothing was added or deleted over the API")
+
+
+def _titles(record: Catalogue, track_ids: set[str]) -> dict[str, dict[str, str]]:
+    """Titles and artists of tracks as the prepared data has them; a record of a deletion holds none."""
+    import pyarrow.parquet as pq
+
+    from flows.runtime.workspace import made_workspace
+    from mulan_core.data.names import title_of_file
+    from mulan_core.data.shards import MANIFEST
+
+    workspace = made_workspace(read_settings().home, record)
+    if not track_ids or workspace is None or not (workspace.prepared / MANIFEST).is_file():
+        return {}
+    rows = pq.read_table(workspace.prepared / MANIFEST, filters=[("track_id", "in", track_ids)]).to_pylist()
+    return {
+        row["track_id"]: {"title": row["title"] or title_of_file(row["uri"]) or "", "artist": row.get("artist") or ""}
+        for row in rows
+    }

@@ -13,7 +13,7 @@ from flows.cli.catalogue import CatalogueName, manifest_of
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.settings import read_settings
-from flows.runtime.terminal import console
+from flows.runtime.terminal import console, errors
 from mulan_core.config import CorpusSize, Port
 
 Manifest = Annotated[
@@ -310,9 +310,11 @@ def serve(
 
     arguments = arguments_of(manifest, None, params, catalogue)
     with open_session(**arguments, port=port, host=host, allow_open=allow_open, join=False) as session:
-        if session.registry.get("champion") is None:
+        champion = session.registry.get("champion")
+        if champion is None:
             console.print("no champion yet: a flow that promotes one (`mulan run`, or from Prefect) deploys it here")
         else:
+            errors.print(f"mulan: the services run; starting the endpoint with version {champion.number}")
             served = run_flow("serve", arguments)
             print_addresses(served["url"], session)
         wait_for_interrupt()

@@ -29,6 +29,7 @@ from flows.runtime.moved import make_home
 from flows.runtime.prefect_server import PrefectServer, find_api, report_to
 from flows.runtime.settings import Settings
 from flows.runtime.stack_file import FILE, LOCK, Stack, read_stack, write_owner, write_stack
+from flows.runtime.terminal import errors
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
 
@@ -69,6 +70,8 @@ def open_stack(settings: Settings, state: Path, *, join: bool = True, ahead: str
         file = state / FILE
         file.unlink(missing_ok=True)  # an owner that was killed has left it
         owner = write_owner(lock)
+        if not join:  # who waits for an endpoint sees that something happens, in a log file too
+            errors.print("mulan: starting the services: Milvus, Prefect's server, Ray")
         cleanup.callback(file.unlink, missing_ok=True)
         ending.remove_at_end(file)
         # All are started, then all are waited for: each spends its first seconds importing.

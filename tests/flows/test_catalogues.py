@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import mlflow
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flow_fixtures import promote
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from flows.runtime.tracking import check_tracking, tracking
 from flows.runtime.workspace import Workspace, workspace_of
 from flows.runtime.workspace_lock import hold
 from mulan_core.config import IndexConfig
+from mulan_core.data.shards import MANIFEST
 from mulan_core.errors import UserError
 from serving.store import TrackStore
 
@@ -404,3 +407,20 @@ def test_edits_stay_with_a_catalogue_that_is_renamed_and_go_with_it(registered):
     assert open_edits(settings, pure).all() == [edit]
     done = runner.invoke(app, ["catalogue", "remove", "pure", "--yes", "--json"])
     assert json.loads(done.stdout)["edits"] == ["t1"] and open_edits(settings, pure).all() == []
+
+
+def test_a_deleted_track_is_listed_by_its_title(registered, capfd):
+    home, tones = registered, used(registered, "tones.csv")
+    edits = open_edits(read_settings(), tones)
+    with edits.deleting("3f00aa", row_hash=None):
+        pass
+    CliRunner().invoke(app, ["catalogue", "edits", "--catalogue", "tones"])
+    line = next(line for line in capfd.readouterr().out.splitlines() if "3f00aa" in line)
+    assert "deleted" in line and " UTC" in line, "nothing is prepared, so its title is not known"
+    prepared = Workspace(home / tones.workspace).prepared
+    prepared.mkdir(parents=True)
+    row = {"track_id": "3f00aa", "title": "Rain", "artist": "Ann", "uri": "a.wav"}
+    pq.write_table(pa.Table.from_pylist([row, row | {"track_id": "other", "title": "Sun"}]), prepared / MANIFEST)
+    CliRunner().invoke(app, ["catalogue", "edits", "--catalogue", "tones"])
+    line = next(line for line in capfd.readouterr().out.splitlines() if "3f00aa" in line)
+    assert line.index("Rain") < line.index("Ann") < line.index("deleted") < line.index("UTC") < line.index("3f00aa")
