@@ -99,7 +99,11 @@ def find_api() -> str | None:
 
 
 def report_to(url: str) -> AbstractContextManager[Any]:
-    """Have the flows inside report to this API."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    """Have the flows inside report to this API, a server of ours.
 
-    return temporary_settings({PREFECT_API_URL: url})
+    They send it no heartbeats: it ends with the command, so nobody is there who would miss them, and each flow would
+    wait up to a second at its end for the thread that sends them.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})

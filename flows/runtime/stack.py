@@ -260,10 +260,9 @@ def _stop(servers: Sequence[MilvusServer | PrefectServer]) -> None:
 
 
 def _stop_ray() -> None:
-    import ray
-
     with ending.shielded():
-        ray.shutdown()
+        if ray := sys.modules.get("ray"):
+            ray.shutdown()
 
 
 def _reap_ray() -> None:

@@ -1,7 +1,9 @@
 """A session's servers: one client of the store, which hangs up with the session; a Ray that does not start."""
 
 import pytest
+from prefect.settings import get_current_settings
 
+from flows.runtime.prefect_server import report_to
 from flows.runtime.session import Session
 from flows.runtime.settings import read_settings
 from flows.runtime.stack_file import Stack
@@ -42,3 +44,12 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch, address, raised,
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(UserError, match=rf"^Ray {sentence}[^\n]*$"):
         _start_ray(address)
+
+
+def test_flows_wait_for_no_heartbeat_of_a_server_that_ends_with_them():
+    """Prefect joins at each flow's end the thread that sends them, which looks up once a second."""
+    url = "http://127.0.0.1:1/api"
+    with report_to(url):
+        settings = get_current_settings()
+        assert (settings.api.url, settings.flows.heartbeat_frequency) == (url, None)
+    assert get_current_settings().flows.heartbeat_frequency, "a server of others may have someone who waits for them"

@@ -5,6 +5,7 @@ import http.server
 import itertools
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -229,3 +230,15 @@ def test_no_variable_keeps_a_module_from_being_imported(module):
     command = [sys.executable, "-c", f"import {module}"]
     done = subprocess.run(command, env=env, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("url", "read"), [("http://127.0.0.1:1", 0), ("HTTP://localhost:1", 0), ("https://[::1]:1", 1)]
+)
+def test_certificates_are_read_where_they_are_asked_for(url, read, monkeypatch):
+    seen, load = [], ssl.SSLContext.load_verify_locations
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_verify_locations", lambda *args, **more: (seen.append(1), load(*args, **more))
+    )
+    http_client(url, timeout=1).close()
+    assert len(seen) == read
