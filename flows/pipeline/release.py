@@ -21,7 +21,7 @@ from flows.runtime.session import Session, open_session
 from flows.runtime.stack import need_ray
 from flows.runtime.stack_file import note_endpoint
 from flows.runtime.terminal import errors
-from flows.runtime.workspace_lock import hold
+from flows.runtime.workspace_lock import hold_switch
 from mulan_core.config import Share
 from mulan_core.errors import UserError
 from mulan_core.ranges import fit
@@ -171,7 +171,7 @@ def switching(session: Session) -> Iterator[Live]:
         UserError: if another process is at it.
     """
     live = Live(session.registry, session.store, session.edits, session.state, ServedHere(session))
-    with hold(session.workspace.folder, "switch"):
+    with hold_switch(session.state):
         live.recover()
         yield live
 

@@ -6,11 +6,11 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.runtime.catalogues import Catalogue
 from flows.runtime.terminal import now
-from flows.runtime.workspace import made_workspace
-from flows.runtime.workspace_lock import at_work
+from flows.runtime.workspace_lock import switch_at_work
 from mulan_core.errors import UserError
 from mulan_core.files import write_whole
 
@@ -65,7 +65,9 @@ def read_journal(state: Path) -> Journal | None:
     path = state / FILE
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        before, after = (Standing(**kept.pop(name)) for name in ("before", "after"))
+        before, after = (_standing(kept.pop(name)) for name in ("before", "after"))
+        if after.version is None:
+            raise ValueError
         return Journal(before, after, **kept)
     except FileNotFoundError:
         return None
@@ -75,6 +77,14 @@ def read_journal(state: Path) -> Journal | None:
             f"{path} cannot be read ({reason}), so a switch that was cut off cannot be ended; delete it, and promote "
             "the release that is to be live"
         ) from error
+
+
+def _standing(kept: dict[str, Any]) -> Standing:
+    standing = Standing(**kept)
+    named = [*standing.champions, standing.collection or ""]
+    if not isinstance(standing.champions, list) or not all(isinstance(name, str) for name in named):
+        raise ValueError
+    return standing
 
 
 def write_journal(state: Path, journal: Journal) -> None:
@@ -94,9 +104,10 @@ def unfinished_switch(home: Path, catalogue: Catalogue) -> str | None:
     Raises:
         UserError: if its journal is damaged.
     """
-    journal, workspace = read_journal(catalogue.state(home)), made_workspace(home, catalogue)
+    state = catalogue.state(home)
+    journal = read_journal(state)
     if journal is None:
         return None
-    if workspace and (who := at_work(workspace.folder, "switch")):
+    if who := switch_at_work(state):
         return f"{journal.words} is under way; wait for {who}"
     return f"{journal.words} was cut off; the next command that serves, indexes or promotes ends it, and says how"

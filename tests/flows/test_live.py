@@ -1,6 +1,7 @@
 """What is live: one truth at the end of each switch, wherever it is cut off, and no edit lost on the way."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -206,7 +207,19 @@ def test_a_collection_that_is_gone_does_not_stop_the_next_command(home, monkeypa
     assert read_journal(home.state) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"before": 1, "after": 2}', '{"before": {}}'])
+def journal_with(**after):
+    standing = {"champions": ["1"], "collection": None}
+    return json.dumps({"before": standing, "after": standing | after, "process": 1, "since": "now"})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", '{"before": 1, "after": 2}', '{"before": {}}'),
+        *(journal_with(champions=champions) for champions in ({"1": 1}, {}, [], "1", [1], None)),
+        *(journal_with(collection=1), journal_with(of=1)),
+    ],
+)
 def test_a_damaged_journal_is_one_sentence(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(UserError, match=r"switch.json cannot be read .* delete it, and promote the release that is to"):

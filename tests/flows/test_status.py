@@ -23,7 +23,7 @@ from flows.runtime.stack_file import LOCK, Stack, write_owner, write_stack
 from flows.runtime.storage import open_edits
 from flows.runtime.tracking import tracking
 from flows.runtime.workspace import workspace_of
-from flows.runtime.workspace_lock import hold
+from flows.runtime.workspace_lock import hold_switch
 
 READING = [
     "doctor", "status", "release list", "release show champion", "release diff champion candidate", "keys list",
@@ -218,7 +218,7 @@ def test_a_switch_that_has_not_ended_is_named(at_work, tmp_path, monkeypatch):
         (tmp_path / name).write_text("{}")
     assert list(check_switch(read_settings())) == [] and find_status(read_settings())["differences"] == []
     write_journal(tmp_path, Journal.begin(Standing(["1"], "tracks_1"), Standing(["1", "2"], "tracks_2")))
-    with hold(tmp_path, "switch") if at_work else nullcontext():
+    with hold_switch(tmp_path) if at_work else nullcontext():
         (finding,) = check_switch(read_settings())
         (difference,) = find_status(read_settings())["differences"]
     assert difference == f"{finding.said}; {finding.todo}" and finding.level == "warning"
