@@ -49,7 +49,7 @@ with open_session{CHANGED} as session:
     fields = {{"title": "", "artist": "", "dataset": "added", "labels": []}}
     with session.edits.adding("of the api", fields, Path("kept.flac").read_bytes(), row_hash=None):
         pass
-    with session.edits.deleting("t7", row_hash=None):
+    with session.edits.deleting("t7", row_hash="of its row"):
         pass
     done = {{"version": session.registry.find("champion").number}}
     done |= {{"collection": session.store.collections.live_collection()}}
