@@ -29,6 +29,7 @@ from flows.runtime.storage import open_edits
 from flows.runtime.terminal import errors
 from flows.runtime.workspace import Workspace
 from flows.runtime.workspace_lock import hold
+from mulan_core.counts import counted
 from mulan_core.data import shards
 from mulan_core.errors import UserError
 from serving.milvus import MilvusServer
@@ -60,8 +61,8 @@ def adopt(settings: Settings) -> None:
                 numbers = ", ".join(version.number for version in made_here)
                 errors.print(
                     f"mulan: the catalogue {name} has a registered model of its own now, {own.model}, with "
-                    f"{len(copied)} versions copied from {MODEL_NAME} ({numbers}); `mulan index --catalogue {name} "
-                    "--model champion` builds its champion's collection"
+                    f"{counted(len(copied), 'version')} copied from {MODEL_NAME} ({numbers}); `mulan index "
+                    f"--catalogue {name} --model champion` builds its champion's collection"
                 )
             records.by_name[name] = own
 

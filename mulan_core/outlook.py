@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from mulan_core import sizing
 from mulan_core.config import Config
+from mulan_core.counts import counted
 from mulan_core.data.overlap import check_overlaps, find_overlaps
 from mulan_core.data.playlists import check_known
 from mulan_core.data.uris import is_remote, local_path
@@ -110,7 +111,10 @@ class Outlook:
         if self.config.text.lf_classifier:
             notes.append("texts of source lf are judged here by the rule; prepare asks your classifier")
         if remote := sum(not path for *_, path, _ in self._rows):
-            notes.append(f"{remote:,} remote files are compared once they are fetched: the same audio in two splits")
+            notes.append(
+                f"{counted(remote, 'remote file is', 'remote files are')} compared "
+                "once fetched: the same audio in two splits"
+            )
         few_tracks = self._usable.total() if 0 < self._usable.total() < MIN_TRACKS else None
         verdict = {"refusals": refusals, "few": few_tracks}
         return verdict | {"proposal": proposal, "advice": advice, "needs": needs, "notes": notes}
@@ -140,7 +144,7 @@ class Outlook:
                 counts = ", ".join(f"{count:,} {reason} ({REASONS[reason]})" for reason, count in reasons.items())
                 yield f"{source}: the filters drop {sum(reasons.values()):,} of {number:,}: {counts}"
             else:
-                yield f"{source}: {number:,} texts are white space"
+                yield f"{source}: {counted(number, 'text is', 'texts are')} white space"
 
     def _counts(self) -> tuple[dict[str, int], list[str]]:
         """On how many items the gate's metrics would be measured, and what is wrong with the playlists."""

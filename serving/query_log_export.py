@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 
 
@@ -68,7 +69,8 @@ def to_playlists(lines: Iterable[Mapping[str, Any]], *, least: int = 1) -> tuple
         if hashed:
             raise UserError("the query log holds hashes, no words; set serve.query_log to full to learn from queries")
         raise UserError(
-            f"the query log has nothing to export: {counts['searches']:,} searches, {counts['choices']:,} choices; "
+            f"the query log has nothing to export: {counted(counts['searches'], 'search', 'searches')}, "
+            f"{counted(counts['choices'], 'choice')}; "
             "set serve.query_log to full, and send what people choose to /v1/feedback"
         )
     return rows, dict(counts)

@@ -12,6 +12,7 @@ import typer
 from flows.cli.catalogue import CatalogueName, look
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.terminal import Table, console
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def overlap(
         summary = f"{len(overlaps):,} overlap{'' if len(overlaps) == 1 else 's'}"
         console.print(f"{summary} between {rows} tracks")
         if unhashed:
-            console.print(f"note: {unhashed:,} tracks have no sha256, so their audio was not compared")
+            console.print(f"note: {counted(unhashed, 'track has', 'tracks have')} no sha256, not compared by audio")
     if overlaps:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from flows.runtime.numbers import Count, number
 from flows.runtime.project import PROJECT
 from flows.runtime.terminal import Table, console
 from mulan_core.config import load_config
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 from mulan_core.ranges import Range
 
@@ -63,7 +64,7 @@ def estimate(
 
 
 def _show(plan: Plan) -> None:
-    table = Table(title=f"{plan.tracks:,} tracks on {plan.workers} {plan.accelerator}", show_header=False)
+    table = Table(title=f"{counted(plan.tracks, 'track')} on {plan.workers} {plan.accelerator}", show_header=False)
     for what, value in (
         (
             "steps",
@@ -72,7 +73,7 @@ def _show(plan: Plan) -> None:
         ("a step", f"{plan.step_s:.3f} s; {plan.communication_share:.1%} of it communication"),
         ("arithmetic", f"{plan.flops_of_a_step / 1e12:,.0f} TFLOP a step; {plan.parameters / 1e6:.0f} M parameters"),
         ("time", f"{plan.hours:,.1f} hours, {plan.gpu_hours:,.0f} GPU-hours"),
-        ("shards", f"{plan.shards_bytes / 1e12:,.2f} TB in {plan.num_shards:,} files"),
+        ("shards", f"{plan.shards_bytes / 1e12:,.2f} TB in {counted(plan.num_shards, 'file')}"),
         ("reading", f"{plan.reading_bytes_s / 1e6:,.1f} MB a second a GPU; {plan.lanes_of_a_worker:g} lanes each"),
         (
             "a GPU holds",

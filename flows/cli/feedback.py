@@ -13,6 +13,7 @@ from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import Count, number
 from flows.runtime.settings import read_settings
 from flows.runtime.terminal import console
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 
 app = typer.Typer(help="The query log: what people asked, and what they chose of the answers.", no_args_is_help=True)
@@ -54,6 +55,7 @@ def export(
         print_json({"playlists": len(rows), **counts})
         return
     console.print(
-        f"{len(rows):,} queries in {out}, from {counts['used']:,} of {counts['choices']:,} choices "
+        f"{counted(len(rows), 'query', 'queries')} in {out}, from {counts['used']:,} of "
+        f"{counted(counts['choices'], 'choice')} "
         f"({counts['unseen']:,} not among the hits, {counts['other']:,} not of one text)",
     )

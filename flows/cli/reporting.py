@@ -13,6 +13,7 @@ from rich.table import Column
 
 from flows.pipeline.words import edits_words, mended_words, recall_words, served_words
 from flows.runtime.terminal import Table, console, end_quietly, errors, words
+from mulan_core.counts import counted
 
 if TYPE_CHECKING:
     from mulan_core.evaluation.comparison import Comparison, Difference
@@ -128,9 +129,9 @@ def show_index(built: dict[str, Any]) -> None:
     if built["judged_on"]:
         console.print(f"the gate judged this model on the tracks of {built['judged_on']}, not on these")
     changes = ", ".join(f"{number:,} {change}" for change, number in built["changes"].items())
-    console.print(f"{built['count']:,} tracks: {changes} since the collection that was live")
+    console.print(f"{counted(built['count'], 'track')}: {changes} since the collection that was live")
     if "windows" in built:
-        console.print(f"{built['windows']:,} windows beside them")
+        console.print(f"{counted(built['windows'], 'window')} beside them")
     if built.get("reads_filtered"):
         console.print(
             "the graph loses tracks under filters, so filtered searches read all tracks that pass, which is slow; "
@@ -150,7 +151,7 @@ def show_evaluation(report: dict[str, Any]) -> None:
     """Print every metric of a report beside chance, with its 95 % interval."""
     about = report["set"]
     tracks = about["counts"].get("test_tracks")
-    table = Table("metric", title=f"Evaluation: {about['title']}" + (f", {tracks:,} tracks" if tracks else ""))
+    table = Table("metric", title=f"Evaluation: {about['title']}" + (f", {counted(tracks, 'track')}" if tracks else ""))
     for heading in ("value", "95 % interval", "chance"):
         table.add_column(heading, justify="right")
     for name, value in report["metrics"].items():

@@ -15,6 +15,7 @@ from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.settings import read_settings
 from flows.runtime.terminal import console, errors
 from mulan_core.config import CorpusSize, Port
+from mulan_core.counts import counted
 
 Manifest = Annotated[
     str | None,
@@ -185,7 +186,9 @@ def train(
     if as_json:
         print_json(result)
         return
-    console.print(f"trained {result['steps']} steps; MLflow run {result['run_id']}; `mulan ui` shows its curves")
+    console.print(
+        f"trained {counted(result['steps'], 'step')}; MLflow run {result['run_id']}; `mulan ui` shows its curves"
+    )
     if task == "tagging":
         console.print(f"measure it: mulan evaluate {result['model']} --suite tagging")
         console.print("as a warm start: set model.audio.pretrained to that folder")

@@ -12,6 +12,7 @@ from flows.runtime.numbers import number
 from flows.runtime.settings import read_settings
 from flows.runtime.terminal import Table, console, moment, words
 from mulan_core.config import Port
+from mulan_core.counts import counted
 
 
 def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
@@ -31,10 +32,7 @@ def status(catalogue: CatalogueName = None, as_json: AsJson = False) -> None:
     table.add_row("running", _running(report))
     table.add_row("champion", _version(report["champion"]) or "none yet: `mulan run` makes one")
     table.add_row("candidate", _version(report["candidate"]) or "none")
-    served = (
-        endpoint and f"version {endpoint['model_version']}, {endpoint['num_tracks']:,} tracks, at {endpoint['url']}"
-    )
-    table.add_row("served", served or _unserved(report))
+    table.add_row("served", _served(endpoint) if endpoint else _unserved(report))
     for run in report["runs"]:
         where = f"step {run['step']:,}, loss {run['loss']:.3f}" if run["step"] else "no step yet"
         table.add_row(run["kind"], f"{moment(run['started'])}  {run['status']}, {where}  {run['run_id']}")
@@ -50,6 +48,11 @@ def _running(report: dict[str, Any]) -> str:
     else:
         running = f"starting (process {owner['pid']}, since {owner['started']})" if owner else "nothing of it"
     return running + (f"; of other catalogues: {', '.join(others)}" if others else "")
+
+
+def _served(endpoint: dict[str, Any]) -> str:
+    tracks = counted(endpoint["num_tracks"], "track")
+    return f"version {endpoint['model_version']}, {tracks}, at {endpoint['url']}"
 
 
 def _unserved(report: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from flows.pipeline.versions import count_new_tracks
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.numbers import CountOrNone
 from flows.runtime.session import open_session
+from mulan_core.counts import counted
 from mulan_core.ranges import fit
 
 
@@ -59,7 +60,8 @@ def end_to_end(
             if new < min_new_tracks:
                 model = champion.number
                 result["skipped"] = (
-                    f"{new:,} tracks are new since champion {model} was trained, fewer than {min_new_tracks:,}"
+                    f"{counted(new, 'track is', 'tracks are')} new since champion {model} was "
+                    f"trained, fewer than {min_new_tracks:,}"
                 )
         if model is None:
             result["train"] = train(**arguments)

@@ -10,6 +10,7 @@ from flows.pipeline.sets import PlacedSet
 from flows.pipeline.subjects import Subject
 from flows.pipeline.versions import read_version
 from flows.runtime.workspace import Workspace
+from mulan_core.counts import counted
 from mulan_core.data import shards
 from mulan_core.data.overlap import check_overlaps, find_overlaps
 from mulan_core.errors import UserError
@@ -45,4 +46,8 @@ def check_unseen(subject: Subject, placed: PlacedSet, workspace: Workspace, *, a
     overlaps = find_overlaps(train, test)
     remedy = f"leave them out of one of the two, or measure {placed.name} all the same with --allow-overlap"
     check_overlaps(overlaps, remedy=remedy, allow=allow)
-    return [f"{len(overlaps):,} recordings are in the training data as well (--allow-overlap)."] if overlaps else []
+    return (
+        [f"{counted(len(overlaps), 'recording is', 'recordings are')} in the training data as well (--allow-overlap)."]
+        if overlaps
+        else []
+    )

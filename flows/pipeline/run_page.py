@@ -7,6 +7,7 @@ from typing import Any
 from flows.pipeline.words import edits_words, recall_words
 from flows.runtime.session import Session
 from flows.runtime.tracking import tracking
+from mulan_core.counts import counted
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 48
@@ -34,7 +35,7 @@ def _headline(result: dict[str, Any]) -> list[str]:
     if "index" in result:
         built = result["index"]
         recall = f", recall@10 {recall_words(built)}" if "recall_at_10" in built else ""
-        lines += [f"- {built['count']:,} tracks in `{built['collection']}`{recall}"]
+        lines += [f"- {counted(built['count'], 'track')} in `{built['collection']}`{recall}"]
     return [*lines, *edits, ""]
 
 

@@ -18,6 +18,7 @@ from flows.runtime.project import code_version
 from flows.runtime.session import open_session
 from flows.runtime.tracking import lineage_tags
 from mulan_core.config import Config, from_mapping, to_mapping
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 from mulan_core.evaluation.report import markdown_table
 from mulan_core.yaml_file import format_yaml
@@ -95,7 +96,7 @@ def trials_of(config: Config, points: Mapping[str, Mapping[str, float]], number:
     trials = []
     for name, values in points.items():
         changed = with_values(config, values, steps)
-        suffix = f", {changed.train.steps} steps" if config.tune.rounds > 1 else ""
+        suffix = f", {counted(changed.train.steps, 'step')}" if config.tune.rounds > 1 else ""
         trials.append(Trial(name + suffix, changed))
     return trials
 

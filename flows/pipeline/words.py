@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mulan_core.counts import counted
+
 MAX_NAMED = 20
 """Tracks that a sentence names."""
 
@@ -27,7 +29,7 @@ MENDED = {
 def mended_words(built: dict[str, Any]) -> str:
     """How many tracks of a collection that stood were put right, and why; empty where none was."""
     why = ", ".join(f"{number:,} {MENDED.get(reason, reason)}" for reason, number in built["mended_for"].items())
-    return f"{built['mended']:,} tracks of it put right ({why})" if built["mended"] else ""
+    return f"{counted(built['mended'], 'track')} of it put right ({why})" if built["mended"] else ""
 
 
 def edits_words(edits: dict[str, Any] | None) -> list[str]:
@@ -35,16 +37,18 @@ def edits_words(edits: dict[str, Any] | None) -> list[str]:
     words = []
     if edits and (edits["added"] or edits["deleted"]):
         words.append(
-            f"over the API: {edits['added']:,} tracks added, which are in it, {edits['deleted']:,} deleted, which are "
-            "not; `mulan catalogue edits` lists them"
+            f"over the API: {counted(edits['added'], 'track')} added, in it; {edits['deleted']:,} deleted, not in it; "
+            "`mulan catalogue edits` lists them"
         )
     if edits and edits["superseded"]:
         such = _named(edits["superseded"])
-        words.append(f"{len(edits['superseded']):,} tracks of these are newer in the catalogue, which counts: {such}")
+        newer = counted(len(edits["superseded"]), "track of these is", "tracks of these are")
+        words.append(f"{newer} newer in the catalogue, which counts: {such}")
     if edits and edits["left"]:
+        left = counted(len(edits["left"]), "track that was", "tracks that were")
         words.append(
-            f"{len(edits['left']):,} tracks that were added over the API are not in it, since their audio is gone or "
-            f"was not kept; add them again, or to the manifest: {_named(edits['left'])}"
+            f"not in it: {left} added over the API, since the audio is gone or was not kept; add again, or to the "
+            f"manifest: {_named(edits['left'])}"
         )
     return words
 

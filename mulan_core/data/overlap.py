@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mulan_core.counts import counted
 from mulan_core.errors import UserError
 from mulan_core.readers import DATASETS
 from mulan_core.readers.dataset import recording_id
@@ -77,7 +78,8 @@ def check_overlaps(overlaps: Sequence[Overlap], *, remedy: str, allow: bool = Fa
         first = "; ".join(str(overlap) for overlap in overlaps[:SHOWN])
         more = f"; and {len(overlaps) - SHOWN} more" if len(overlaps) > SHOWN else ""
         raise UserError(
-            f"{len(overlaps)} recordings are in training and evaluation both ({by_kind}): {first}{more}; {remedy}"
+            f"{counted(len(overlaps), 'recording is', 'recordings are')} in training and evaluation both "
+            f"({by_kind}): {first}{more}; {remedy}"
         )
 
 

@@ -2,7 +2,7 @@
 
 import { EndpointError, at, getRelease, getTrack, search, sendChoice, tagFile } from "./api.js";
 import { RECORD_S, record } from "./audio.js";
-import { $, button, element, facet, nameOf, short } from "./dom.js";
+import { $, button, counted, element, facet, nameOf, short } from "./dom.js";
 import { markFound, openMap, watchMap } from "./map.js";
 import { close, play, playing, toggle, watchPlayer } from "./player.js";
 import { closeTags, markPlaying, row, step, tagBars, toggleTags } from "./results.js";
@@ -104,7 +104,7 @@ function show(came, offset) {
   const times = stages.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", ");
   const all = offset ? [...answer.hits, ...hits] : hits;
   answer = { ...came, hits: all };
-  setStatus(`${all.length} ${all.length === 1 ? "track" : "tracks"} in ${timing.total.toFixed(0)} ms (${times})`);
+  setStatus(`${counted(all.length, "track")} in ${timing.total.toFixed(0)} ms (${times})`);
   const rows = hits.map((hit) => row(hit, acts, isBad));
   if (offset) $("results").append(...rows);
   else $("results").replaceChildren(...rows);
@@ -163,7 +163,8 @@ async function showFileTags() {
 
 function showRelease(release, count) {
   if (count !== undefined) $("release").dataset.count = count;
-  $("release").textContent = `Release ${release.model_version} · ${release.collection} · ${$("release").dataset.count ?? "…"} tracks`;
+  const { count: kept } = $("release").dataset;
+  $("release").textContent = `Release ${release.model_version} · ${release.collection} · ${kept === undefined ? "… tracks" : counted(Number(kept), "track")}`;
 }
 
 /** Whose tracks these are: two catalogues may be open side by side. */

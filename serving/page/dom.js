@@ -37,6 +37,9 @@ export const short = (label) => label.slice(label.indexOf(":") + 1) || label;
 /** "genre" of "genre:Jazz"; "" where there is none. */
 export const facet = (label) => (label.includes(":") ? label.slice(0, label.indexOf(":")) : "");
 
+/** A number with its noun: 1 track, 2,000 tracks. */
+export const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
 export const nameOf = (track) => track.title || track.track_id;
 
 export const clock = (s) => `${Math.floor(s / 60)}:${String(Math.floor(s % 60)).padStart(2, "0")}`;

@@ -1,7 +1,7 @@
 /* The map: the catalogue as points to wander among. Drag and pinch or wheel move it; a click plays; arrows walk. */
 
 import { getMap } from "./api.js";
-import { $, button, colour, element, nameOf, paper, short } from "./dom.js";
+import { $, button, colour, counted, element, nameOf, paper, short } from "./dom.js";
 
 const HUES = [340, 28, 205, 140, 270, 50, 180, 0, 235, 95, 310, 160];
 const REACH_PX = 16;
@@ -62,7 +62,7 @@ function take({ points: drawn, facet }) {
   const labels = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a)).slice(0, HUES.length);
   hues = new Map(labels.map((label, i) => [label, HUES[i]]));
   $("map-words").textContent = points.length
-    ? `${points.length} tracks; near ones tend to sound alike${facet ? `. Colours: ${facet}` : ""}.`
+    ? `${counted(points.length, "track")}; near ones tend to sound alike${facet ? `. Colours: ${facet}` : ""}.`
     : "There are no tracks yet.";
   $("legend").replaceChildren(
     ...labels.map((label) => {

@@ -146,7 +146,7 @@ def test_recordings_in_two_splits_are_found_by_id_and_by_content(audio, tmp_path
         shutil.copy(audio / f"{i}.wav", tmp_path)
     shutil.copy(tmp_path / "0.wav", tmp_path / "39.wav")
     (refusal,) = told(tmp_path, rows_of(GOOD))["refusals"]
-    assert "1 recordings are in training and evaluation both (1 by audio)" in refusal and "--allow-overlap" in refusal
+    assert "1 recording is in training and evaluation both (1 by audio)" in refusal and "--allow-overlap" in refusal
     assert told(tmp_path, rows_of(GOOD), {"prepare": {"allow_overlap": True}})["refusals"] == []
     rows = [row | {"track_id": f"t{i}"} for i, row in enumerate(rows_of(GOOD))]
     rows[38]["uri"], rows[39]["uri"] = "1.wav", "2.wav"

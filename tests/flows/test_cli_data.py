@@ -269,7 +269,7 @@ def test_prepare_refuses_one_recording_in_two_splits(tmp_path):
     prepare = ("prepare", "--manifest", "tones.jsonl", "--params", "own.yaml")
     done = mulan(*prepare, home=tmp_path)
     assert done.returncode == 2
-    assert "1 recordings are in training and evaluation both (1 by audio): t0 (tones) = t3 (tones)" in done.stderr
+    assert "1 recording is in training and evaluation both (1 by audio): t0 (tones) = t3 (tones)" in done.stderr
     assert "Traceback" not in done.stderr
     assert not prepared_of(tmp_path).exists()
     assert result_of(mulan(*prepare, "--allow-overlap", "--json", home=tmp_path))["usable"] == 4

@@ -116,10 +116,10 @@ def test_a_registered_model_is_compared_with_a_folder(home, sets):
 def test_what_a_model_was_trained_on_is_refused_unless_allowed(home, sets):
     command = ("evaluate", "champion", *WITH_SETS, "--on", "seen")
     refused(
-        mulan(*command, home=home), "1 recordings are in training and evaluation both (1 by audio): t2 (tones) = again"
+        mulan(*command, home=home), "1 recording is in training and evaluation both (1 by audio): t2 (tones) = again"
     )
     allowed = result_of(mulan(*command, "--suite", "retrieval", "--allow-overlap", "--json", home=home))
-    assert "1 recordings are in the training data as well (--allow-overlap)." in allowed["sets"]["seen"]["notes"]
+    assert "1 recording is in the training data as well (--allow-overlap)." in allowed["sets"]["seen"]["notes"]
 
 
 def test_a_model_that_is_not_registered(home, sets):

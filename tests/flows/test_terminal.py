@@ -18,6 +18,7 @@ from flows.cli import status as cli_status
 from flows.cli import versions as cli_versions
 from flows.runtime import terminal
 from flows.runtime.terminal import Table, Terminal, visible, words
+from mulan_core.counts import counted
 
 HOSTILE = [
     *("song [live at wembley] [remix]", "[/b]", "[red]x[/red]", "[link=http://x.example]y[/link]", "\\[x]", ":smile:"),
@@ -299,3 +300,20 @@ def test_a_time_is_shown_in_one_way_with_its_zone():
     assert terminal.moment("2026-03-01T09:30:00Z") == "2026-03-01 09:30:00 UTC"
     for other in ("", "now", "2026-03-01 09:30:00", terminal.now()):
         assert terminal.moment(other) == other
+
+
+def test_one_of_a_thing_is_told_in_the_singular(monkeypatch):
+    raw = io.StringIO()
+    monkeypatch.setattr(reporting, "console", Terminal(file=raw, width=400))
+    built = {"version": "1", "collection": "c", "promoted": True, "changes": {"new": 1}, "count": 1, "windows": 1}
+    built |= {"built": False, "judged_on": None, "mended": 1, "mended_for": {"title": 1}, "url": "u"}
+    reporting.show_index(built | {"edits": {"added": 1, "deleted": 1, "superseded": ["a"], "left": ["b"]}})
+    report = {"set": {"title": "s", "counts": {"test_tracks": 1}}, "metrics": {}, "intervals": {}, "chance": {}}
+    reporting.show_evaluation(report | {"notes": []})
+    assert cli_status._served({"model_version": "1", "num_tracks": 1, "url": "u"}) == "version 1, 1 track, at u"
+    assert not re.search(r"\b1 \w*(s|ies) |\b1 \w+ (are|have|were)\b", raw.getvalue()), raw.getvalue()
+    assert [counted(number, "query", "queries") for number in (0, 1, 2_000)] == [
+        "0 queries",
+        "1 query",
+        "2,000 queries",
+    ]
