@@ -24,6 +24,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import data
 from flows.pipeline.prepare_worker import find_work, make_clips, write_shards
+from flows.runtime.catalogue_tables import read_report
 from flows.runtime.catalogues import note_use
 from flows.runtime.notifications import FAILURE_HOOKS
 from flows.runtime.progress import bar, console
@@ -62,7 +63,9 @@ def prepare(manifest: str | None = None, playlists: str | None = None, params: s
         # Now that they are found right: wrong ones would be in the way of every later command.
         note_use(session.settings.home, session.workspace.folder, playlists=playlists)
         push_data(session)
-        return counts | {"data_hash": session.workspace.data_hash, "prepared": str(session.workspace.prepared)}
+        workspace = session.workspace
+        report = read_report(workspace.folder / workspace.config.catalogue)
+        return counts | {"data_hash": workspace.data_hash, "prepared": str(workspace.prepared)} | report
 
 
 @task(name="push data", retries=2, retry_delay_seconds=5, timeout_seconds=3600, cache_policy=NO_CACHE)

@@ -15,13 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flows.runtime.catalogue_tables import write_manifest, write_playlists
+from flows.runtime.catalogue_tables import write_catalogue
 from flows.runtime.catalogues import Catalogue, find_catalogue, full_place
 from flows.runtime.dvc_repo import init_dvc
 from flows.runtime.moved import read_places
 from flows.runtime.project import PROJECT
 from mulan_core.config import Config, load_config, to_mapping
-from mulan_core.data.shards import MANIFEST
 from mulan_core.data.uris import is_remote
 from mulan_core.errors import UserError
 from mulan_core.yaml_file import format_yaml, parse_yaml, read_yaml
@@ -178,8 +177,7 @@ def open_workspace(
     prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
     config = replace(config, catalogue=".mulan/data/catalogue", prepare=prepare)
     catalogue = workspace.folder / config.catalogue
-    write_manifest(manifest, catalogue / MANIFEST, prepare)
-    write_playlists(playlists or find_catalogue(home, workspace.folder).playlists, catalogue)
+    write_catalogue(manifest, playlists or find_catalogue(home, workspace.folder).playlists, catalogue, prepare)
     stages = read_yaml(PROJECT / "dvc.yaml")
     del stages["stages"]["corpus"]  # the demo's; all others are the same for every catalogue
     return _make(workspace.folder, config, stages=stages)
@@ -291,14 +289,14 @@ def write_set_catalogues(workspace: Workspace) -> None:
     """
     catalogues = workspace.folder / SET_CATALOGUES
     sets = workspace.config.evaluate.sets
-    for stale in {path.name for path in catalogues.glob("*")} - set(sets):
+    for stale in {path.name for path in catalogues.glob("*") if path.is_dir()} - set(sets):
         shutil.rmtree(catalogues / stale)
     for name, own_set in sets.items():
         try:
             table = own_set.manifest if is_remote(own_set.manifest) else workspace.folder / own_set.manifest
             prepare = replace(workspace.config.prepare, allow_outside=own_set.allow_outside)
-            write_manifest(table, catalogues / name / MANIFEST, prepare, split="test")
-            write_playlists(own_set.playlists and workspace.folder / own_set.playlists, catalogues / name)
+            playlists = own_set.playlists and workspace.folder / own_set.playlists
+            write_catalogue(table, playlists, catalogues / name, prepare, split="test")
         except UserError as error:
             raise UserError(f"evaluate.sets.{name}: {error}") from error
 

@@ -40,9 +40,10 @@ def check_manifest(
         progress: called with the number of rows looked at.
 
     Returns:
-        ``rows``; ``bad_rows`` with row and problems, of which ``duplicate_ids``; ``bad_files`` with track_id, uri,
-        reason, detail; ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and
-        ``splits`` of those; ``remote``, files that were asked for but not opened; ``texts`` by source before and after
+        ``rows``; ``left_out``, of a folder what it holds besides audio (``listing.Listing``), else null; ``bad_rows``
+        with row and problems, of which ``duplicate_ids``; ``bad_files`` with track_id, uri, reason, detail;
+        ``reasons``, their counts; ``usable`` tracks as far as headers tell; ``hours`` of clips and ``splits`` of those;
+        ``remote``, files that were asked for but not opened; ``texts`` by source before and after
         the rules, and how many of each are ``dropped`` for which reason; ``without_text``, usable tracks that have
         none; ``warnings``, sentences about what is allowed but hardly meant. What it tells is without the passwords
         that uris may hold.
@@ -58,11 +59,13 @@ def check_manifest(
             tally.add(batch.to_pylist(), opened.root)
             if progress:
                 progress(tally.rows)
+        left_out = opened.left_out
     bad_rows = [{"row": number, "problems": list(sentences)} for number, sentences in sorted(problems.bad_rows)]
     return {
         "manifest": without_secrets(str(manifest)),
         "rows": tally.rows + len(bad_rows),
         "bad_rows": bad_rows,
+        "left_out": left_out,
         "duplicate_ids": sum(sentences[-1].startswith("id ") for _, sentences in problems.bad_rows),
         **tally.as_mapping(),
     }

@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from mulan_core.data.listing import ENDINGS, list_folder, notes_of, printable
 from mulan_core.data.names import title_of_file
 from mulan_core.data.tables import CHUNK_ROWS, Chunk, Table
 from mulan_core.data.tags import Tags, read_tags
-from mulan_core.data.uris import list_files, locate, open_uri, root_of
+from mulan_core.data.uris import locate, open_uri, root_of
 from mulan_core.errors import UserError
-
-# fmt: off
-ENDINGS = frozenset((
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64",
-    ".m4a", ".mp4", ".aac", ".wma", ".wv", ".ape",
-))
-# fmt: on
-"""Files that count as audio. Some cannot be decoded here: they go to quarantine, which is better than silence."""
 
 COLUMNS = ["uri", "title", "artist", "texts"]
 _ESCAPE = r"\x"
@@ -40,9 +33,11 @@ def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
         UserError: if the folder cannot be listed or holds no audio.
     """
     root = root_of(path)
-    files = [name for name in list_files(root) if PurePosixPath(name).suffix.lower() in ENDINGS]
+    listing = list_folder(root)
+    files, left_out = listing.audio, listing.left_out()
     if not files:
-        raise UserError(f"the folder {path} holds no audio file ({', '.join(sorted(ENDINGS))})")
+        notes = notes_of(left_out) or [f"it is empty; audio ends in {', '.join(sorted(ENDINGS))}"]
+        raise UserError(f"the folder {path} holds no audio file: {'; '.join(notes)}")
 
     def chunks() -> Iterator[Chunk]:
         for first in range(0, len(files), CHUNK_ROWS):
@@ -51,7 +46,7 @@ def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
                 list(range(first + 1, first + 1 + len(names))), [_row(name, root, allow_private) for name in names]
             )
 
-    return Table(COLUMNS, None, chunks())
+    return Table(COLUMNS, None, chunks(), left_out)
 
 
 def remedy_of_missing(uri: str) -> str:
@@ -61,8 +56,7 @@ def remedy_of_missing(uri: str) -> str:
 
 
 def _as_uri(name: str) -> str:
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return text.replace("::", rf":{_ESCAPE}3a")  # fsspec takes it for one place inside another
+    return printable(name).replace("::", rf":{_ESCAPE}3a")  # fsspec takes it for one place inside another
 
 
 def _row(name: str, root: str, allow_private: bool) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class Table:
     schema: pa.Schema | None
     """Types, where the table states them: in Parquet."""
     chunks: Iterator[Chunk]
+    left_out: dict[str, Any] | None = None
+    """Of a folder what it holds besides audio; see ``listing.Listing``."""
 
 
 @contextmanager

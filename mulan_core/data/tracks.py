@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from mulan_core.data.folder import read_folder
+from mulan_core.data.listing import ARCHIVES
 from mulan_core.data.names import clean_name
 from mulan_core.data.rows import SMALL, Cells, RowCheck, check_playlist, hash_of, repeated
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
@@ -71,6 +72,8 @@ class Manifest:
     them."""
     root: str
     """Where relative uris start."""
+    left_out: dict[str, Any] | None
+    """Of a folder what it holds besides audio; see ``listing.Listing``."""
 
 
 @contextmanager
@@ -114,7 +117,7 @@ def open_manifest(
         dataset = clean_name("dataset", Path(str(path).rstrip("/")).stem) or "catalogue"
         check = RowCheck(dataset=dataset, refuse=refuse, problems=collected, split=split)
         batches = _checked(table, schema, check, strict=problems is None)
-        yield Manifest(schema, _with_enough_tests(batches, check.hashed), root)
+        yield Manifest(schema, _with_enough_tests(batches, check.hashed), root, table.left_out)
 
 
 def read_manifest(path: str | Path, *, allow_outside: bool = True, allow_private: bool = True) -> pa.Table:
@@ -153,6 +156,8 @@ def _open_rows(path: str | Path, problems: Problems, *, allow_private: bool) -> 
     if is_folder(path):
         yield read_folder(path, allow_private=allow_private)
         return
+    if ARCHIVES.search(str(path)):
+        raise UserError(f"{path} is an archive; unpack it first, and give the folder or the table in it")
     with open_table(path, problems, wanted=[*SCHEMA.names, "text", "artist"]) as table:
         yield table
 

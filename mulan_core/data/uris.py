@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 from mulan_core.data.addresses import ALLOW, PrivateAddressError, refusal_behind, why_private
-from mulan_core.errors import UserError
 from mulan_core.files import why_no_file
 
 PROTOCOLS = ("file", "s3", "gs", "http", "https", "az")
@@ -175,23 +174,10 @@ def fingerprints(
         return list(pool.map(lambda uri: _mark(uri, allow_private, refusals), uris))
 
 
-def list_files(folder: str | Path) -> list[str]:
-    """Relative paths of all files under a folder that the user has named, sorted; hidden ones are left out.
-
-    Raises:
-        UserError: if it cannot be listed.
-    """
-    try:
-        if is_remote(folder):
-            fs, base = _filesystem(folder, allow_private=True)
-            paths = [path[len(base.rstrip("/")) + 1 :] for path in fs.find(base)]
-        else:
-            base = local_path(folder)
-            walked = os.walk(base)  # follows no links to folders, so it ends
-            paths = [os.path.relpath(Path(top) / name, base) for top, _, names in walked for name in names]
-    except Exception as error:
-        raise UserError(f"cannot list {folder}: {' '.join(str(error).split())}") from error
-    return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+def list_remote(folder: str) -> list[str]:
+    """Relative paths of all files under the URL of a folder that the user has named; raises what its library does."""
+    fs, base = _filesystem(folder, allow_private=True)
+    return [path[len(base.rstrip("/")) + 1 :] for path in fs.find(base)]
 
 
 def _filesystem(uri: str | Path, *, allow_private: bool) -> tuple[Any, str]:

@@ -47,7 +47,7 @@ def test_a_folder_is_a_manifest(tmp_path):
 
 def test_a_folder_without_audio(tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match="holds no audio file"):
+    with pytest.raises(UserError, match="holds no audio file: left out as no audio"):
         read_manifest(tmp_path)
 
 

@@ -142,6 +142,7 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
         "remote": 0,
         "usable": 1,
         "hours": 1.0,
+        "left_out": {"endings": {}, "archives": [text], "links": 0, "system": 0, "closed": [text]},
     }
     check |= {"splits": {text: 1}, "texts": texts, "warnings": [text], "bad_rows": [{"row": 1, "problems": [text]}]}
     check |= {"notes": [text], "needs": text, "refusals": [text], "few": 1, "proposal": text, "advice": text}
