@@ -84,7 +84,7 @@ def test_splits_of_one_manifest(tmp_path):
     pq.write_table(table(*rows), tmp_path / "good.parquet")
     check_splits(tmp_path / "good.parquet")  # copies inside one split are no overlap
     pq.write_table(table(*rows, row("d", sha256="2", split="train")), tmp_path / "bad.parquet")
-    with pytest.raises(UserError, match=r"^1 recordings .* d \(mine\) = c \(mine\), same audio; .*--allow-overlap"):
+    with pytest.raises(UserError, match=r"^1 recording is .* d \(mine\) = c \(mine\), same audio; .*--allow-overlap"):
         check_splits(tmp_path / "bad.parquet")
     check_splits(tmp_path / "bad.parquet", allow=True)
 
