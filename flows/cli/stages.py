@@ -20,8 +20,8 @@ from mulan_core.counts import counted
 Manifest = Annotated[
     str | None,
     typer.Option(
-        help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet; columns uri and text) or a folder of audio, "
-        "by path or URL. Default: the catalogue that was used last, at first the demo."
+        help="Your tracks: a table (.csv, .tsv, .jsonl, .parquet, .xlsx, .ods; columns uri and text) or a folder of "
+        "audio, by path or URL. Default: the catalogue that was used last, at first the demo."
     ),
 ]
 AllowOutside = Annotated[

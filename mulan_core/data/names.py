@@ -8,6 +8,7 @@ cannot be is refused at the door where a person typed it; where nobody did, as i
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -30,6 +31,20 @@ _UNSEEN = re.compile(
     "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
 )
 """Blanks, and what Unicode calls default-ignorable: beside letters they shape or join them, alone nothing is seen."""
+
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.I)
+
+
+def unescaped(value: str) -> str:
+    """Text without HTML's entities, which web pages leave in genres and labels; escaped twice, too.
+
+    >>> unescaped("R&amp;B"), unescaped("Drum &amp;amp; Bass"), unescaped("R&B; AT&T;")
+    ('R&B', 'Drum & Bass', 'R&B; AT&T;')
+    """
+    for _ in range(2):
+        value = _ENTITY.sub(lambda entity: html.unescape(entity[0]), value)
+    return value
 
 
 def why_unwritable(value: str) -> str | None:

@@ -5,15 +5,17 @@ A cell that cannot be used is one clause, so that all that is wrong with a row s
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from mulan_core.config import SOURCES
-from mulan_core.data.names import labels_of, why_misnamed
+from mulan_core.data.names import labels_of, unescaped, why_misnamed
 from mulan_core.data.tables import Problems, unencodable
 from mulan_core.data.tags import MAX_TAG_WORDS
 from mulan_core.errors import without_secrets
@@ -30,6 +32,9 @@ SMALL = 500
 
 LIST_MARKS = re.compile(r"[,;|\n、，；]")
 """What stands between the tags of a list that somebody typed."""
+
+_BETWEEN_QUOTES = re.compile(r"(?<=['\"])\s+(?=['\"])")
+"""What numpy prints between two texts, which Python would join."""
 
 _Seconds = Annotated[float, Range(ge=0)]
 
@@ -58,7 +63,7 @@ class Cells:
 
     def is_given(self, name: str) -> bool:
         """Whether the row says something there, right or wrong."""
-        return bool(self._row.get(name))
+        return self._row.get(name) not in (None, "")
 
 
 @dataclass
@@ -102,7 +107,7 @@ def repeated(value: str, number: int, seen: dict[Any, int], key: Any = None) -> 
 def _check_row(cells: Cells, dataset: str, split: str | None) -> dict[str, Any]:
     """The row of a manifest, as far as its cells are right."""
     uri = cells.take(_required, "uri")
-    track_id = cells.take(_name, "track_id")
+    track_id = cells.take(_track_id, "track_id")
     if uri and not cells.is_given("track_id"):
         track_id = hashlib.sha256(uri.encode()).hexdigest()[:16]
     texts = cells.take(_texts, "texts") or []
@@ -134,7 +139,17 @@ def typed_texts(value: str) -> list[dict[str, str]]:
     [{'source': 'sf', 'text': 'calm piano, rainy evening'}]
     >>> [text["source"] for text in typed_texts("A slow waltz for the piano, recorded on a rainy evening.")]
     ['lf']
+
+    A list in the text, as Python or JSON writes one, is so many texts.
+
+    >>> [text["text"] for text in typed_texts("['calm piano', 'lo-fi']")]
+    ['calm piano', 'lo-fi']
     """
+    if value.startswith("[") and value.rstrip().endswith("]"):
+        listed = _literal(value)
+        if isinstance(listed, list) and listed and all(isinstance(part, str) for part in listed):
+            return [text for part in listed if part for text in typed_texts(part)]
+    value = unescaped(value)
     if len(words_of(value)) <= DEFAULTS.max_sf_words:
         return [{"source": "sf", "text": value}]
     parts = [part.strip() for part in LIST_MARKS.split(value) if part.strip()]
@@ -146,10 +161,10 @@ def typed_texts(value: str) -> list[dict[str, str]]:
 def check_playlist(cells: Cells) -> dict[str, Any]:
     """The row of a table of playlists, as far as its cells are right."""
     return {
-        "playlist_id": cells.take(_required, "playlist_id"),
+        "playlist_id": cells.take(_required_id, "playlist_id"),
         "title": cells.take(_required, "title"),
         "description": cells.take(_text, "description"),
-        "track_ids": cells.take(_strings, "track_ids"),
+        "track_ids": cells.take(_ids, "track_ids"),
         "split": cells.take(_split, "split") or "test",
     }
 
@@ -195,9 +210,33 @@ def _name(row: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
+def _track_id(row: Mapping[str, Any], name: str) -> str | None:
+    return _name({name: _written_id(row.get(name))}, name)
+
+
+def _required_id(row: Mapping[str, Any], name: str) -> str:
+    return _required({name: _written_id(row.get(name))}, name)
+
+
+def _ids(row: Mapping[str, Any], name: str) -> list[str]:
+    value = row.get(name)
+    return _strings({name: list(map(_written_id, value)) if isinstance(value, list) else value}, name)
+
+
+def _written_id(value: Any) -> Any:
+    """An id as text where it is a UUID or a whole number; pandas makes 7 a 7.0 where another row has none."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
+    return str(int(value)) if is_whole else value
+
+
 def _labels(row: Mapping[str, Any], name: str) -> list[str]:
+    value = row.get(name)
+    if isinstance(value, str) and not value.startswith("["):
+        value = unescaped(value)  # before it is cut at semicolons
     try:
-        return labels_of(_strings(row, name))
+        return labels_of(map(unescaped, _strings({name: value}, name)))
     except ValueError as error:
         raise _RowError(str(error)) from error
 
@@ -220,7 +259,8 @@ def _strings(row: Mapping[str, Any], name: str) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str):
-        # A cell of a CSV file: a JSON list, or names split at bars or semicolons, with the rule of names for each.
+        # A cell of a CSV file: a list as JSON or Python writes it, or names split at bars or semicolons, with the rule
+        # of names for each.
         is_json = value.startswith("[")
         value = _json_cell(value, '["a", "b"] or a|b') if is_json else value.replace(";", "|").split("|")
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -246,14 +286,24 @@ def _texts(row: Mapping[str, Any], name: str) -> list[dict[str, str]]:
     return texts
 
 
+def _literal(value: str) -> Any:
+    """What Python or numpy has printed; None for anything else."""
+    try:
+        return ast.literal_eval(_BETWEEN_QUOTES.sub(", ", value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two of brackets nested too deeply
+        return None
+
+
 def _json_cell(value: str, example: str) -> Any:
     """What the JSON in a cell holds."""
     try:
         content = json.loads(value)
     except json.JSONDecodeError as error:
-        raise _RowError(
-            f"{_shown(value)} is not valid JSON from character {error.pos + 1} on; write {example}"
-        ) from error
+        content = _literal(value)
+        if content is None:
+            raise _RowError(
+                f"{_shown(value)} is not valid JSON from character {error.pos + 1} on; write {example}"
+            ) from error
     except (ValueError, RecursionError) as error:
         raise _RowError(f"{_shown(value)} has a number too long, or is nested too deeply") from error
     if refused := unencodable(content):

@@ -1,13 +1,16 @@
-"""Tables as people have them: CSV, TSV, JSONL and Parquet, read in chunks, their bad rows told together."""
+"""Tables as people have them (CSV, TSV, JSONL, Parquet, spreadsheets) in chunks, their bad rows told together."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,9 +20,16 @@ import pyarrow.parquet as pq
 from mulan_core.data.uris import is_remote, local_path, open_uri
 from mulan_core.errors import UserError, without_secrets
 
-KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".xlsx", ".ods")
+ENDINGS = ".parquet, .csv, .tsv, .jsonl, .xlsx or .ods"
+"""As a sentence names them."""
 CHUNK_ROWS = 4096
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+MAX_CELL = 2**27
+"""Characters of one cell of CSV; csv's own limit is 131,072, and a biography has more."""
+SEPARATOR_LINE = re.compile(r'^"?sep=([^\w\s"]|\t)"?\1*\r?\n?$', re.I)
+"""What Excel puts before a header to tell its separator."""
+TWICE = "two columns with the name {!r}; rename or remove one"
 
 
 @dataclass
@@ -107,11 +117,18 @@ def open_table(path: str | Path, problems: Problems, *, wanted: Sequence[str]) -
     name = str(path)
     kind = Path(name.partition("?")[0] if is_remote(path) else name).suffix.lower()
     if kind not in KINDS and (is_remote(path) or Path(local_path(path)).is_file()):
-        raise UserError(f"{path} has the ending {kind or 'none'!r}; a table must be .parquet, .csv, .tsv or .jsonl")
+        raise UserError(f"{path} has the ending {kind or 'none'!r}; a table must be {ENDINGS}")
     with ExitStack() as opened:
         with _user_errors(path):
             file = opened.enter_context(open_uri(path, allow_private=True))  # a person has named it
-            table = _parquet(file, wanted) if kind == ".parquet" else _text(file, name, kind, problems)
+            if kind == ".parquet":
+                table = _parquet(file, name, wanted)
+            elif kind in (".xlsx", ".ods"):
+                from mulan_core.data.spreadsheets import read_spreadsheet  # it stands on this file
+
+                table = read_spreadsheet(file, name, problems)
+            else:
+                table = _text(file, name, kind, problems)
         yield Table(table.columns, table.schema, _telling(table.chunks, path))
 
 
@@ -124,7 +141,7 @@ def _user_errors(path: str | Path) -> Iterator[None]:
         raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         message = f"there is no file {path}" if is_remote(path) else str(error)
-        raise UserError(f"{message}; give the path of a .parquet, .csv, .tsv or .jsonl table") from error
+        raise UserError(f"{message}; give the path of a {ENDINGS} table") from error
     except Exception as error:
         # The libraries behind URLs raise what they like; of a local file anything else is a mistake of ours.
         if not is_remote(path) and not isinstance(error, OSError | ValueError | pa.ArrowException):
@@ -147,8 +164,9 @@ def _text(file: BinaryIO, path: str, kind: str, problems: Problems) -> Table:
     return _delimited(lines, path, kind, problems) if kind in (".csv", ".tsv") else _json(lines, problems)
 
 
-def _parquet(file: BinaryIO, wanted: Sequence[str]) -> Table:
+def _parquet(file: BinaryIO, path: str, wanted: Sequence[str]) -> Table:
     table = pq.ParquetFile(file)
+    refuse_repeated(table.schema_arrow.names, path)
     names = [name for name in table.schema_arrow.names if name in wanted]
 
     def chunks() -> Iterator[Chunk]:
@@ -161,39 +179,72 @@ def _parquet(file: BinaryIO, wanted: Sequence[str]) -> Table:
 
 
 def _delimited(lines: io.TextIOBase, path: str, kind: str, problems: Problems) -> Table:
-    delimiter = "\t" if kind == ".tsv" else ","
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise UserError(f"{path}, header: {error}") from error
-    _check_header(header, path, delimiter)
+    csv.field_size_limit(MAX_CELL)  # one number for the process, which other libraries set too
+    delimiter, first = "\t" if kind == ".tsv" else ",", lines.readline()
+    stated = SEPARATOR_LINE.match(first)
+    if stated:
+        delimiter = stated[1]
+    reader = csv.reader(lines if stated else chain([first], lines), delimiter=delimiter, strict=True)
 
-    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
-        number = 0
+    def cells() -> Iterator[tuple[int, list[str] | str]]:
         while True:
             try:
-                cells = next(reader)
+                row: list[str] | str = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                number += 1
-                problems.add(number, f"line {reader.line_num}: {error}; look for a quote that is not closed")
-                continue
-            if not cells:
+                row = f"{error}; look for a quote that is not closed"
+            yield reader.line_num + bool(stated), row
+
+    return table_of_cells(cells(), path, problems, delimiter)
+
+
+def table_of_cells(
+    lines: Iterator[tuple[int, list[str] | str]], path: str, problems: Problems, delimiter: str = ","
+) -> Table:
+    """A table whose first line is its header, without what spreadsheets leave: empty lines, and columns without a name.
+
+    Args:
+        lines: their numbers from 1, and their cells, or what is wrong with one.
+        path: of the table.
+        problems: takes the rows that have more or fewer cells than the header.
+        delimiter: what stands between cells.
+
+    Raises:
+        UserError: for a header that cannot be right.
+    """
+    header = next((row for _, row in lines if _holds_any(row)), [])
+    if isinstance(header, str):
+        raise UserError(f"{path}, header: {header}")
+    header = [name.strip() for name in header]
+    while header and not header[-1]:
+        header.pop()
+    _check_header([name for name in header if name], path, delimiter)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        for line, row in lines:
+            if not _holds_any(row):
                 continue
             number += 1
-            if len(cells) != len(header):
-                fewer = "more" if len(cells) > len(header) else "fewer"
+            if isinstance(row, str):
+                problems.add(number, f"line {line}: {row}")
+            elif len(row) < len(header) or _holds_any(row[len(header) :]):
+                fewer = "more" if len(row) > len(header) else "fewer"
                 problems.add(
                     number,
-                    f"line {reader.line_num}: {fewer} cells than the header has columns ({len(cells)}, {len(header)})"
-                    + f"; put a cell that holds one of the {DELIMITERS[delimiter]} in quotes" * (fewer == "more"),
+                    f"line {line}: {fewer} cells than the header has columns ({len(row)}, {len(header)})"
+                    + f"; put a cell that holds one of the {DELIMITERS.get(delimiter, delimiter)} in quotes"
+                    * (fewer == "more"),
                 )
-                continue
-            yield number, {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
+            else:
+                yield number, {name: cell for name, cell in zip(header, row, strict=False) if name and cell}
 
-    return Table(header, None, _chunks(rows()))
+    return Table(list(filter(None, header)), None, _chunks(rows()))
+
+
+def _holds_any(row: list[str] | str) -> bool:
+    return any(map(str.strip, row))
 
 
 def _check_header(header: list[str], path: str, delimiter: str) -> None:
@@ -201,12 +252,23 @@ def _check_header(header: list[str], path: str, delimiter: str) -> None:
         for other, name in DELIMITERS.items():
             if other in header[0]:
                 ending = "give it the ending .tsv" if other == "\t" else "save it with commas"
-                raise UserError(f"{path} looks separated by {name}, not {DELIMITERS[delimiter]}; {ending}")
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path} has two columns with the name {twice!r}; rename or remove one")
+                raise UserError(
+                    f"{path} looks separated by {name}, not {DELIMITERS.get(delimiter, delimiter)}; {ending}"
+                )
+    refuse_repeated(header, path)
     if any("\udc80" <= letter <= "\udcff" or letter == "\0" for name in header for letter in name):
         raise UserError(f"the header of {path} is not UTF-8 text; save the table as UTF-8")
+
+
+def refuse_repeated(names: Sequence[str], path: str) -> None:
+    """Refuse a table in which two columns have one name.
+
+    Raises:
+        UserError: with the name.
+    """
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has {TWICE.format(twice)}")
 
 
 def _json(lines: io.TextIOBase, problems: Problems) -> Table:
@@ -215,7 +277,10 @@ def _json(lines: io.TextIOBase, problems: Problems) -> Table:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_object)
+            except _RepeatedError as error:
+                problems.add(number, f"it has {TWICE.format(error.args[0])}")
+                continue
             except json.JSONDecodeError as error:
                 problems.add(number, f"not valid JSON from character {error.pos + 1} on")
                 continue
@@ -228,6 +293,17 @@ def _json(lines: io.TextIOBase, problems: Problems) -> Table:
             yield number, row
 
     return Table([], None, _chunks(rows()))
+
+
+class _RepeatedError(Exception):
+    """A JSON object has one name twice, of which ``json`` would keep the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise _RepeatedError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return row
 
 
 def _chunks(rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[Chunk]:

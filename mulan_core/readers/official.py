@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mulan_core.data.tables import MAX_CELL
 from mulan_core.errors import UserError
 
-csv.field_size_limit(2**27)  # FMA has biographies longer than csv's own limit
+csv.field_size_limit(MAX_CELL)  # FMA has biographies longer than csv's own limit
 
 
 def find_file(folder: Path, *names: str) -> Path:

@@ -213,7 +213,7 @@ def test_tables_of_titles_and_descriptions(tmp_path):
         ("one.jsonl", '{"title": "a", "description": "b"}\n', "has 1 pairs"),
         ("no.tsv", "title\ttext\na\tb\n", "has no column 'description'; found: title, text"),
         ("typed.jsonl", '{"title": 3, "description": "b"}\n', "row 1, title and description must be text"),
-        ("no.xlsx", "", "must be .parquet, .csv, .tsv or .jsonl"),
+        ("no.txt", "", "must be .parquet, .csv, .tsv, .jsonl, .xlsx or .ods"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):

@@ -143,7 +143,7 @@ def test_wrong_values_are_told_with_row_and_column(tmp_path, change, sentence):
         ("m.jsonl", '{"uri": "a", "start_s": 1' + "0" * 5000 + "}", "row 1, not valid JSON"),
         ("m.jsonl", '{"uri": "a", "title": "\\ud800"}', "row 1, column 'title': the code U+D800 is not UTF-8"),
         ("m.jsonl", "[" * 100_000, "row 1, not valid JSON"),
-        ("m.xlsx", "x", "must be .parquet, .csv, .tsv or .jsonl"),
+        ("m.txt", "x", "must be .parquet, .csv, .tsv, .jsonl, .xlsx or .ods"),
     ],
 )
 def test_broken_files_are_one_sentence(tmp_path, name, content, sentence):
