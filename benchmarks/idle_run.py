@@ -1,11 +1,12 @@
-"""What ``mulan run`` takes when nothing has changed, beside another checkout of MuLan in the same run.
+"""What ``mulan run`` takes when nothing has changed, and its home on disk, beside another checkout in the same run.
 
-    python benchmarks/idle_run.py --against ../mulan-before [--rounds 5] [--tracks 60]
+    python benchmarks/idle_run.py --against ../mulan-before [--rounds 5] [--tracks 60] [--seconds 2.5]
 
 The other checkout has a ``.venv`` of its own with a ``mulan`` in it, as ``make test`` there makes it. Each side gets a
 home and a catalogue of the same tones, runs it once in full, and then both run it again in turn. Printed are seconds on
 the clock, CPU seconds of the command and its servers (not of Ray's processes, which it does not wait for), what the
-stages took, and the ratio within each round.
+stages took, the ratio within each round, and the bytes of both workspaces, where a catalogue's data lie; a file of
+two names is counted once.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ NUMBERS: dict[str, Any] = {
 class Side:
     """A checkout with a home and a catalogue."""
 
-    def __init__(self, checkout: Path, folder: Path, num_tracks: int) -> None:
+    def __init__(self, checkout: Path, folder: Path, num_tracks: int, track_s: float = 2.5) -> None:
         self.checkout, self.folder = checkout, folder
-        write_catalogue(folder, num_tracks)
-        numbers = NUMBERS | {"serve": {"port": free_port()}}
+        write_catalogue(folder, num_tracks, track_s)
+        prepare = NUMBERS["prepare"] | {"clip_s": track_s}
+        numbers = NUMBERS | {"prepare": prepare} | {"serve": {"port": free_port()}}
         (folder / "numbers.yaml").write_text(yaml.safe_dump(numbers))
         self.seconds: list[float] = []
         self.cpu_s: list[float] = []
@@ -83,13 +85,23 @@ class Side:
         print(f"{name:8} {median(self.seconds):6.1f} s, {median(self.cpu_s):6.1f} s of CPU ({shown})")
 
 
-def write_catalogue(folder: Path, num_tracks: int) -> None:
+def bytes_of(folder: Path) -> int:
+    """Bytes on disk below a folder, a file with several names once."""
+    blocks = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            found = path.stat()
+            blocks[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(blocks.values())
+
+
+def write_catalogue(folder: Path, num_tracks: int, track_s: float) -> None:
     """Tones of three pitches, each with two texts."""
     folder.mkdir()
     rows = []
     for i in range(num_tracks):
         pitch = ("low", "middle", "high")[i % 3]
-        phase = 2 * np.pi * 220 * 4 ** (i % 3) * np.arange(int(2.5 * RATE_HZ)) / RATE_HZ
+        phase = 2 * np.pi * 220 * 4 ** (i % 3) * np.arange(int(track_s * RATE_HZ)) / RATE_HZ
         noise = 0.01 * np.random.default_rng(i).standard_normal(len(phase))
         soundfile.write(folder / f"{i}.flac", 0.3 * np.sin(phase) + noise, RATE_HZ)
         texts = [{"source": "sf", "text": f"{pitch} tone"}, {"source": "lf", "text": f"A tone of a {pitch} pitch."}]
@@ -110,10 +122,14 @@ def main() -> None:
     parser.add_argument("--against", type=Path, required=True, help="the other checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tracks", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=2.5, help="of each track, which is kept whole")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         sides = {"before": arguments.against.resolve(), "now": HERE}
-        both = {side: Side(checkout, Path(name, side), arguments.tracks) for side, checkout in sides.items()}
+        both = {
+            side: Side(checkout, Path(name, side), arguments.tracks, arguments.seconds)
+            for side, checkout in sides.items()
+        }
         for side in both.values():
             side.run()
             side.run()  # what is made on a second run alone is made now
@@ -128,6 +144,11 @@ def main() -> None:
             then, now = (getattr(both[side], what) for side in ("before", "now"))
             ratios = [ours / theirs for theirs, ours in zip(then, now, strict=True)]
             print(f"{what}: now is {median(ratios):.2f} of before ({', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+        megabytes = {side: bytes_of(Path(name, side, "home", "workspaces")) / 1e6 for side in sides}
+        print(
+            f"disk: {megabytes['now']:.1f} MB, before {megabytes['before']:.1f} MB: "
+            f"{megabytes['now'] / megabytes['before']:.2f}"
+        )
 
 
 if __name__ == "__main__":
