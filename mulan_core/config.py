@@ -358,6 +358,8 @@ class PrepareConfig(Section, at="prepare"):
     """Take local files outside the manifest's folder."""
     allow_private: bool = False
     """Ask for URLs of a table also at loopback, link-local, private and other addresses that are not public."""
+    moved: Annotated[Mapping[Named, Named], Length()] = field(default_factory=dict)
+    """Folders as the tables of other machines name them (C:\\Music), and where they lie here."""
 
     def check(self) -> None:
         """Some length is neither too short nor too long."""

@@ -28,6 +28,9 @@ def check(
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
     *,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
+    moved: Annotated[
+        list[str] | None, typer.Option("--map", help="FROM=TO: a folder as the table names it, and where it lies here.")
+    ] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Pass recordings that train and valid or test share.")
     ] = False,
@@ -45,13 +48,15 @@ def check(
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import numbers_of, workspace_of
     from mulan_core.data.check import check_manifest
+    from mulan_core.data.places import parse_moves
     from mulan_core.data.tracks import read_playlists
     from mulan_core.outlook import Outlook
 
     home = read_settings().home
     config = numbers_of(workspace_of(home, manifest), params)
     allow_overlap = allow_overlap or config.prepare.allow_overlap
-    config = replace(config, prepare=replace(config.prepare, allow_overlap=allow_overlap))
+    moves = {**config.prepare.moved, **parse_moves(moved)}
+    config = replace(config, prepare=replace(config.prepare, allow_overlap=allow_overlap, moved=moves))
     outlook = Outlook(config, read_playlists(playlists).to_pylist() if playlists else ())
     allow_outside = allow_outside or config.prepare.allow_outside
     with quiet_libraries(), bar("check") as update:

@@ -16,6 +16,7 @@ from flows.runtime.settings import read_settings
 from flows.runtime.terminal import console, errors
 from mulan_core.config import CorpusSize, Port
 from mulan_core.counts import counted
+from mulan_core.data.places import parse_moves
 
 Manifest = Annotated[
     str | None,
@@ -26,6 +27,13 @@ Manifest = Annotated[
 ]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
+]
+Moved = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        help="FROM=TO: a folder as the table names it, and where it lies here ('C:\\\\Music=/music'), from now on.",
+    ),
 ]
 Playlists = Annotated[
     Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet); kept once prepare took it.")
@@ -99,6 +107,7 @@ def run(
     ] = 0,
     allow_overlap: AllowOverlap = False,
     allow_outside: AllowOutside = False,
+    moved: Moved = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole flow on a manifest of yours: from files to a release.
@@ -107,7 +116,12 @@ def run(
     """
     from flows.cli.reporting import show_edits, show_evaluation, show_gate, show_stages
 
-    session = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "serves": serve}
+    session = {
+        "allow_overlap": allow_overlap,
+        "allow_outside": allow_outside,
+        "moved": parse_moves(moved),
+        "serves": serve,
+    }
     options = {"serve": serve, "min_new_tracks": min_new}
     result = run_flow("end_to_end", arguments_of(manifest, playlists, params, catalogue), session=session, **options)
     report = result.pop("evaluate", None)
@@ -134,6 +148,7 @@ def prepare(
     catalogue: CatalogueName = None,
     allow_overlap: AllowOverlap = False,
     allow_outside: AllowOutside = False,
+    moved: Moved = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any file went to quarantine.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -143,7 +158,7 @@ def prepare(
     """
     from flows.cli.reporting import show_prepared, show_quarantine
 
-    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside}
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "moved": parse_moves(moved)}
     counts = run_flow("prepare", arguments_of(manifest, playlists, params, catalogue), session=allowed)
     if as_json:
         print_json(counts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -166,6 +166,7 @@ def open_session(
     allow_overlap: bool = False,
     size: int | None = None,
     allow_outside: bool = False,
+    moved: Mapping[str, str] | None = None,
     host: str | None = None,
     port: int | None = None,
     allow_open: bool = False,
@@ -178,7 +179,8 @@ def open_session(
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, allow_overlap, allow_outside, size, demo: which workspace; see ``open_workspace``.
+        manifest, playlists, params, allow_overlap, allow_outside, moved, size, demo: which workspace; see
+            ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         allow_open: let the endpoint have no keys on an address that others reach.
         serves: an endpoint is to be deployed, so its port must be free unless a stack that is joined has it.
@@ -202,6 +204,7 @@ def open_session(
         params=params,
         allow_overlap=allow_overlap,
         allow_outside=allow_outside,
+        moved=moved,
         size=size,
         demo=demo,
     )

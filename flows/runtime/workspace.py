@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +134,7 @@ def open_workspace(
     allow_overlap: bool = False,
     size: int | None = None,
     allow_outside: bool = False,
+    moved: Mapping[str, str] | None = None,
     demo: bool = False,
 ) -> Workspace:
     """Find or make the workspace of a catalogue.
@@ -146,6 +148,7 @@ def open_workspace(
             and ``configs/own.yaml`` before there is one.
         allow_overlap: set ``prepare.allow_overlap``, for an own manifest; the workspace keeps that too.
         allow_outside: take local files outside the manifest's folder, now and whenever this workspace is opened.
+        moved: folders of other machines and where they lie here, beside those that the workspace keeps.
         size: a demo corpus of this size instead of that in ``params.yaml``, in a workspace of its own.
         demo: outside a checkout make the demo's workspace; without this one that was made before is taken.
 
@@ -174,7 +177,8 @@ def open_workspace(
     config = numbers_of(workspace, params)
     allow_outside = allow_outside or config.prepare.allow_outside
     allow_overlap = allow_overlap or config.prepare.allow_overlap
-    prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap)
+    moved = {**config.prepare.moved, **(moved or {})}
+    prepare = replace(config.prepare, allow_outside=allow_outside, allow_overlap=allow_overlap, moved=moved)
     config = replace(config, catalogue=".mulan/data/catalogue", prepare=prepare)
     catalogue = workspace.folder / config.catalogue
     write_catalogue(manifest, playlists or find_catalogue(home, workspace.folder).playlists, catalogue, prepare)

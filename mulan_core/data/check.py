@@ -53,8 +53,9 @@ def check_manifest(
     """
     problems = Problems(str(manifest), most=None)
     tally = _Tally(config, outlook)
-    allow_private = config.allow_private
-    with open_manifest(manifest, problems=problems, allow_outside=allow_outside, allow_private=allow_private) as opened:
+    allowed = {"allow_outside": allow_outside, "allow_private": config.allow_private}
+    with open_manifest(manifest, problems=problems, **allowed, moved=config.moved) as opened:
+        tally.warnings += opened.notes
         for batch in opened.batches:
             tally.add(batch.to_pylist(), opened.root)
             if progress:
@@ -85,7 +86,7 @@ class _Tally:
         self._remote = self._without_text = 0
         self._seconds = 0.0
         self._alike: dict[str, str] = {}
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._refusals: dict[str, str] = {}
 
     def add(self, tracks: Sequence[dict[str, Any]], root: str) -> None:
@@ -93,7 +94,7 @@ class _Tally:
         for track_id in (row["track_id"] for row in tracks if not row["track_id"].isascii()):
             other = self._alike.setdefault(same_but_typed_otherwise(track_id), track_id)
             if other != track_id:
-                self._warnings.append(_alike_words(other, track_id))
+                self.warnings.append(_alike_words(other, track_id))
         locations = [locate(row["uri"], root) for row in tracks]
         marks = fingerprints(locations, allow_private=self._config.allow_private, refusals=self._refusals)
         for row, location, mark in zip(tracks, locations, marks, strict=True):
@@ -123,7 +124,7 @@ class _Tally:
 
     def as_mapping(self) -> dict[str, Any]:
         """The part of the answer that the files and texts decide; see ``check_manifest``."""
-        warnings, before, dropped = list(self._warnings), self._before, self._dropped
+        warnings, before, dropped = list(self.warnings), self._before, self._dropped
         if self._without_text:
             warnings.append(
                 f"{self._without_text:,} of {self._splits.total():,} usable tracks have no text; they are indexed and "

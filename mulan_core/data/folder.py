@@ -13,6 +13,7 @@ from typing import Any
 
 from mulan_core.data.listing import ENDINGS, list_folder, notes_of, printable
 from mulan_core.data.names import title_of_file
+from mulan_core.data.places import remedy_of_elsewhere
 from mulan_core.data.tables import CHUNK_ROWS, Chunk, Table
 from mulan_core.data.tags import Tags, read_tags
 from mulan_core.data.uris import locate, open_uri, root_of
@@ -50,9 +51,9 @@ def read_folder(path: str | Path, *, allow_private: bool = True) -> Table:
 
 
 def remedy_of_missing(uri: str) -> str:
-    """What to add of a file that is not there, where its name was escaped here; else nothing."""
+    """What to add of a file that is not there: its name was escaped here, or is of another machine; else nothing."""
     remedy = "; a name like this stands for one that is not UTF-8 text or holds '::', so rename the file"
-    return remedy if _ESCAPE in uri else ""
+    return remedy if _ESCAPE in uri else remedy_of_elsewhere(uri)
 
 
 def _as_uri(name: str) -> str:

@@ -7,18 +7,19 @@ with their numbers. The least a manifest needs is two columns: ``uri`` and ``tex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from mulan_core.data.columns import check_columns, notes_of_columns
 from mulan_core.data.folder import read_folder
 from mulan_core.data.listing import ARCHIVES
 from mulan_core.data.names import clean_name
+from mulan_core.data.places import Places, remedy_of_elsewhere, why_windows
 from mulan_core.data.rows import SMALL, Cells, RowCheck, check_playlist, hash_of, repeated
 from mulan_core.data.tables import Chunk, Problems, Table, open_table, unencodable
 from mulan_core.data.uris import is_folder, root_of, why_refused
@@ -57,10 +58,6 @@ PLAYLIST_SCHEMA = pa.schema(
 """Columns of a playlists table."""
 
 
-RESERVED = ("audio", "num_samples", "media_path", "clip_key")
-"""Columns that prepare adds to its shards; a manifest cannot carry others of these names along."""
-
-
 @dataclass(frozen=True)
 class Manifest:
     """An open manifest whose rows stream."""
@@ -74,6 +71,8 @@ class Manifest:
     """Where relative uris start."""
     left_out: dict[str, Any] | None
     """Of a folder what it holds besides audio; see ``listing.Listing``."""
+    notes: list[str]
+    """Sentences about columns that are carried along, though one of ours was likely meant."""
 
 
 @contextmanager
@@ -84,6 +83,7 @@ def open_manifest(
     allow_outside: bool = True,
     allow_private: bool = True,
     split: str | None = None,
+    moved: Mapping[str, str] | None = None,
 ) -> Iterator[Manifest]:
     """Open and check a manifest without holding its rows.
 
@@ -100,6 +100,7 @@ def open_manifest(
             making was judged when it came in.
         allow_private: take URLs of addresses that are not public. The same holds.
         split: the split of tracks without one, instead of one by their hash.
+        moved: folders of other machines, and where they lie here; those may be outside the manifest's folder.
 
     Raises:
         UserError: missing file, no rows, no column ``uri``; and, after the last batch, bad rows and repeated ids.
@@ -107,17 +108,25 @@ def open_manifest(
     collected = problems or Problems(str(path))
     root = root_of(path)
     with _open_rows(path, collected, allow_private=allow_private) as table:
-        carried, types = _carried_columns(path, table)
+        names, types = _stated_columns(path, table)
         if table.schema is None and not table.columns:  # JSONL: only a pass over the rows tells the types
             unread = Problems(str(path))
             with _open_rows(path, unread, allow_private=allow_private) as first_pass:
-                carried, types = _infer_columns(path, first_pass, unread)
-        schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in carried)])
-        refuse = partial(why_refused, root=root, allow_outside=allow_outside, allow_private=allow_private)
+                names, types = _infer_columns(path, first_pass, unread)
+        schema = pa.schema([*SCHEMA, *(pa.field(name, types[name]) for name in names if name in types)])
+        places = Places(root, moved or {})
+
+        def refuse(uri: str) -> str | None:
+            outside = allow_outside or places.allows(uri)
+            if reason := why_windows(uri) or why_refused(uri, root, allow_outside=outside, allow_private=allow_private):
+                return reason + (remedy_of_elsewhere(uri) if "lies outside" in reason else "")
+            return None
+
         dataset = clean_name("dataset", Path(str(path).rstrip("/")).stem) or "catalogue"
-        check = RowCheck(dataset=dataset, refuse=refuse, problems=collected, split=split)
+        check = RowCheck(dataset=dataset, refuse=refuse, problems=collected, split=split, place=places)
         batches = _checked(table, schema, check, strict=problems is None)
-        yield Manifest(schema, _with_enough_tests(batches, check.hashed), root, table.left_out)
+        notes = notes_of_columns(names) if table.left_out is None else []
+        yield Manifest(schema, _with_enough_tests(batches, check.hashed), root, table.left_out, notes)
 
 
 def read_manifest(path: str | Path, *, allow_outside: bool = True, allow_private: bool = True) -> pa.Table:
@@ -162,13 +171,13 @@ def _open_rows(path: str | Path, problems: Problems, *, allow_private: bool) -> 
         yield table
 
 
-def _carried_columns(path: str | Path, table: Table) -> tuple[list[str], dict[str, pa.DataType]]:
-    """Names and types of the columns that are carried along, as the table states them."""
+def _stated_columns(path: str | Path, table: Table) -> tuple[list[str], dict[str, pa.DataType]]:
+    """Names of the columns, and types of those that are carried along, as the table states them."""
     if table.columns:
-        _check_columns(path, table.columns)
+        check_columns(path, table.columns)
     carried = [name for name in table.columns if name not in SCHEMA.names and name != "text"]
     schema = table.schema
-    return carried, {name: schema.field(name).type if schema else pa.string() for name in carried}
+    return table.columns, {name: schema.field(name).type if schema else pa.string() for name in carried}
 
 
 def _infer_columns(path: str | Path, table: Table, problems: Problems) -> tuple[list[str], dict[str, pa.DataType]]:
@@ -190,19 +199,8 @@ def _infer_columns(path: str | Path, table: Table, problems: Problems) -> tuple[
     if not names:
         problems.raise_any(problems.last)
         raise UserError(f"the manifest {path} has no rows; it needs at least one track (columns uri and text)")
-    _check_columns(path, list(names))
-    return list(columns), columns
-
-
-def _check_columns(path: str | Path, names: list[str]) -> None:
-    if "uri" not in names:
-        raise UserError(f"the manifest {path} has no column 'uri'; found: {', '.join(names)[:200]}")
-    for name in RESERVED:
-        if name in names:
-            raise UserError(f"the manifest {path} has a column {name!r}, a name that prepare itself uses; rename it")
-    bad = next((name for name in names if unencodable(name)), None)
-    if bad is not None:
-        raise UserError(f"the manifest {path} has a column {bad!r} that is not UTF-8 text")
+    check_columns(path, list(names))
+    return list(names), columns
 
 
 def _checked(table: Table, schema: pa.Schema, check: RowCheck, *, strict: bool) -> Iterator[pa.RecordBatch]:

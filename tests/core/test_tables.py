@@ -13,6 +13,8 @@ from odf.opendocument import OpenDocumentSpreadsheet
 from odf.table import Table, TableCell, TableRow
 from odf.text import P
 
+from mulan_core.config import PrepareConfig
+from mulan_core.data.check import check_manifest
 from mulan_core.data.tables import Problems, open_table
 from mulan_core.data.tracks import read_manifest, read_playlists
 from mulan_core.errors import UserError
@@ -223,3 +225,48 @@ def test_labels_of_lists_have_no_entities_either(tmp_path):
     (tmp_path / "m.jsonl").write_text(json.dumps({"uri": "a.wav", "labels": ["R&amp;B", "Jazz"], "text": "R&amp;B"}))
     (row,) = read_manifest(tmp_path / "m.jsonl").to_pylist()
     assert (row["labels"], row["texts"][0]["text"]) == (["R&B", "Jazz"], "R&B")
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["path", "caption"], "has no column 'uri'; did you mean 'path'? rename it to 'uri'; found: path, caption"),
+        (["caption", "file"], "did you mean 'file'?"),
+        (["File Name", "text"], "did you mean 'File Name'?"),
+        (["audio_path", "name"], "did you mean 'audio_path'?"),
+        (["URI", "path"], "did you mean 'URI'?"),
+        (["name", "text"], "did you mean 'name'?"),
+        (["tempo", "text"], "has no column 'uri'; found: tempo, text"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_the_column_that_was_likely_meant_is_named(tmp_path, kind, names, sentence):
+    path = tmp_path / f"m.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table([["x"], ["y"]], names=names), path)
+    else:
+        path.write_text(f"{','.join(names)}\nx,y\n" if kind == "csv" else json.dumps(dict.fromkeys(names, "x")))
+    with pytest.raises(UserError) as error:
+        read_manifest(path)
+    assert sentence in str(error.value)
+
+
+def test_the_check_warns_of_columns_that_are_carried_along_and_likely_meant(tmp_path):
+    def warned(*names):
+        (tmp_path / "m.csv").write_text(f"{','.join(names)}\n{','.join('x' * len(names))}\n")
+        return [text for text in check_manifest(tmp_path / "m.csv", PrepareConfig())["warnings"] if "column" in text]
+
+    assert warned("uri", "text", "title", "mine") == []
+    assert warned("uri", "text", "caption") == [], "the column text is there"
+    assert warned("uri", "caption", "id", "Genre") == [
+        "there is no column 'text'; did you mean 'caption'? rename it to be read",
+        "there is no column 'track_id'; did you mean 'id'? rename it to be read",
+        "there is no column 'labels'; did you mean 'Genre'? rename it to be read",
+    ]
+
+
+@pytest.mark.parametrize("row", [{"bytes": b"RIFF", "path": "a.wav"}, {"bytes": b"RIFF", "path": None}])
+def test_audio_inside_the_table_is_named(tmp_path, row):
+    pq.write_table(pa.table({"audio": [row], "text": ["calm"]}), tmp_path / "m.parquet")
+    with pytest.raises(UserError, match="has no column 'uri' but a column 'audio', as data sets of Hugging Face keep"):
+        read_manifest(tmp_path / "m.parquet")

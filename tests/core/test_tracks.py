@@ -126,7 +126,7 @@ def test_wrong_values_are_told_with_row_and_column(tmp_path, change, sentence):
     [
         ("missing.csv", None, "there is no file"),
         ("empty.csv", "uri,text\n", "has no rows"),
-        ("m.csv", "path,text\na,b\n", "has no column 'uri'; found: path, text"),
+        ("m.csv", "path,text\na,b\n", "has no column 'uri'; did you mean 'path'?"),
         ("m.csv", "uri,text\na,b,c\n", "row 1, line 2: more cells than the header"),
         ("m.jsonl", "{nope", "row 1, not valid JSON"),
         ("m.jsonl", "[1]", "must be one JSON object a line"),

@@ -276,3 +276,24 @@ def test_prepare_refuses_one_recording_in_two_splits(tmp_path):
     new = tmp_path / "new"  # where no catalogue is the last one
     new.mkdir()
     refused(mulan("prepare", "--allow-overlap", home=new), "--allow-overlap goes with --manifest")
+
+
+def test_a_folder_of_elsewhere_is_mapped_and_the_workspace_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULAN_HOME", str(tmp_path / "home"))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.wav", tone("low", "smooth", seed=1, seconds=4.0), 16_000)
+    table = tmp_path / "tables" / "m.csv"
+    table.write_text("uri,text\nC:\\Music\\a.wav,calm piano\n")
+    moved = f"C:\\Music={tmp_path / 'music'}"
+    runs = [
+        json.loads(CliRunner().invoke(app, ["data", "check", str(table), "--json", *more]).stdout)
+        for more in ([], ["--map", moved])
+    ]
+    assert [(len(run["bad_rows"]), run["usable"]) for run in runs] == [(1, 0), (0, 1)]
+    places = dict([moved.split("=")])
+    first = open_workspace(tmp_path / "home", manifest=table, moved=places)
+    again = open_workspace(tmp_path / "home", manifest=table)
+    assert first.config.prepare.moved == again.config.prepare.moved == places
+    kept = pq.read_table(again.folder / again.config.catalogue / "manifest.parquet")
+    assert kept["uri"].to_pylist() == [str(tmp_path / "music" / "a.wav")]
