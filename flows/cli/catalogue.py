@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Your catalogues by name: list, edits, rename, remove.", no_args_is_help=True)
 
+Moved = Annotated[
+    list[str] | None,
+    typer.Option("--map", help="FROM=TO: a folder as the table names it, and where it lies here; prepare keeps it."),
+]
 CatalogueName = Annotated[
     str | None,
     typer.Option("--catalogue", help="By name, see `mulan catalogue list`. Default: the one that was used last."),

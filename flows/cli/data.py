@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.catalogue import CatalogueName, look
+from flows.cli.catalogue import CatalogueName, Moved, look
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.terminal import Table, console
 from mulan_core.counts import counted
@@ -28,9 +28,7 @@ def check(
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
     *,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
-    moved: Annotated[
-        list[str] | None, typer.Option("--map", help="FROM=TO: a folder as the table names it, and where it lies here.")
-    ] = None,
+    moved: Moved = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Pass recordings that train and valid or test share.")
     ] = False,

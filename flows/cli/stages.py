@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.cli.catalogue import CatalogueName, manifest_of
+from flows.cli.catalogue import CatalogueName, Moved, manifest_of
 from flows.cli.reporting import AsJson, print_json
 from flows.runtime.numbers import CountOrNone, number
 from flows.runtime.settings import read_settings
@@ -27,13 +27,6 @@ Manifest = Annotated[
 ]
 AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
-]
-Moved = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        help="FROM=TO: a folder as the table names it, and where it lies here ('C:\\\\Music=/music'), from now on.",
-    ),
 ]
 Playlists = Annotated[
     Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet); kept once prepare took it.")
@@ -116,12 +109,8 @@ def run(
     """
     from flows.cli.reporting import show_edits, show_evaluation, show_gate, show_stages
 
-    session = {
-        "allow_overlap": allow_overlap,
-        "allow_outside": allow_outside,
-        "moved": parse_moves(moved),
-        "serves": serve,
-    }
+    allowed = {"allow_overlap": allow_overlap, "allow_outside": allow_outside, "moved": parse_moves(moved)}
+    session = allowed | {"serves": serve}
     options = {"serve": serve, "min_new_tracks": min_new}
     result = run_flow("end_to_end", arguments_of(manifest, playlists, params, catalogue), session=session, **options)
     report = result.pop("evaluate", None)

@@ -66,8 +66,8 @@ def _write_manifest(
     left out of it.
     """
     building = path.with_suffix(".building")
-    allowed = {"allow_outside": config.allow_outside, "allow_private": (private := config.allow_private)}
-    with open_manifest(manifest, **allowed, split=split, moved=config.moved) as opened:
+    outside, private, moved = config.allow_outside, config.allow_private, config.moved
+    with open_manifest(manifest, allow_outside=outside, allow_private=private, split=split, moved=moved) as opened:
         carried = [field for field in opened.schema if field.name != "file_mark"]
         schema = pa.schema([*carried, pa.field("file_mark", pa.string())])
         uri = schema.get_field_index("uri")

@@ -179,13 +179,11 @@ def open_session(
     """Open workspace and stack, or hand out those of the flow around.
 
     Args:
-        manifest, playlists, params, allow_overlap, allow_outside, moved, size, demo: which workspace; see
-            ``open_workspace``.
+        manifest, playlists, params, allow_overlap, allow_outside, moved, size, demo: see ``open_workspace``.
         host, port: of the endpoint, instead of the configured ones.
         allow_open: let the endpoint have no keys on an address that others reach.
         serves: an endpoint is to be deployed, so its port must be free unless a stack that is joined has it.
-        join: use the stack of another process of the same catalogue; False, for what is there to serve, makes that an
-            error.
+        join: use the stack of another process of the same catalogue; where False, such a stack is an error.
         ahead: a module to import while the services start.
         ray_client: Ray may be reached through its client (ray://), over which training works and Ray Data does not.
 
@@ -216,9 +214,8 @@ def open_session(
     ):
         session = Session(settings, workspace, stack, *chosen, opened=opened)
         if not join:
-            note_endpoint(
-                session.state, url_of(session.host, session.port), session.host, allow_open=session.allow_open
-            )
+            url = url_of(session.host, session.port)
+            note_endpoint(session.state, url, session.host, allow_open=session.allow_open)
         with closing(session), _as_current(session):
             yield session
 

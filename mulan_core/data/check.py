@@ -53,8 +53,10 @@ def check_manifest(
     """
     problems = Problems(str(manifest), most=None)
     tally = _Tally(config, outlook)
-    allowed = {"allow_outside": allow_outside, "allow_private": config.allow_private}
-    with open_manifest(manifest, problems=problems, **allowed, moved=config.moved) as opened:
+    outside, private, moved = allow_outside, config.allow_private, config.moved
+    with open_manifest(
+        manifest, problems=problems, allow_outside=outside, allow_private=private, moved=moved
+    ) as opened:
         tally.warnings += opened.notes
         for batch in opened.batches:
             tally.add(batch.to_pylist(), opened.root)
