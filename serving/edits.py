@@ -123,7 +123,7 @@ class Edits:
         Args:
             collection: its name.
             row: see ``TrackStore.build``.
-            windows: of the track; see ``TrackStore.build_windows``.
+            windows: of the track; see ``Windows.build``.
         """
         kept = json.dumps([dict(row), [dict(window) for window in windows]], default=lambda vector: vector.tolist())
         self._write(_row_name(collection, row["track_id"]), kept.encode())

@@ -99,7 +99,7 @@ def slow_search(service, monkeypatch):
         go.wait(20)
         return search(*args, **kwargs)
 
-    monkeypatch.setattr(service._store, "pages", wait)
+    monkeypatch.setattr(service._store.tracks, "pages", wait)
     yield go, asked
     go.set()
 
@@ -109,7 +109,7 @@ def test_a_failure_of_ours_is_an_answer_like_all_others(service, log, monkeypatc
     def fail(*args, **kwargs):
         raise ZeroDivisionError("a secret detail")
 
-    monkeypatch.setattr(service._store, "count", fail)
+    monkeypatch.setattr(service._store.collections, "count", fail)
     with served(service, replace(QUICK, cors_origins=(origin,) if origin else ())) as client:
         named = {"X-Request-ID": "mine"} | ({"Origin": origin} if origin else {})
         found = client.get("/v1/release", headers=named)

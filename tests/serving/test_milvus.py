@@ -40,7 +40,7 @@ def test_a_running_server_refuses_a_second_one(milvus, tmp_path):
     port = int(milvus.uri.rsplit(":", 1)[1])
     with pytest.raises(UserError, match=f"port {port} .* is taken"):
         MilvusServer(tmp_path / "other", port=port).start()
-    TrackStore(milvus.uri).ping()
+    TrackStore(milvus.uri).collections.ping()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_the_server_dies_with_its_parent_even_if_that_is_killed(tmp_path):
 def test_an_address_without_milvus_is_one_sentence_at_once():
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError, match="Milvus does not answer at http") as caught:
-        TrackStore(f"http://127.0.0.1:{free_port()}").ping()
+        TrackStore(f"http://127.0.0.1:{free_port()}").collections.ping()
     assert time.monotonic() - started < 5
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_a_server_that_is_no_milvus_is_one_sentence():
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
         with pytest.raises(UserError, match="Milvus"):
-            TrackStore(f"http://127.0.0.1:{deaf.getsockname()[1]}", timeout_s=1).ping()
+            TrackStore(f"http://127.0.0.1:{deaf.getsockname()[1]}", timeout_s=1).collections.ping()
 
 
 def test_ports():
