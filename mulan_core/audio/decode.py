@@ -1,8 +1,12 @@
 """Any audio file or bytes to mono float32 at the model's rate, within bounds that a hostile file cannot move.
 
-The header is judged before anything is decoded, and then not trusted: the file is read in blocks, each
-downmixed and resampled at once, and reading stops when the limit is passed. So memory holds the mono output
-and one block, whatever rate, number of channels or length a file claims.
+What a file is, its content decides (``containers``), and with it which decoder takes it: libsndfile where the length
+that the header states is sure, FFmpeg for all other music. Either is read in blocks, each downmixed and resampled at
+once, and reading stops when the limit is passed. So memory holds the mono output and one block, whatever rate, number
+of channels or length a file claims.
+
+Channels are added with the weights of ``ffmpeg.weights_of``; where they cancel each other the louder one is taken.
+Samples beyond full scale, which lossy files have, are limited to it, here and for everybody.
 
 ``decode_clip`` seeks to a segment and decodes no more than that.
 
@@ -12,140 +16,220 @@ quarantine table and the endpoint into its answer.
 
 from __future__ import annotations
 
-import io
-import math
-from math import ceil, gcd
-from pathlib import Path
-from typing import BinaryIO, Literal
+from dataclasses import dataclass, replace
+from math import ceil, gcd, isfinite
 
 import numpy as np
-import soundfile
-import soxr
 
-from mulan_core.audio import RATES_HZ
-from mulan_core.errors import UserError, without_secrets
-from mulan_core.files import why_no_file
+from mulan_core.audio.containers import UnreadableError
+from mulan_core.audio.ffmpeg import FfmpegReader
+from mulan_core.audio.mixing import Mono, mix
+from mulan_core.audio.opening import AudioError, Reader, Source, open_audio
+from mulan_core.audio.sndfile import SndfileReader
 
 SAMPLE_RATE_HZ = 16_000
 
-Reason = Literal["missing", "empty", "undecodable", "too_short", "too_long", "silent", "not_finite", "refused"]
-
-_BLOCK_SAMPLES = 1 << 20  # over all channels: 4 MiB of float32
 _MARGIN_S = 0.25  # decoded on both sides of a clip; soxr's filter needs a fifth of it at 11 kHz, less above
-_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's answer for a FLAC written to a pipe, whose header has no length
+_LOUDEST_STEP_S = 1.0
 
 
-class _ForwardOnly(soundfile.SoundFile):
-    """Never seeks: soundfile seeks after each read, which fails at the end of a file of unknown length."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-class AudioError(UserError):
-    """Audio that cannot be used.
+@dataclass(frozen=True)
+class Clip:
+    """A clip, and how it was come by.
 
     Attributes:
-        reason: the code, one of ``Reason``.
-        detail: the sentence for people.
+        wave: mono float32 (samples,), within full scale.
+        start_s: where in the track it begins.
+        decoder: "libsndfile", or "FFmpeg" with container and codec.
+        cancels: the channels cancelled each other, and the louder one was taken.
+        num_clipped: samples that were beyond full scale.
     """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(reason, detail)  # both in args, so that the error survives pickling between processes
-        self.reason = reason
-        self.detail = without_secrets(detail)
-
-    def __str__(self) -> str:
-        return self.detail
+    wave: np.ndarray
+    start_s: float
+    decoder: str
+    cancels: bool
+    num_clipped: int
 
 
 def decode_audio(
-    source: bytes | str | Path | BinaryIO, *, max_s: float | None = None, sample_rate_hz: int = SAMPLE_RATE_HZ
+    source: Source, *, max_s: float | None = None, sample_rate_hz: int = SAMPLE_RATE_HZ
 ) -> tuple[np.ndarray, float]:
-    """Decode WAV, FLAC, OGG, MP3 and what else libsndfile reads.
+    """Decode a whole file; docs/data.md lists what is read.
 
     Args:
-        source: encoded bytes, a path, or an open binary file.
+        source: encoded bytes, a path, or an open binary file that seeks.
         max_s: refuse longer audio, seconds.
         sample_rate_hz: of the result.
 
     Returns:
-        The wave, mono float32 (samples,), and the length of the audio in seconds.
+        The wave, mono float32 (samples,) within full scale, and the length of the audio in seconds.
 
     Raises:
         AudioError: ``missing``, ``empty``, ``undecodable``, ``too_long`` or ``not_finite``.
     """
-    with _open(source) as file:
-        rate_hz = file.samplerate
-        max_frames = _check_length(file, max_s)
-        wave, num_frames = _read_mono(file, None if max_frames is None else max_frames + 1, sample_rate_hz)
-    if num_frames == 0:
-        raise AudioError("empty", "the audio holds no samples")
-    if max_frames is not None and num_frames > max_frames:
-        raise AudioError("too_long", f"the audio lasts longer than {max_s:g} s, the most that is taken")
-    if not np.isfinite(wave).all():
-        raise AudioError("not_finite", "the audio holds values that are not finite")
-    return wave, num_frames / rate_hz
+    with open_audio(source) as reader:
+        if isinstance(reader, SndfileReader) and reader.frames is not None:
+            _check_length(reader.frames / reader.rate_hz, max_s)
+        mono = _read_whole(reader, max_s, sample_rate_hz)
+    if mono.cancelling is not None:
+        with open_audio(source) as reader:
+            mono = _read_whole(reader, max_s, sample_rate_hz, only=mono.cancelling)
+    wave, _ = _limit(mono.wave)
+    return wave, mono.seconds
 
 
-def rate_of(source: bytes | str | Path | BinaryIO) -> int:
+def rate_of(source: Source) -> int:
     """Samples per second of audio, as its header states.
 
     Raises:
         AudioError: ``missing``, ``empty`` or ``undecodable``.
     """
-    with _open(source) as file:
-        return int(file.samplerate)
+    with open_audio(source) as reader:
+        return reader.rate_hz
 
 
 def decode_clip(
-    source: bytes | str | Path,
+    source: Source,
     *,
     clip_s: float,
     start_s: float | None = None,
     duration_s: float | None = None,
     max_s: float | None = None,
+    silence_rms: float = 0.0,
     sample_rate_hz: int = SAMPLE_RATE_HZ,
 ) -> np.ndarray:
+    """The wave of ``cut_clip``."""
+    return cut_clip(
+        source,
+        clip_s=clip_s,
+        start_s=start_s,
+        duration_s=duration_s,
+        max_s=max_s,
+        silence_rms=silence_rms,
+        sample_rate_hz=sample_rate_hz,
+    ).wave
+
+
+def cut_clip(
+    source: Source,
+    *,
+    clip_s: float,
+    start_s: float | None = None,
+    duration_s: float | None = None,
+    max_s: float | None = None,
+    silence_rms: float = 0.0,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+) -> Clip:
     """Decode one clip: the middle of the track, or the middle of the segment that is named.
 
-    Of a long file only the clip and a margin are decoded: libsndfile seeks to the very sample in every format
-    that it reads, and the margin holds the resampler's filter, so the clip equals that of the whole file but for the
-    rounding of float32. Where the header states no length, or the file breaks it, the file is decoded as a whole.
+    Of a long file only the clip and a margin are decoded where libsndfile knows the length: it seeks to the very
+    sample, and the margin holds the resampler's filter, so the clip equals that of the whole file but for the rounding
+    of float32. Where no length is sure, or the file breaks it, the file is decoded as far as the segment goes.
 
     Args:
         source: encoded bytes, or a path.
         clip_s: length of the clip, seconds; a shorter segment is taken as it is.
         start_s, duration_s: the segment of the track, seconds; null takes the track from its start, to its end.
-        max_s: refuse longer tracks, seconds.
+        max_s: refuse longer segments, seconds.
+        silence_rms: where the middle is quieter than this, the loudest ``clip_s`` of the segment is the clip.
         sample_rate_hz: of the result.
 
     Returns:
-        Mono float32 (samples,); nothing where the segment lies behind the track's end.
+        The clip; its wave is empty where the segment lies behind the track's end.
 
     Raises:
         AudioError: ``missing``, ``empty``, ``undecodable``, ``too_long`` or ``not_finite``.
     """
+    place = _Place(clip_s, start_s, duration_s, max_s, sample_rate_hz)
+    clip = _cut(source, place)
+    if silence_rms and len(clip.wave) == round(clip_s * sample_rate_hz) and rms_of(clip.wave) < silence_rms:
+        return _cut(source, replace(place, loudest=True))
+    return clip
 
-    def find_clip(num_samples: int) -> tuple[int, int]:
-        return _place_clip(num_samples, clip_s, start_s, duration_s, sample_rate_hz)
 
-    with _open(source) as file:
-        _check_length(file, max_s)
-        if file.frames < _UNKNOWN_FRAMES:
-            num_samples = (2 * file.frames * sample_rate_hz + file.samplerate) // (
-                2 * file.samplerate
-            )  # as soxr rounds
-            clip = _read_clip(file, *find_clip(num_samples), sample_rate_hz)
-            if clip is not None:
-                return clip
-    wave, _ = decode_audio(source, max_s=max_s, sample_rate_hz=sample_rate_hz)
-    first, last = find_clip(len(wave))
-    return wave[first:last]
+@dataclass(frozen=True)
+class _Place:
+    """Which clip of a track is wanted; see ``cut_clip``."""
+
+    clip_s: float
+    start_s: float | None
+    duration_s: float | None
+    max_s: float | None
+    rate_hz: int
+    loudest: bool = False
+
+    def find(self, num_samples: int) -> tuple[int, int]:
+        """First sample of the clip in a track of so many, and the one after its last."""
+        first, last = self.segment(num_samples)
+        length = round(self.clip_s * self.rate_hz)
+        first += max(0, (last - first - length) // 2)
+        return first, min(last, first + length)
+
+    def segment(self, num_samples: int) -> tuple[int, int]:
+        """First sample of the segment, and the one after its last."""
+        first = min(round((self.start_s or 0.0) * self.rate_hz), num_samples)
+        last = min(first + round(self.duration_s * self.rate_hz), num_samples) if self.duration_s else num_samples
+        return first, last
+
+    def find_in(self, wave: np.ndarray) -> tuple[int, int]:
+        """The clip in the whole track: as ``find`` places it, or where the segment is loudest."""
+        if not self.loudest:
+            return self.find(len(wave))
+        first, last = self.segment(len(wave))
+        length = round(self.clip_s * self.rate_hz)
+        step = min(length, round(_LOUDEST_STEP_S * self.rate_hz))
+        steps = wave[first:last][: (last - first) // step * step].reshape(-1, step)
+        in_clip = np.ones(max(1, length // step))
+        power = np.convolve(np.einsum("ij,ij->i", steps, steps), in_clip, "valid")
+        offset = np.convolve(steps.sum(axis=1), in_clip, "valid")
+        loudest = int(np.argmax(power - offset**2 / (len(in_clip) * step)))
+        start = max(first, min(first + loudest * step, last - length))
+        return start, min(last, start + length)
+
+    @property
+    def most_s(self) -> float | None:
+        """What of the track may be decoded at most; beyond, its segment is too long."""
+        return None if self.max_s is None else self.max_s + (self.start_s or 0.0)
+
+    @property
+    def end_s(self) -> float | None:
+        """Where the segment ends, if that is said."""
+        return (self.start_s or 0.0) + self.duration_s if self.duration_s else None
+
+
+def _cut(source: Source, place: _Place, only: int | None = None) -> Clip:
+    """The clip; of the channel ``only``, or of all."""
+    with open_audio(source) as reader:
+        decoder = reader.decoder
+        if place.duration_s is not None and place.max_s is not None and place.duration_s > place.max_s:
+            raise AudioError(
+                "too_long", f"the segment lasts {place.duration_s:g} s; at most {place.max_s:g} s are taken"
+            )
+        num_samples = None
+        if isinstance(reader, SndfileReader) and reader.frames is not None:
+            num_samples = (2 * reader.frames * place.rate_hz + reader.rate_hz) // (2 * reader.rate_hz)  # as soxr rounds
+            if place.end_s is None:
+                _check_length(reader.frames / reader.rate_hz, place.most_s)
+        elif place.duration_s:
+            num_samples = ceil((place.end_s or 0.0) * place.rate_hz)
+        first, mono = 0, None
+        if num_samples is not None and not place.loudest:
+            first, last = place.find(num_samples)
+            mono = _read_span(reader, first, last, place.rate_hz, only)
+    if mono is None:
+        with open_audio(source) as reader:
+            mono = _read_whole(reader, place.most_s, place.rate_hz, only=only, end_s=place.end_s)
+        first, last = place.find_in(mono.wave)
+        mono = replace(mono, wave=mono.wave[first:last])
+    if mono.cancelling is not None:
+        return replace(_cut(source, place, mono.cancelling), cancels=True)
+    wave, num_clipped = _limit(mono.wave)
+    return Clip(wave, first / place.rate_hz, decoder, False, num_clipped)
 
 
 def find_clip_start_s(
-    source: bytes | str | Path, *, clip_s: float, start_s: float | None = None, duration_s: float | None = None
+    source: Source, *, clip_s: float, start_s: float | None = None, duration_s: float | None = None
 ) -> float | None:
     """Where in the track the clip of ``decode_clip`` begins, seconds; None where the header states no length.
 
@@ -153,32 +237,26 @@ def find_clip_start_s(
         AudioError: ``missing``, ``empty`` or ``undecodable``.
     """
     length_s = read_length(source)
-    if not math.isfinite(length_s):
+    if not isfinite(length_s):
         return None
-    num_samples = round(length_s * SAMPLE_RATE_HZ)
-    return _place_clip(num_samples, clip_s, start_s, duration_s, SAMPLE_RATE_HZ)[0] / SAMPLE_RATE_HZ
+    place = _Place(clip_s, start_s, duration_s, None, SAMPLE_RATE_HZ)
+    return place.find(round(length_s * SAMPLE_RATE_HZ))[0] / SAMPLE_RATE_HZ
 
 
-def _place_clip(
-    num_samples: int, clip_s: float, start_s: float | None, duration_s: float | None, rate_hz: int
-) -> tuple[int, int]:
-    """First sample of the clip, and the one after its last."""
-    first = min(round((start_s or 0.0) * rate_hz), num_samples)
-    last = min(first + round(duration_s * rate_hz), num_samples) if duration_s else num_samples
-    length = round(clip_s * rate_hz)
-    first += max(0, (last - first - length) // 2)
-    return first, min(last, first + length)
-
-
-def read_length(source: bytes | str | Path, *, max_s: float | None = None) -> float:
-    """Length of audio in seconds as its header states it; infinite where it states none. Decodes nothing.
+def read_length(source: Source, *, max_s: float | None = None) -> float:
+    """Length of audio in seconds, by its header or its packets; infinite where they do not tell. Decodes nothing.
 
     Raises:
         AudioError: ``missing``, ``empty``, ``undecodable`` or ``too_long``.
     """
-    with _open(source) as file:
-        _check_length(file, max_s)
-        return file.frames / file.samplerate if file.frames < _UNKNOWN_FRAMES else float("inf")
+    with open_audio(source) as reader:
+        if isinstance(reader, FfmpegReader):
+            length_s = reader.measure()
+        else:
+            length_s = float("inf") if reader.frames is None else reader.frames / reader.rate_hz
+    if length_s < float("inf"):
+        _check_length(length_s, max_s)
+    return length_s
 
 
 def check_wave(wave: np.ndarray, *, min_s: float, silence_rms: float, sample_rate_hz: int = SAMPLE_RATE_HZ) -> None:
@@ -187,7 +265,7 @@ def check_wave(wave: np.ndarray, *, min_s: float, silence_rms: float, sample_rat
     Args:
         wave: mono float32.
         min_s: refuse shorter audio, seconds.
-        silence_rms: refuse audio whose root mean square is under this, full scale being 1.
+        silence_rms: refuse audio whose root mean square about its mean is under this, full scale being 1.
         sample_rate_hz: of the wave.
 
     Raises:
@@ -196,99 +274,74 @@ def check_wave(wave: np.ndarray, *, min_s: float, silence_rms: float, sample_rat
     seconds = len(wave) / sample_rate_hz
     if len(wave) == 0 or seconds < min_s:
         raise AudioError("too_short", f"the audio lasts {seconds:.2f} s; at least {min_s:g} s are needed")
-    rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    rms = rms_of(wave)
     if not np.isfinite(rms):
         raise AudioError("not_finite", "the audio holds values that are not finite")
     if rms < silence_rms:
-        raise AudioError("silent", f"the audio is silent: its RMS {rms:.1e} is under {silence_rms:g}")
+        raise AudioError(
+            "silent", f"the audio is silent: its RMS {rms:.1e} is under {silence_rms:g} (prepare.silence_rms)"
+        )
 
 
-def _open(source: bytes | str | Path | BinaryIO) -> soundfile.SoundFile:
-    """Open for reading, or say why not."""
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if reason := why_no_file(path):
-            raise AudioError("missing", reason)
-        if path.stat().st_size == 0:
-            raise AudioError("empty", f"the file {path} is empty")
-        target: str | BinaryIO = str(path)
-        name = str(path)
-    else:
-        target = io.BytesIO(source) if isinstance(source, bytes) else source
-        name = "the audio"
-        if not target.read(1):
-            raise AudioError("empty", "the audio is empty: it has no bytes")
-        target.seek(-1, io.SEEK_CUR)
-    try:
-        return _ForwardOnly(target)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise AudioError("undecodable", f"{name} is not audio that can be decoded") from error
+def rms_of(wave: np.ndarray) -> float:
+    """Root mean square of a wave about its mean, so that a constant offset is silence."""
+    mean = float(np.mean(wave, dtype=np.float64))
+    return float(np.sqrt(max(0.0, np.mean(np.square(wave, dtype=np.float64)) - mean**2))) if np.isfinite(mean) else mean
 
 
-def _check_length(file: soundfile.SoundFile, max_s: float | None) -> int | None:
-    """Judge the header; returns ``max_s`` in frames."""
-    rate_hz = file.samplerate
-    if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
-        raise AudioError("undecodable", f"the audio claims a sample rate of {rate_hz} Hz")
-    max_frames = None if max_s is None else int(max_s * rate_hz)
-    if max_frames is not None and max_frames < file.frames < _UNKNOWN_FRAMES:
-        raise AudioError("too_long", f"the audio lasts {file.frames / rate_hz:.1f} s; at most {max_s:g} s are taken")
-    return max_frames
+def _check_length(length_s: float, max_s: float | None) -> None:
+    if max_s is not None and length_s > max_s:
+        raise AudioError("too_long", f"the audio lasts {length_s:.1f} s; at most {max_s:g} s are taken")
 
 
-def _read_clip(file: soundfile.SoundFile, first: int, last: int, sample_rate_hz: int) -> np.ndarray | None:
-    """Samples ``first`` to ``last`` of the resampled audio, or None where the file cannot seek or breaks its header."""
-    # Input and output samples coincide `common` times a second; the resampler must start at such a point.
-    common = gcd(file.samplerate, sample_rate_hz)
-    frames_per, samples_per = file.samplerate // common, sample_rate_hz // common
-    start = max(0, first // samples_per - ceil(_MARGIN_S * common))
-    end_frame = min(ceil(last * file.samplerate / sample_rate_hz) + ceil(_MARGIN_S * file.samplerate), file.frames)
-    wanted = end_frame - start * frames_per
-    if first >= last:
-        return np.zeros(0, dtype=np.float32)
-    try:
-        if start:
-            file.seek(start * frames_per)
-        wave, num_frames = _read_mono(file, wanted, sample_rate_hz)
-    except (RuntimeError, AudioError):
-        return None
-    offset = start * samples_per
-    return wave[first - offset : last - offset] if num_frames == wanted else None
-
-
-def _downmix(block: np.ndarray) -> np.ndarray:
-    """Mean of the channels, added one after the other.
-
-    numpy's mean over so short an axis costs as much as the decoding, and a matrix product wakes threads that then spin.
-    """
-    mono = block[:, 0].copy()
-    for channel in range(1, block.shape[1]):
-        mono += block[:, channel]
-    mono *= np.float32(1 / block.shape[1])
+def _read_whole(
+    reader: Reader,
+    max_s: float | None,
+    sample_rate_hz: int,
+    *,
+    only: int | None = None,
+    end_s: float | None = None,
+) -> Mono:
+    """All of it, or up to ``end_s``; longer than ``max_s`` is refused."""
+    end_frame = None if end_s is None else ceil((end_s + _MARGIN_S) * reader.rate_hz)
+    max_frames = None if max_s is None or end_s is not None else int(max_s * reader.rate_hz)
+    mono = mix(reader.blocks(end_frame if max_frames is None else max_frames + 1), sample_rate_hz, only=only)
+    if mono.num_frames == 0:
+        raise AudioError("empty", "the audio holds no samples")
+    if max_frames is not None and mono.num_frames > max_frames:
+        raise AudioError("too_long", f"the audio lasts longer than {max_s:g} s, the most that is taken")
     return mono
 
 
-def _read_mono(file: soundfile.SoundFile, most_frames: int | None, sample_rate_hz: int) -> tuple[np.ndarray, int]:
-    """Downmixed and resampled audio from where the file stands, and how many frames of it were read.
-
-    Stops at the end of the file, or after ``most_frames``.
-    """
-    block_frames = max(1, _BLOCK_SAMPLES // file.channels)
-    resampler = None
-    if file.samplerate != sample_rate_hz:
-        resampler = soxr.ResampleStream(file.samplerate, sample_rate_hz, 1, dtype="float32", quality="HQ")
-    pieces: list[np.ndarray] = []
-    num_frames = 0
+def _read_span(reader: Reader, first: int, last: int, sample_rate_hz: int, only: int | None) -> Mono | None:
+    """Samples ``first`` to ``last`` of the resampled audio, or None where the file cannot seek or breaks its header."""
+    # Input and output samples coincide `common` times a second; the resampler must start at such a point.
+    common = gcd(reader.rate_hz, sample_rate_hz)
+    frames_per, samples_per = reader.rate_hz // common, sample_rate_hz // common
+    start = max(0, first // samples_per - ceil(_MARGIN_S * common))
+    end_frame = ceil(last * reader.rate_hz / sample_rate_hz) + ceil(_MARGIN_S * reader.rate_hz)
+    if isinstance(reader, SndfileReader) and reader.frames is not None:
+        end_frame = min(end_frame, reader.frames)
+    wanted = end_frame - start * frames_per
+    if first >= last:
+        return Mono(np.zeros(0, np.float32), 0, 0.0, None)
     try:
-        while True:
-            wanted = block_frames if most_frames is None else min(block_frames, most_frames - num_frames)
-            block = file.read(wanted, dtype="float32", always_2d=True)
-            num_frames += len(block)
-            last = len(block) < block_frames or num_frames == most_frames
-            mono = _downmix(block)
-            pieces.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
-            if last:
-                break
-    except RuntimeError as error:
-        raise AudioError("undecodable", "the audio breaks off or is damaged: it cannot be decoded") from error
-    return np.concatenate(pieces), num_frames
+        if start:
+            reader.seek(start * frames_per)
+        mono = mix(reader.blocks(wanted), sample_rate_hz, only=only)
+    except UnreadableError:
+        return None
+    offset = start * samples_per
+    return replace(mono, wave=mono.wave[first - offset : last - offset]) if mono.num_frames == wanted else None
+
+
+def _limit(wave: np.ndarray) -> tuple[np.ndarray, int]:
+    """The wave within full scale, and how many samples were beyond."""
+    if len(wave) == 0:
+        return wave, 0
+    low, high = float(wave.min()), float(wave.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise AudioError("not_finite", "the audio holds values that are not finite")
+    if low >= -1 and high <= 1:
+        return wave, 0
+    return wave.clip(-1, 1), int(np.count_nonzero(np.abs(wave) > 1))

@@ -163,9 +163,12 @@ def _clip_length(row: dict[str, Any], location: str, mark: str | None, config: P
             raise AudioError("missing", f"there is no file {location}, or its server is out of reach")
         length = float("inf")
     else:
-        length = read_length(location, max_s=config.max_s)
+        length = read_length(location)
     segment = max(0.0, length - (row["start_s"] or 0.0))
-    segment = min(segment, row["duration_s"] or segment, config.clip_s)
+    segment = min(segment, row["duration_s"] or segment)
+    if config.max_s < segment < float("inf"):
+        raise AudioError("too_long", f"the audio lasts {segment:.1f} s; at most {config.max_s:g} s are taken")
+    segment = min(segment, config.clip_s)
     if segment < config.min_s:
         raise AudioError("too_short", f"the segment lasts {segment:.2f} s; at least {config.min_s:g} s are needed")
     return segment

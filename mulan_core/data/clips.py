@@ -25,7 +25,7 @@ from mulan_core.data.addresses import PrivateAddressError
 from mulan_core.data.folder import remedy_of_missing
 from mulan_core.data.uris import is_remote, local_path, open_uri
 
-CUTTING = 1
+CUTTING = 2
 """Raised whenever the same file and numbers would give other audio than before."""
 
 LARGE_BYTES = 32 << 20
@@ -113,6 +113,7 @@ def cut_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> dic
                 start_s=row["start_s"],
                 duration_s=row["duration_s"],
                 max_s=config.max_s,
+                silence_rms=config.silence_rms,
                 sample_rate_hz=config.sample_rate_hz,
             )
             check_wave(wave, min_s=config.min_s, silence_rms=config.silence_rms, sample_rate_hz=config.sample_rate_hz)

@@ -89,7 +89,7 @@ def read_counts(prepared: str | Path) -> dict[str, Any]:
 
 
 def encode_flac(wave_T: np.ndarray, sample_rate_hz: int) -> bytes:
-    """Mono float32 audio in [-1, 1] as 16-bit FLAC; louder samples are clipped."""
+    """Mono float32 audio in [-1, 1], as ``decode_audio`` gives it, as 16-bit FLAC."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(wave_T, -1, 1), sample_rate_hz, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
