@@ -347,7 +347,7 @@ class PrepareConfig(Section, at="prepare"):
     min_s: Annotated[float, Range(ge=0, le=604_800)] = 3.0
     """Shorter audio goes to quarantine."""
     max_s: Annotated[float, Range(gt=0, le=604_800)] = 7_200.0
-    """Longer audio goes to quarantine; of a row that names a stretch, the stretch counts."""
+    """Longer audio goes to quarantine; of a row that names a segment, the segment counts."""
     silence_rms: Annotated[float, Range(ge=0, lt=1)] = 1e-4
     """Quieter clips (root mean square about the mean) go to quarantine, if no other part of the track is louder."""
     shard_mb: Annotated[int, Range(ge=1, le=65_536)] = 256
