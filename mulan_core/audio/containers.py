@@ -25,7 +25,7 @@ from mulan_core.audio.lengths import (
 )
 
 _HEAD_BYTES = 1 << 16
-_MOST_BYTES_IN_FRONT = 1 << 28
+_MAX_PADDING_BYTES = 1 << 28
 
 
 class UnreadableError(ValueError):
@@ -175,7 +175,7 @@ class View(io.RawIOBase):
 def _find_start(file: BinaryIO, file_bytes: int) -> int:
     """Behind zeros and ID3v2 tags; the file's own start where nothing else is in it."""
     place = 0
-    while place < min(file_bytes, _MOST_BYTES_IN_FRONT):
+    while place < min(file_bytes, _MAX_PADDING_BYTES):
         head = read_at(file, place, _HEAD_BYTES)
         if head[:3] == b"ID3" and len(head) > 10:
             size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

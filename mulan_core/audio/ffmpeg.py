@@ -54,8 +54,8 @@ _DEFAULT_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.
 _WEIGHTS = {"FC": 2**0.5, "LFE": 0.0, "LFE2": 0.0} | dict.fromkeys(("BL", "BR", "SL", "SR", "BC"), 0.5**0.5)
 _CHUNK_SAMPLES = 1 << 18  # over all channels, handed on together
 _PATIENCE_S = 20.0  # and as many seconds as were decoded; music decodes a hundred times as fast
-_MOST_TABLE_BYTES = 1 << 26
-_MOST_RUN_TABLES = 128
+_MAX_TABLE_BYTES = 1 << 26
+_MAX_RUN_TABLES = 128
 _EXACT_TIMES = ("mp3", "aac", "ogg")  # their packets tell how long they last; elsewhere their times are taken
 
 
@@ -248,7 +248,7 @@ def _claims_too_much(file: BinaryIO) -> bool:
         size = min(size if size >= 8 else file_bytes - place, file_bytes - place)
         if head[4:8] != b"mdat":
             looked_at += size
-            if looked_at > _MOST_TABLE_BYTES:
+            if looked_at > _MAX_TABLE_BYTES:
                 return True
             named += _named_samples(read_at(file, place, size))
         place += size
@@ -266,7 +266,7 @@ def _named_samples(box: bytes) -> int:
             named += int.from_bytes(box[first + 4 : first + 8], "big")
         else:
             runs += 1
-            if runs > _MOST_RUN_TABLES:
+            if runs > _MAX_RUN_TABLES:
                 return 1 << 62
             num_runs = int.from_bytes(box[first + 4 : first + 8], "big")
             table = np.frombuffer(box[first + 8 : first + 8 + 8 * min(num_runs, len(box))], np.uint8)

@@ -17,7 +17,7 @@ Trust = Literal["length", "audio", "nothing"]
 _PIECE_BYTES = 1 << 16
 _PCM_TAGS = (1, 3, 6, 7)  # PCM, float, A-law, mu-law: what libsndfile reads as FFmpeg does
 _MPEG_FRAMES_IN_ROW = 4  # so many headers at their places are no chance
-_MOST_SIZES_APART = 1.5  # mean sizes of frames, by the header and as seen, of one file
+_MAX_SIZES_APART = 1.5  # mean sizes of frames, by the header and as seen, of one file
 _KBITS = {
     (1, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (1, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -222,7 +222,7 @@ def is_whole_mpeg(file: BinaryIO, start: int, file_bytes: int) -> bool:
     seen = _mpeg_frames(head, frame.num_bytes, 1 << 16) + (_mpeg_frames(tail, last.place, 1 << 16) if last else [])
     mean = sum(frame.num_bytes for frame in seen) / max(1, len(seen))
     apart = (num_bytes / num_frames) / mean if mean else 0
-    return 1 / _MOST_SIZES_APART < apart < _MOST_SIZES_APART
+    return 1 / _MAX_SIZES_APART < apart < _MAX_SIZES_APART
 
 
 def _stated_frames(head: bytes, frame: MpegFrame) -> tuple[int, int] | None:

@@ -218,7 +218,11 @@ def test_champions_and_live_collections_stand_side_by_side(registered):
         store.collections.switch_alias(build(store, one, "1"))  # the same version of the same data
         live.append(store)
     names = [store.collections.live_collection() for store in live]
-    assert names[0] == "tracks_1_dddddddd" and len(set(names)) == 3 and set(live[0].collections.list_collections()) == set(names)
+    assert (
+        names[0] == "tracks_1_dddddddd"
+        and len(set(names)) == 3
+        and set(live[0].collections.list_collections()) == set(names)
+    )
     register(Registry.of(settings, catalogues[1]), "another", "e" * 32)
     promote(Registry.of(settings, catalogues[1]), "2")
     assert [Registry.of(settings, one).champions() for one in catalogues] == [["1"], ["1", "2"], ["1"]]
