@@ -50,6 +50,7 @@ class Outlook:
         self.config = config
         self._playlists = playlists
         self._rows: list[tuple[str, str, str, str, int]] = []
+        self._segments: dict[str, tuple[float | None, float | None]] = {}
         self._usable: Counter[str] = Counter()
         self._with_text: Counter[str] = Counter()
         self._dropped: dict[str, Counter[str]] = {}
@@ -70,6 +71,8 @@ class Outlook:
         split, train = row["split"], self.config.train
         path = "" if is_remote(location) else local_path(location)
         self._rows.append((row["track_id"], row["dataset"], split, path, Path(path).stat().st_size if path else 0))
+        if row["start_s"] or row["duration_s"]:
+            self._segments[row["track_id"]] = row["start_s"], row["duration_s"]
         self._usable[split] += 1
         given = [text for text in judged if text["text"].strip()]
         kept = [text for text in given if text["drop"] is None]
@@ -214,10 +217,11 @@ class Outlook:
             if size and len(splits[size]) > 1 and path not in hashes:
                 with Path(path).open("rb") as file:
                     hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
-        columns = [{"track_id": i, "dataset": d, "split": s, "sha256": hashes.get(p)} for i, d, s, p, _ in self._rows]
         sides: tuple[list[dict[str, Any]], ...] = ([], [])
-        for row in columns:
-            sides[row["split"] != "train"].append(row)
+        for track_id, dataset, split, path, _ in self._rows:
+            start_s, duration_s = self._segments.get(track_id, (None, None))
+            row = {"track_id": track_id, "dataset": dataset, "split": split, "sha256": hashes.get(path)}
+            sides[split != "train"].append(row | {"start_s": start_s, "duration_s": duration_s})
         try:
             if all(sides):
                 check_overlaps(

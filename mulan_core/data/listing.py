@@ -38,8 +38,8 @@ MAX_NAMES = 5
 """Names in a sentence."""
 
 _MAGIC = re.compile(
-    rb"OggS|fLaC|ID3[\2-\4]|RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|wvpk|TTA[12]|MAC |caff\x00\x01|\.snd|DSD |FRM8|MPCK"
-    rb"|MP\+|....ftypM4A ",
+    rb"OggS|fLaC|ID3[\2-\4]|RIFF....WAVE|RF64....WAVE|FORM....AIF[FC]|wvpk|TTA[12]|MAC |caff\x00\x01|\.snd|DSD |FRM8"
+    rb"|MPCK|MP\+|....ftypM4A ",
     re.DOTALL,
 )
 """How audio begins in a file without an ending; containers of films are not among them."""
@@ -129,7 +129,7 @@ def ending_of(name: str) -> str:
 
 
 def notes_of(left_out: Mapping[str, Any] | None) -> list[str]:
-    """What ``Listing.left_out`` holds, in sentences for people; none for a table."""
+    """What ``Listing.left_out`` holds, and ``sheets`` that are not used, in sentences for people; none for a table."""
     if left_out is None:
         return []
     notes = []
@@ -138,6 +138,8 @@ def notes_of(left_out: Mapping[str, Any] | None) -> list[str]:
         notes.append(f"left out as no audio by their endings: {counts}")
     if archives := left_out["archives"]:
         notes.append(f"archives are not looked into: {few_of(archives)}; unpack them first")
+    if sheets := left_out.get("sheets"):
+        notes.append(f"CUE sheets that are not used, so their files are one track each: {few_of(sheets)}")
     if links := left_out["links"]:
         notes.append(f"links to files that are taken under another name: {links:,}")
     if closed := left_out["closed"]:

@@ -3,10 +3,14 @@
 Three signs, strongest first: the same audio file (sha256, which prepare writes), the same track id, and the same
 recording of two data sets that share ids: MusicCaps, LP-MusicCaps and AudioSet by video; Song Describer and
 MTG-Jamendo by track; MagnaTagATune and LP-MusicCaps by clip.
+
+Two segments of one file or recording are the same only where they share a part: the songs of an album in one file are
+as many recordings.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +26,11 @@ from mulan_core.errors import UserError
 from mulan_core.readers import DATASETS
 from mulan_core.readers.dataset import recording_id
 
-COLUMNS = ("track_id", "dataset", "split", "sha256")
+COLUMNS = ("track_id", "dataset", "split", "sha256", "start_s", "duration_s")
 SHOWN = 5
 """Pairs that an error names."""
+MIN_SHARED_S = 0.1
+"""Segments that share less are neighbours, whose ends were rounded."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +52,7 @@ def find_overlaps(train: pa.Table, evaluation: pa.Table) -> list[Overlap]:
     """Recordings that are in both tables; each pair once, under its strongest sign.
 
     Args:
-        train, evaluation: manifests; ``track_id`` must be there, ``dataset`` and ``sha256`` count where they are.
+        train, evaluation: manifests; ``track_id`` must be there, the others of ``COLUMNS`` count where they are.
     """
     train_rows, eval_rows = _rows(train), _rows(evaluation)
     overlaps: dict[tuple[str, str], Overlap] = {}
@@ -57,6 +63,8 @@ def find_overlaps(train: pa.Table, evaluation: pa.Table) -> list[Overlap]:
         by_key.pop(None, None)
         for row in eval_rows:
             for other in by_key.get(key(row), ()):
+                if kind != "track" and _shared_s(row, other) < MIN_SHARED_S:
+                    continue
                 pair = (other["track_id"], row["track_id"])
                 overlaps.setdefault(pair, Overlap(kind, *pair, other["dataset"], row["dataset"]))
     return list(overlaps.values())
@@ -89,7 +97,7 @@ def check_splits(manifest: str | Path, *, allow: bool = False) -> None:
     Raises:
         UserError: with the list; see ``check_overlaps``.
     """
-    table = pq.read_table(manifest, columns=list(COLUMNS))
+    table = pq.read_table(manifest, columns=[name for name in COLUMNS if name in pq.read_schema(manifest).names])
     is_train = pc.equal(table["split"], "train")
     overlaps = find_overlaps(table.filter(is_train), table.filter(pc.invert(is_train)))
     remedy = "give each recording one split, or allow it with --allow-overlap (prepare.allow_overlap: true)"
@@ -107,9 +115,17 @@ def recording_of(row: Mapping[str, Any]) -> str:
     return recording_id(dataset.ids, track_id) if dataset and dataset.ids else track_id
 
 
+def _shared_s(row: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """How much of the file two segments share; of whole files without end."""
+    starts = [each["start_s"] or 0.0 for each in (row, other)]
+    ends = [start + (each["duration_s"] or math.inf) for start, each in zip(starts, (row, other), strict=True)]
+    return min(ends) - max(starts)
+
+
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
     names = [name for name in COLUMNS if name in table.column_names]
-    return [{"dataset": "", "sha256": None} | row for row in table.select(names).to_pylist()]
+    nothing = {"dataset": "", "sha256": None, "start_s": None, "duration_s": None}
+    return [nothing | row for row in table.select(names).to_pylist()]
 
 
 SIGNS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {

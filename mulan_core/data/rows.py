@@ -111,9 +111,10 @@ def repeated(value: str, number: int, seen: dict[Any, int], key: Any = None) -> 
 def _check_row(cells: Cells, dataset: str, split: str | None) -> dict[str, Any]:
     """The row of a manifest, as far as its cells are right."""
     uri = cells.take(_required, "uri")
+    start_s, duration_s = cells.take(_number, "start_s"), cells.take(_number, "duration_s")
     track_id = cells.take(_track_id, "track_id")
     if uri and not cells.is_given("track_id"):
-        track_id = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        track_id = default_id(uri, start_s, duration_s)
     texts = cells.take(_texts, "texts") or []
     if plain := cells.take(_text, "text"):
         texts += typed_texts(plain)
@@ -121,8 +122,8 @@ def _check_row(cells: Cells, dataset: str, split: str | None) -> dict[str, Any]:
     return {
         "track_id": track_id,
         "uri": uri,
-        "start_s": cells.take(_number, "start_s"),
-        "duration_s": cells.take(_number, "duration_s"),
+        "start_s": start_s,
+        "duration_s": duration_s,
         "split": cells.take(_split, "split") or split or hashed_split(track_id or ""),
         "dataset": cells.take(_name, "dataset") or dataset,
         "title": cells.take(_name, "title"),
@@ -131,6 +132,12 @@ def _check_row(cells: Cells, dataset: str, split: str | None) -> dict[str, Any]:
         "license": cells.take(_text, "license"),
         "sha256": cells.take(_text, "sha256"),
     }
+
+
+def default_id(uri: str, start_s: float | None, duration_s: float | None) -> str:
+    """The id of a track that was given none: a hash of its file, and of its segment where it is not the whole file."""
+    segment = f"#t={start_s or 0.0!r},{duration_s or None!r}" if start_s or duration_s else ""
+    return hashlib.sha256(f"{uri}{segment}".encode()).hexdigest()[:16]
 
 
 def typed_texts(value: str) -> list[dict[str, str]]:
