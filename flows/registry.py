@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from flows.model_version import Version
 from flows.runtime.catalogues import DEMO, MODEL_NAME, Catalogue
 from flows.runtime.settings import Settings
-from flows.runtime.tracking import NoRegistryError, reading, tracking
+from flows.runtime.tracking import NameTakenError, NoRegistryError, reading, tracking
 from mulan_core.errors import UserError
 from serving.release import Release
 
@@ -251,14 +251,14 @@ class Registry:
         """Give the registered model another name, where there is one; nothing else changes.
 
         Raises:
-            UserError: if the name is taken by a model that no catalogue here has.
+            NameTakenError: by a model that no catalogue here has; then nothing is renamed.
         """
         moved, has_cache = self.cache.with_name(name), self.cache.name == self.name and self.cache.exists()
         with tracking(self.uri) as client:
             here, there = (client.search_registered_models(f"name = '{model}'") for model in (self.name, name))
             if (here and there) or (has_cache and moved.exists()):
                 taken = f"a registered model {name}" if here and there else f"a folder {moved}"
-                raise UserError(f"there is {taken} already, of no catalogue of this home; give another name")
+                raise NameTakenError(f"there is {taken} already, of no catalogue of this home; give another name")
             if here:  # one that was cut off goes on
                 client.rename_registered_model(self.name, name)
         if has_cache:

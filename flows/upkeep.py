@@ -27,6 +27,7 @@ from flows.runtime.settings import Settings
 from flows.runtime.stack_file import is_running, read_stack
 from flows.runtime.storage import open_edits
 from flows.runtime.terminal import errors
+from flows.runtime.tracking import NameTakenError
 from flows.runtime.workspace import Workspace
 from flows.runtime.workspace_lock import hold
 from mulan_core.counts import counted
@@ -38,8 +39,7 @@ from serving.store import TrackStore
 
 def use(settings: Settings, workspace: Workspace, *, manifest: str | None) -> Catalogue:
     """Note that a command works on a workspace; the first one in a home of an earlier version adopts its catalogues."""
-    if not has_records(settings.home):
-        adopt(settings)
+    _settle(settings)
     return note_use(settings.home, workspace.folder, manifest=manifest)
 
 
@@ -110,13 +110,40 @@ def rename(settings: Settings, old: str, new: str) -> Catalogue:
         if catalogue.workspace is None:
             raise UserError(f"{DEMO} is the name of the working folder's catalogue, which it keeps")
         check_free(records, new)
-        renamed = replace(catalogue, name=new, model=f"{MODEL_NAME}-{new}")
-        Registry.of(settings, catalogue).rename(renamed.model)
-        open_edits(settings, catalogue).move(open_edits(settings, renamed).location)
-        del records.by_name[old]
-        records.by_name[new] = renamed
-        records.last = new if records.last == old else records.last
+        records.by_name[old] = replace(catalogue, renaming=new)
+    return _finish_rename(settings, old, new)
+
+
+def _finish_rename(settings: Settings, old: str, new: str) -> Catalogue:
+    """Do what a rename has begun; each step may have been done before."""
+    with changing(settings.home) as records:
+        if old not in records.by_name:  # another process was faster
+            return records.named(new)
+        catalogue = records.by_name[old]
+        renamed = replace(catalogue, name=new, model=f"{MODEL_NAME}-{new}", renaming=None)
+        taken: NameTakenError | None = None
+        try:
+            Registry.of(settings, catalogue).rename(renamed.model)
+        except NameTakenError as error:  # it keeps its own
+            taken, records.by_name[old] = error, replace(catalogue, renaming=None)
+        else:
+            open_edits(settings, catalogue).move(open_edits(settings, renamed).location)
+            del records.by_name[old]
+            records.by_name[new] = renamed
+            records.last = new if records.last == old else records.last
+    if taken:
+        raise taken
     return renamed
+
+
+def _settle(settings: Settings) -> None:
+    """Have the records as this version keeps them, and finish a rename that was cut off."""
+    if not has_records(settings.home):
+        adopt(settings)
+    for name, catalogue in read_records(settings.home).by_name.items():
+        if catalogue.renaming:
+            _finish_rename(settings, name, catalogue.renaming)
+            errors.print(f"mulan: the catalogue {name} is {catalogue.renaming} now; its rename had been cut off")
 
 
 def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -173,8 +200,7 @@ def remove(settings: Settings, name: str, ask: Callable[[dict[str, Any]], bool])
 @contextmanager
 def _at_rest(settings: Settings, name: str, work: str) -> Iterator[Catalogue]:
     """A catalogue that nobody serves, kept from all others meanwhile."""
-    if not has_records(settings.home):
-        adopt(settings)
+    _settle(settings)
     catalogue = read_records(settings.home).named(name)
     state = catalogue.state(settings.home)
     if is_running(state):

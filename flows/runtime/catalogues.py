@@ -45,6 +45,8 @@ class Catalogue:
     playlists: str | None = None
     used: str | None = None
     """When a command last worked on it, ISO 8601."""
+    renaming: str | None = None
+    """The name that it is being given; a rename that was cut off goes on with the next command that writes."""
 
     def folder(self, home: Path) -> Path | None:
         """Its workspace; None where that is the working folder, whichever it is."""

@@ -25,6 +25,10 @@ CONNECT_S = 5.0
 """How long a tracking server may take to answer at all."""
 
 
+class NameTakenError(UserError):
+    """A registered model has that name already."""
+
+
 class NoRegistryError(UserError):
     """Nothing was ever kept there."""
 

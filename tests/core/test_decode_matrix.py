@@ -101,8 +101,8 @@ ODD = {
 }
 BETTER = dict.fromkeys(("mp3 behind 1,500 zeros", "mp3 behind 8,192 zeros"), "sf mp3")
 BETTER |= {"wav of an old size": "sf wav", "mka aac": "m4a aac", "mka mp3": "mp3 lame", "two opus in one": "ogg opus"}
-"""What Debian's older ffmpeg does not see in a file (the header behind zeros, what is behind a size, what an encoder put
-in front in a Matroska), it sees in another one of the same music."""
+"""What Debian's older ffmpeg does not see in a file (the header behind zeros, what is behind a size, what an encoder
+put in front in a Matroska), it sees in another one of the same music."""
 CASES = [*AV, *OPUS, *(f"{name} mono" for name in MONO), *(f"{name} 5.1" for name in SURROUND)]
 CASES += [f"{name} {rate_hz}" for name, rate_hz in RATES] + [f"sf {name}" for name in SF] + list(ODD)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flow_fixtures import promote
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from flows import upkeep
@@ -29,6 +30,7 @@ from flows.runtime.workspace_lock import hold
 from mulan_core.config import IndexConfig
 from mulan_core.data.shards import MANIFEST
 from mulan_core.errors import UserError
+from serving.edits import Edits
 from serving.store import TrackStore
 
 
@@ -411,6 +413,36 @@ def test_edits_stay_with_a_catalogue_that_is_renamed_and_go_with_it(registered):
     assert open_edits(settings, pure).all() == [edit]
     done = runner.invoke(app, ["catalogue", "remove", "pure", "--yes", "--json"])
     assert json.loads(done.stdout)["edits"] == ["t1"] and open_edits(settings, pure).all() == []
+
+
+STEPS = [(MlflowClient, "rename_registered_model"), (Edits, "move"), (upkeep, "_finish_rename")]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", STEPS)
+def test_a_rename_that_is_cut_off_goes_on_with_the_next_command(registered, monkeypatch, capfd, at, after):
+    owner, step = at
+    settings, tones, songs = read_settings(), used(registered, "tones.csv"), used(registered, "songs.csv")
+    register(Registry.of(settings, tones), "run", "a" * 32)
+    promote(Registry.of(settings, tones), "1")
+    with open_edits(settings, tones).deleting("t1", row_hash="ab") as edit:
+        pass
+    whole = getattr(owner, step)
+
+    def dies(*args):
+        if after:
+            whole(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, step, dies)
+        upkeep.rename(settings, "tones", "pure")
+    upkeep.use(settings, Workspace(registered / songs.workspace), manifest=None)  # any command that writes
+    assert "tones is pure now" in capfd.readouterr().err or (step, after) == ("_finish_rename", True)
+    records = read_records(registered)
+    pure = records.named("pure")
+    assert "tones" not in records.by_name and pure.renaming is None and records.last == "songs"
+    assert Registry.of(settings, pure).champions() == ["1"] and open_edits(settings, pure).all() == [edit]
 
 
 def test_a_deleted_track_is_listed_by_its_title(registered, capfd):
