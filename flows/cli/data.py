@@ -24,7 +24,9 @@ app = typer.Typer(help="Catalogues and data sets: check, list, import, diff.", n
 @app.command()
 def check(
     manifest: Annotated[str, typer.Argument(help="A table of tracks or a folder of audio, by path or URL.")],
-    playlists: Annotated[Path | None, typer.Option(help="Its table of playlists.")] = None,
+    playlists: Annotated[
+        Path | None, typer.Option(help="Its playlists: a table, a file of a player, a folder.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="YAML of what differs from your catalogue's numbers.")] = None,
     *,
     allow_outside: Annotated[bool, typer.Option("--allow-outside", help="Take files outside its folder.")] = False,
@@ -42,6 +44,7 @@ def check(
     import psutil
 
     from flows.cli.reporting import show_check
+    from flows.runtime.catalogue_tables import matched_in
     from flows.runtime.progress import bar, quiet_libraries
     from flows.runtime.settings import read_settings
     from flows.runtime.workspace import numbers_of, workspace_of
@@ -55,10 +58,15 @@ def check(
     allow_overlap = allow_overlap or config.prepare.allow_overlap
     moves = {**config.prepare.moved, **parse_moves(moved)}
     config = replace(config, prepare=replace(config.prepare, allow_overlap=allow_overlap, moved=moves))
-    outlook = Outlook(config, read_playlists(playlists).to_pylist() if playlists else ())
-    allow_outside = allow_outside or config.prepare.allow_outside
+    outside = allow_outside or config.prepare.allow_outside
+    matched = matched_in(playlists, manifest, config.prepare, allow_outside=outside)
+    rows = matched.rows if matched else read_playlists(playlists).to_pylist() if playlists else ()
+    outlook, titles = Outlook(config, rows), matched.titles if matched else {}
     with quiet_libraries(), bar("check") as update:
-        report = check_manifest(manifest, config.prepare, allow_outside=allow_outside, outlook=outlook, progress=update)
+        report = check_manifest(
+            manifest, config.prepare, allow_outside=outside, outlook=outlook, titles=titles, progress=update
+        )
+    report["playlists"] = matched and matched.report
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     room = {"disk_free": shutil.disk_usage(there).free, "memory": psutil.virtual_memory().total}
     report |= outlook.report(seconds=3600 * report["hours"], **room)

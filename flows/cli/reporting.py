@@ -39,8 +39,6 @@ MAX_MOVED = 3
 
 def show_prepared(counts: dict[str, Any]) -> None:
     """Print what prepare counted and what it found changed."""
-    from mulan_core.data.listing import notes_of
-
     table = Table("", title="Prepared")
     table.add_column("count", justify="right")
     table.add_row("tracks in the manifest", f"{counts['tracks']:,}")
@@ -55,7 +53,17 @@ def show_prepared(counts: dict[str, Any]) -> None:
     for source, texts in counts["texts"].items():
         table.add_row(f"texts {source}: before -> after the filters", f"{texts['before']:,} -> {texts['after']:,}")
     console.print(table)
-    for note in notes_of(counts.get("left_out")):
+    _show_not_taken(counts)
+
+
+def _show_not_taken(report: dict[str, Any]) -> None:
+    """Print what of a folder and of playlists was left out."""
+    from mulan_core.data.listing import notes_of
+    from mulan_core.data.playlist_match import notes_of_playlists
+
+    playlists = report.get("playlists")
+    notes = [*notes_of(report.get("left_out")), *(notes_of_playlists(playlists, MAX_ROWS) if playlists else ())]
+    for note in notes:
         console.print(f"note: {note}")
 
 
@@ -74,7 +82,6 @@ def show_quarantine(prepared: Path) -> None:
 
 def show_check(report: dict[str, Any]) -> None:
     """Print what the stages of `mulan run` would say of a manifest; why they would refuse it stands last."""
-    from mulan_core.data.listing import notes_of
     from mulan_core.outlook import MIN_TRACKS
 
     table = Table("", title=report["manifest"])
@@ -98,8 +105,7 @@ def show_check(report: dict[str, Any]) -> None:
             console.print(f"row {row['row']}, {problem}")
     for file in report["bad_files"][:MAX_ROWS]:
         console.print(f"{file['uri']}: {file['reason']}, {file['detail']}")
-    for note in notes_of(report["left_out"]):
-        console.print(f"note: {note}")
+    _show_not_taken(report)
     for warning in report["warnings"][:MAX_ROWS]:
         console.print(f"note: {warning}")
     if max(len(report["bad_rows"]), len(report["bad_files"]), len(report["warnings"])) > MAX_ROWS:

@@ -29,7 +29,11 @@ AllowOutside = Annotated[
     bool, typer.Option("--allow-outside", help="Take local files outside the manifest's folder, from now on.")
 ]
 Playlists = Annotated[
-    Path | None, typer.Option(help="Table of your playlists (.jsonl, .parquet); kept once prepare took it.")
+    Path | None,
+    typer.Option(
+        help="Your playlists: a table (.jsonl, .parquet), a player's file (.m3u, .m3u8, .pls, .xspf, .jspf, .xml of "
+        "iTunes or Rekordbox) or a folder of those; kept once prepare took it."
+    ),
 ]
 Params = Annotated[
     Path | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from mulan_core.audio.decode import AudioError, read_length
 from mulan_core.config import PrepareConfig
 from mulan_core.data.folder import remedy_of_missing
 from mulan_core.data.names import same_but_typed_otherwise
+from mulan_core.data.playlist_match import add_titles
 from mulan_core.data.tables import Problems
 from mulan_core.data.tracks import open_manifest
 from mulan_core.data.uris import fingerprints, is_remote, locate
@@ -27,6 +28,7 @@ def check_manifest(
     *,
     allow_outside: bool = False,
     outlook: Outlook | None = None,
+    titles: Mapping[str, list[str]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Read a manifest and the header of every file it names; decode nothing.
@@ -37,6 +39,7 @@ def check_manifest(
         allow_outside: take local files outside the manifest's folder.
         outlook: is shown each usable track, to tell later what the stages behind prepare would say. The texts are
             judged by its numbers.
+        titles: by track, those of playlists that become its texts.
         progress: called with the number of rows looked at.
 
     Returns:
@@ -59,7 +62,7 @@ def check_manifest(
     ) as opened:
         tally.warnings += opened.notes
         for batch in opened.batches:
-            tally.add(batch.to_pylist(), opened.root)
+            tally.add([add_titles(row, titles or {}) for row in batch.to_pylist()], opened.root)
             if progress:
                 progress(tally.rows)
         left_out = opened.left_out

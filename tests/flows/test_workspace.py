@@ -3,6 +3,7 @@
 import json
 import os
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
@@ -13,6 +14,7 @@ from flows.cli.app import app
 from flows.doctor.machine import check_data
 from flows.doctor.status import find_status
 from flows.pipeline.data import reproduce
+from flows.runtime.catalogue_tables import read_report
 from flows.runtime.dvc_repo import run_dvc
 from flows.runtime.settings import read_settings
 from flows.runtime.workspace import SET_CATALOGUES, find_workspace, open_workspace, write_set_catalogues
@@ -74,6 +76,32 @@ def test_manifests_of_one_name_in_two_folders_do_not_meet(tmp_path, manifest):
     other.write_text(manifest.read_text())
     home = tmp_path / "home"
     assert open_workspace(home, manifest=manifest).folder != open_workspace(home, manifest=other).folder
+
+
+def test_playlists_of_a_player_become_texts_and_queries(tmp_path):
+    """In the workspace's tables they are as if they had been typed, and what was not found is told beside them."""
+    folder = tmp_path / "music"
+    folder.mkdir()
+    (tmp_path / "lists").mkdir()
+    for name in "abc":
+        (folder / f"{name}.wav").write_bytes(b"data")
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps({"uri": f"music/{name}.wav", "track_id": name, "split": "train"}) + "\n" for name in "abc")
+    )
+    titles = [f"mood {number}" for number in range(8)]
+    for title in titles:
+        (tmp_path / "lists" / f"{title}.m3u").write_text("../music/a.wav\nC:\\music\\b.wav\n../music/gone.wav\n")
+    options = {"manifest": tmp_path / "t.jsonl", "playlists": tmp_path / "lists"}
+    workspace = open_workspace(tmp_path / "home", **options)
+    catalogue = workspace.folder / workspace.config.catalogue
+    queries = {
+        row["title"] for row in pq.read_table(catalogue / "playlists.parquet").to_pylist() if row["split"] == "test"
+    }
+    texts = [{text["text"] for text in row["texts"] if text["source"] == "pl"} for row in catalogue_of(workspace)]
+    assert queries and texts[0] == texts[1] == set(titles) - queries and texts[2] == set()
+    report = read_report(catalogue)["playlists"]
+    assert (report["playlists"], report["by_path"], len(report["unmatched"])) == (8, 16, 8)
+    assert catalogue_of(open_workspace(tmp_path / "home", **options)) == catalogue_of(workspace), "nothing comes twice"
 
 
 def test_evaluation_sets_get_catalogues_of_their_own(tmp_path, manifest, monkeypatch):
