@@ -1,7 +1,8 @@
 """Tags inside audio files: a title, an artist, and what of genre and comment is worth being called a text.
 
 Read with tinytag. Tags hold as much of programs as of people: genre numbers of ID3v1, volume blocks of iTunes, names of
-encoders, durations in titles. That is taken out here; whether a text describes music is for ``mulan_core.text``.
+encoders, durations in titles. Numbers and durations are read here; whether a text describes music, or is a program's,
+is for ``mulan_core.text``, which counts what it drops.
 """
 
 from __future__ import annotations
@@ -17,18 +18,6 @@ from mulan_core.data.names import clean_name
 SEPARATORS = re.compile(r"[,/;|\0\n]")
 DURATION = re.compile(r"\s*[(\[]\s*\d{1,2}:\d\d(?::\d\d)?\s*[)\]]\s*$|\s+-?\s*\d{1,2}:\d\d$")
 NUMBERED = re.compile(r"^(?:\((\d{1,3})\)\s*(.*)|(\d{1,3}))$")
-MACHINE = re.compile(
-    r"""^(?:iTun\w+\b.*                                       # iTunNORM, iTunSMPB, iTunPGAP
-        |(?:[0-9A-F]{8}\s*){2,}                              # their blocks without the name
-        |(?:processed|encoded|created|ripped|converted|mastered|generated|made|recorded|exported)\s+(?:by|with|using|in)\b.*
-        |.*\b(?:LAME|Lavf|Lavc|libFLAC|SoX|Exact\ Audio\ Copy|EAC|FFmpeg|Audacity|fre:ac)(?![a-z])[\s\d.v-]*
-        |(?:bpm|tempo|key)?\s*\d{1,3}(?:[.:]\d+)?            # 120, 130.000000, 2:53
-        |0x[0-9A-F]+|[0-9a-f-]{32,}                          # ids and checksums
-        |(?:none|unknown|other|n/?a|null|undefined|default|-+|\W+))$""",
-    re.X | re.I | re.S,
-)
-"""Comments and genres that a program wrote."""
-
 MAX_TAG_WORDS = 3
 """A comment whose parts are all this short is a list of tags."""
 MIN_SENTENCE_WORDS = 5
@@ -85,8 +74,8 @@ def read_tags(file: BinaryIO, name: str) -> Tags:
 def genres(value: str) -> list[str]:
     """The genres in one tag.
 
-    >>> genres("Corporate, Motivational"), genres("(17)"), genres("(8)Jazz;12")
-    (['Corporate', 'Motivational'], ['Rock'], ['Jazz'])
+    >>> genres("Corporate, Motivational"), genres("(17)"), genres("(8)Jazz;17")
+    (['Corporate', 'Motivational'], ['Rock'], ['Jazz', 'Rock'])
     """
     names = []
     for part in SEPARATORS.split(value):
@@ -95,7 +84,7 @@ def genres(value: str) -> list[str]:
         if numbered:
             number = int(numbered[1] or numbered[3])
             genre = numbered[2] or (ID3V1[number] if number < len(ID3V1) else "")
-        if genre and not MACHINE.match(genre):
+        if genre:
             names.append(genre)
     return names
 
@@ -103,17 +92,17 @@ def genres(value: str) -> list[str]:
 def comments(value: str) -> list[tuple[str, str]]:
     """The texts in one comment, each with its source.
 
-    >>> comments("BOUNCY , DRIVING"), comments("Processed by SoX")
-    ([('sf', 'bouncy'), ('sf', 'driving')], [])
+    >>> comments("BOUNCY , DRIVING")
+    [('sf', 'bouncy'), ('sf', 'driving')]
     >>> comments("A slow waltz for piano, played live.")
     [('lf', 'A slow waltz for piano, played live.')]
     """
     value = value.strip()
-    if not value or MACHINE.match(value):
+    if not value:
         return []
     parts = [part.strip() for part in SEPARATORS.split(value) if part.strip()]
     if all(len(part.split()) <= MAX_TAG_WORDS for part in parts):
-        return [("sf", part.lower() if part.isupper() else part) for part in parts if not MACHINE.match(part)]
+        return [("sf", part.lower() if part.isupper() else part) for part in parts]
     return [("lf" if len(value.split()) >= MIN_SENTENCE_WORDS else "sf", " ".join(value.split()))]
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from mulan_core.config import TextConfig
-from mulan_core.text.lexicon import BOILERPLATE, JOINING, VOCABULARY
+from mulan_core.text.lexicon import BOILERPLATE, JOINING, PROGRAM, VOCABULARY
 from mulan_core.text.music_score import music_score, vocabulary_form, words_of
 
 REASONS: dict[str, str] = {
@@ -25,6 +25,7 @@ REASONS: dict[str, str] = {
     "url": "a link, an e-mail address, a handle",
     "duration": "SF with a length such as 3:45, alone or after a title; LF that is a track list with times",
     "number": "digits, dates, years, file names, codes",
+    "program": "what a program wrote: an encoder's name, volume marks, checksums, a placeholder such as Unknown",
     "script": "most letters are of a writing system that the text tower does not read",
     "boilerplate": "words about the upload, not the music: subscribe, official video, lyrics, follow us",
     "name": "SF that only repeats the track's own title, artist or album",
@@ -45,16 +46,20 @@ URL = re.compile(r"https?:|www\.|\b[\w-]+\.(?:com|net|org|io|fm|tv|ly|be|gl|co|m
 NUMBER = re.compile(
     r"""^(?:[\W_]*\d[\d\W_]*                                  # 2019, 24/7, 1.000, (17)
         |\W*(?:track|part|pt|vol|volume|no|disc|cd|take|version|v|ep|side)\W*\d+\W*  # Track 07, vol. 2
-        |\d+(?:st|nd|rd|th|k|kbps|khz|hz|bit|mb|p|fps)        # 320kbps, 1080p
+        |\d+(?:st|nd|rd|th|k|kbps|khz|hz|mb|p|fps)            # 320kbps, 1080p
+        |(?:24|32)[\s-]?bit                                   # 8-bit and 16-bit are a sound
         |[\w-]*\d[\w-]*\.(?:mp3|wav|flac|ogg|m4a|mp4|avi|mkv) # IMG_2041.mp4
         |(?:\s*\b[0-9A-F]{8}\b){2,}                           # iTunes' volume marks
-        |(?=[\w-]*\d)(?=[\w-]*[-_])[A-Z0-9_-]{5,})$           # DJI_0042, UR-2231
+        |(?:[A-Z]{1,8}[-_])+\d{2,}(?:[-_][A-Z0-9]+)*)$        # DJI_0042, UR-2231
     """,
     re.X | re.I,
 )
 CLOCK = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
 SPAN = re.compile(r"^\W*(?:\d+\s?(?:hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?)\b\W*)+$", re.I)
-DECADE = re.compile(r"^'?(?:19|20)?\d0'?s$", re.I)
+CODE = re.compile(r"^(?=.*[-_])[A-Z0-9_-]{5,}$", re.I)
+DECADE = re.compile(r"^(?:(?:early|mid|late)[\s-]?)?'?(?:19|20)?\d0'?s$", re.I)
+METER = re.compile(r"^(?:[2-9]|1\d)/(?:2|4|8|16)$")
+INSTRUMENT = re.compile(r"^(?:(?:TR|TB|CR|SH|SP|MPC|DX|MS|JX|MC)[\s-]?\d{1,4}|[89]0[89]s?|303s?)$", re.I)
 TEMPO = re.compile(r"^\d{2,3}(?:[.,]\d+)?\s?bpm$", re.I)
 TOKEN = re.compile(r"[^\W_]+")
 NOT_IN_KEY = re.compile(r"[^\w#♯♭]|_")
@@ -155,12 +160,14 @@ def _sf_reason(text: str, config: TextConfig, names: Sequence[str]) -> str | Non
     words = words_of(text)
     if URL.search(text):
         return "url"
-    if DECADE.match(text) or TEMPO.match(text):
-        return None  # "80s" and "120 bpm" are numbers that describe music
+    if any(form.match(text) for form in (DECADE, TEMPO, METER, INSTRUMENT)):
+        return None  # "80s", "120 bpm", "4/4" and "TR-808" are numbers that describe music
     if CLOCK.search(text) or SPAN.match(text):
         return "duration"
-    if NUMBER.match(text):
+    if NUMBER.match(text) or _is_code(text):
         return "number"
+    if PROGRAM.match(text):
+        return "program"
     if not words:
         return "not_about_music"
     if not _is_readable(text, config):
@@ -176,6 +183,8 @@ def _sf_reason(text: str, config: TextConfig, names: Sequence[str]) -> str | Non
 
 def _lf_reason(text: str, config: TextConfig) -> str | None:
     num_words = len(words_of(text))
+    if PROGRAM.match(text):
+        return "program"
     if URL.search(text):
         return "url"
     if len(CLOCK.findall(text)) > 2:
@@ -187,6 +196,11 @@ def _lf_reason(text: str, config: TextConfig) -> str | None:
     if num_words > config.max_lf_words:
         return "too_long"
     return "boilerplate" if BOILERPLATE.search(text) else None
+
+
+def _is_code(text: str) -> bool:
+    """Whether a text is one token of more digits than letters: 2-Step and 808-heavy are words."""
+    return bool(CODE.match(text)) and sum(map(str.isdigit, text)) > sum(map(str.isalpha, text))
 
 
 def _is_readable(text: str, config: TextConfig) -> bool:

@@ -118,8 +118,8 @@ _BOILERPLATE = (
     r"official(?:\s+(?:music|lyrics?|hd))?\s+(?:video|audio|channel|clip|release|visuali[sz]er)|(?:music|lyrics?)\s+video",
     r"(?:with|in)\s+lyrics|lyrics\s+(?:in|on)|full\s+album|playlist|best\s+of|re-?master(?:ed)?|prod(?:uced)?\.?\s+by",
     r"(?:hd|hq|uhd)(?:\s+(?:video|audio|quality))?|(?:high|best)\s+quality(?:\s+(?:audio|video))?$|\d{3,4}p|[48]k",
-    r"^lyrics?$|(?:whatsapp|insta)\s+status|processed\s+by|encoded\s+(?:by|with)|ripped\s+(?:by|with|from)",
-    r"re-?upload(?:ed)?|upload(?:ed)?\s+by|new\s+upload|test\s+upload|untitled|unknown(?:\s+artist)?|n/a|tb[ad]",
+    r"^lyrics?$|(?:whatsapp|insta)\s+status",
+    r"re-?upload(?:ed)?|upload(?:ed)?\s+by|new\s+upload|test\s+upload|untitled|unknown\s+artist|n/a|tb[ad]",
     # rights
     r"all\s+rights\s+reserved|(?:no\s+)?copyright(?:ed)?|royalty[\s-]free|licen[sc]ed?\s+(?:to|by|under)|©|℗",
     r"provided\s+to|auto-?generated|distributed\s+by|published\s+by|record\s+label|(?:do\s+not|don'?t)\s+(?:own|steal)",
@@ -127,6 +127,32 @@ _BOILERPLATE = (
 
 BOILERPLATE: re.Pattern[str] = re.compile(rf"(?<!\w)(?:{'|'.join(_BOILERPLATE)})(?!\w)", re.I)
 """Phrases about the upload and its promotion, in tags and in descriptions."""
+
+_PROGRAMS = (
+    r"LAME|lame(?=\s*v?\d)|Lav[fc]|libFLAC|libVorbis|libopus|SoX|Exact\s+Audio\s+Copy|EAC|FF[Mm]peg|Audacity|fre:ac|FreeRIP",
+    r"iTunes|GarageBand|Logic\s+Pro(?:\s+X)?|Ableton(?:\s+Live)?|FL\s+Studio|Fruity\s*Loops|Cubase|Nuendo|REAPER|Reaper",
+    r"Pro\s+Tools|Studio\s+One|Adobe\s+Audition|Sound\s+Forge|WaveLab|Renoise|LMMS|Reason|MuseScore|Sibelius|Finale",
+    r"dB[Pp]oweramp|foobar2000|XLD|Max|MediaMonkey|MusicBee|Mp3tag|MP3Tag|MusicBrainz\s+Picard|Picard|WinLAME|CDex",
+    r"Winamp|Windows\s+Media\s+Player|RealPlayer|HandBrake|Nero(?:AAC)?|qaac|QuickTime|GStreamer|youtube-dl|yt-dlp|Suno|Udio",
+)
+_BESIDE = (  # words before signs, as what matched is not given back
+    r"\bv(?=\d)|\b(?:alpha|beta|encoder|codec|version|build|release|rev|for|on|the|and|reference|AAC|MP3|FLAC|CBR|VBR)\b"
+    r"|\b(?:Windows|Linux|mac\s?OS|Mac|x64|x86|(?:32|64)-?bits?)\b|https?://\S+|www\.\S+|[\s\d.,;:/()+@-]"
+)
+_VERBS = r"(?:[Pp]rocessed|[Ee]ncoded|[Rr]ipped|[Cc]onverted"
+PROGRAM: re.Pattern[str] = re.compile(
+    rf"""^(?:iTun[A-Z]\w+\b.*                                  # iTunNORM, iTunSMPB, iTunPGAP
+        |(?:[0-9A-Fa-f]{{8}}\s*){{2,}}                          # their blocks without the name
+        |(?:{_VERBS}|[Cc]reated|[Mm]astered|[Gg]enerated|[Mm]ade|[Rr]ecorded|[Ee]xported)\s+(?:by|with|using|in|from)\s+)?
+         (?:{_BESIDE})*+(?:\b(?:{"|".join(_PROGRAMS)})(?![A-Za-z])(?:{_BESIDE})*+)++
+        |{_VERBS})\s+(?:by|with|using)\s+\S+(?:\s+\S+)?         # what only programs do, in a word or two
+        |0x[0-9A-Fa-f]+|[0-9A-Fa-f-]{{32,}}                     # ids and checksums
+        |[(\[<]?(?:[Nn]one|NONE|[Uu]nknown(?:\s+[Gg]enre)?|UNKNOWN|[Oo]ther|OTHER|[Nn]ull|NULL|[Uu]ndefined|[Dd]efault)[)\]>]?
+        )$""",
+    re.X | re.S,
+)
+"""What a program wrote, whole: an encoder's name, volume marks, checksums, a placeholder. A sentence that begins like
+one is a sentence."""
 
 _CHATTER = (
     r"lol|lmao|omg|wtf|rofl|(?:ha){2,}h?|wow|bro|dude|guys|pls|plz|please|thank(?:s|\s+you)|edit\s*:|nobody\s*:",

@@ -9,6 +9,7 @@ import soundfile
 from mulan_core.data.tags import Tags, comments, genres, read_tags
 from mulan_core.data.tracks import read_manifest
 from mulan_core.errors import UserError
+from mulan_core.text.filters import filter_texts
 
 
 def write_tagged(path, **tags):
@@ -59,7 +60,6 @@ def test_a_folder_without_audio(tmp_path):
         ("(17)", ["Rock"]),
         ("(8)Acid Jazz", ["Acid Jazz"]),
         ("(255)", []),
-        ("Unknown", []),
         ("80s", ["80s"]),
         ("", []),
     ],
@@ -81,8 +81,9 @@ def test_genres(value, found):
         "---",
     ],
 )
-def test_what_programs_write_is_no_text(junk):
-    assert comments(junk) == []
+def test_what_programs_write_is_dropped_with_a_reason(junk):
+    judged = filter_texts([{"source": source, "text": text} for source, text in comments(junk)])
+    assert {text["drop"] for text in judged} <= {"program", "number", "duration", "not_about_music"}
 
 
 def test_comments_are_tags_or_sentences():
