@@ -49,6 +49,8 @@ def show_prepared(counts: dict[str, Any]) -> None:
         table.add_row(f"  {split}", f"{number:,}")
     for reason, number in counts["quarantined"].items():
         table.add_row(f"quarantined: {reason}", f"{number:,}")
+    for what, number in counts.get("clips", {}).items():
+        table.add_row(f"clips: {what}", f"{number:,}")
     table.add_row("hours of clips", f"{counts['hours']:,.2f}")
     for source, texts in counts["texts"].items():
         table.add_row(f"texts {source}: before -> after the filters", f"{texts['before']:,} -> {texts['after']:,}")

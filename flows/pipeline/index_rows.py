@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.pipeline.embed import Vectors, open_windows, window_key
-from mulan_core.audio.decode import AudioError, find_clip_start_s
 from mulan_core.audio.windows import place_windows
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
@@ -74,8 +73,7 @@ def window_rows(
 ) -> Iterator[list[dict[str, Any]]]:
     """The windows of tracks, in batches of rows with track_id, place, start_s, end_s and vector.
 
-    A clip is cut from the middle of its file, so where it begins is read from the file's header. Files that are not on
-    this machine do not play and have no rows; nor have those whose header states no length.
+    Prepare noted where in its file each clip begins. Files that are not on this machine do not play and have no rows.
 
     Args:
         prepared: the prepared folder, embedded with ``embed_prepared(windows=True)``.
@@ -89,16 +87,19 @@ def window_rows(
 
     heard, window_s = open_windows(model, cache), MuLanProcessor.from_pretrained(model).window_s
     rows: list[dict[str, Any]] = []
-    columns = ["track_id", "clip_key", "media_path", "start_s", "duration_s", "num_samples"]
-    for track in pq.read_table(prepared / shards.MANIFEST, columns=columns).to_pylist():
+    manifest = prepared / shards.MANIFEST
+    if "clip_start_s" not in pq.read_schema(manifest).names:
+        return  # prepared by an older version, which did not note where clips begin
+    columns = ["track_id", "clip_key", "media_path", "clip_start_s", "num_samples"]
+    for track in pq.read_table(manifest, columns=columns).to_pylist():
         if only is not None and track["track_id"] not in only:
             continue
         keys: list[str] = []
         while (key := window_key(track["clip_key"], len(keys))) in heard:
             keys.append(key)
-        first_s = _clip_start_s(track | {"media_path": here(track["media_path"])}, config)
-        if first_s is None:
+        if not Path(here(track["media_path"])).is_file():
             continue
+        first_s = track["clip_start_s"]
         places = place_windows(len(keys), track["num_samples"] / config.sample_rate_hz, window_s)
         for index, ((start_s, end_s), vector) in enumerate(zip(places, heard.get(keys), strict=True)):
             row = {"track_id": track["track_id"], "place": index, "vector": vector}
@@ -108,11 +109,3 @@ def window_rows(
             rows = []
     if rows:
         yield rows
-
-
-def _clip_start_s(track: dict[str, Any], config: PrepareConfig) -> float | None:
-    segment = {"start_s": track["start_s"], "duration_s": track["duration_s"]}
-    try:
-        return find_clip_start_s(track["media_path"], clip_s=config.clip_s, **segment)
-    except AudioError:
-        return None

@@ -177,10 +177,12 @@ def _make_clips(builder: ShardBuilder, plan: list[Shard], num_tracks: int, progr
 def _summarise(results: list[dict[str, Any]], config: PrepareConfig) -> dict[str, Any]:
     splits: Counter[str] = Counter()
     quarantined: Counter[str] = Counter()
+    clips: Counter[str] = Counter()
     texts: dict[str, Any] = {}
     for result in results:
         splits.update(result["splits"])
         quarantined.update(result["quarantined"])
+        clips.update(result["clips"])
         for source, counted in result["texts"].items():
             sums = texts.setdefault(source, {"before": 0, "after": 0, "dropped": Counter()})
             sums["before"] += counted["before"]
@@ -194,6 +196,7 @@ def _summarise(results: list[dict[str, Any]], config: PrepareConfig) -> dict[str
         "texts": {
             source: sums | {"dropped": dict(sorted(sums["dropped"].items()))} for source, sums in sorted(texts.items())
         },
+        "clips": dict(sorted(clips.items())),
         "clip_s": config.clip_s,
     }
 

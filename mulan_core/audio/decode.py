@@ -17,7 +17,7 @@ quarantine table and the endpoint into its answer.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, gcd, isfinite
+from math import ceil, gcd
 
 import numpy as np
 
@@ -226,21 +226,6 @@ def _cut(source: Source, place: _Place, only: int | None = None) -> Clip:
         return replace(_cut(source, place, mono.cancelling), cancels=True)
     wave, num_clipped = _limit(mono.wave)
     return Clip(wave, first / place.rate_hz, decoder, False, num_clipped)
-
-
-def find_clip_start_s(
-    source: Source, *, clip_s: float, start_s: float | None = None, duration_s: float | None = None
-) -> float | None:
-    """Where in the track the clip of ``decode_clip`` begins, seconds; None where the header states no length.
-
-    Raises:
-        AudioError: ``missing``, ``empty`` or ``undecodable``.
-    """
-    length_s = read_length(source)
-    if not isfinite(length_s):
-        return None
-    place = _Place(clip_s, start_s, duration_s, None, SAMPLE_RATE_HZ)
-    return place.find(round(length_s * SAMPLE_RATE_HZ))[0] / SAMPLE_RATE_HZ
 
 
 def read_length(source: Source, *, max_s: float | None = None) -> float:

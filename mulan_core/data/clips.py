@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from mulan_core.audio.decode import AudioError, check_wave, decode_clip
+from mulan_core.audio import decode
+from mulan_core.audio.decode import AudioError, check_wave
 from mulan_core.config import PrepareConfig
 from mulan_core.data import shards
 from mulan_core.data.addresses import PrivateAddressError
@@ -55,7 +56,7 @@ OUTCOME = pa.schema(
         pa.field("clip_key", pa.string()),
         pa.field("reason", pa.string()),
         pa.field("detail", pa.string()),
-        pa.field("num_samples", pa.int64()),
+        *shards.CLIP_FACTS,
         pa.field("audio", pa.binary()),
     ]
 )
@@ -103,11 +104,11 @@ def fetch_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> d
 
 def cut_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> dict[str, Any]:
     """Decode and check the clip; a row of ``FETCHED`` in, one of ``CUT`` out."""
-    wave = None
+    wave, clip = None, None
     source = row["path"] or row["data"]
     if row["reason"] is None and source is not None:
         try:
-            wave = decode_clip(
+            clip = decode.cut_clip(
                 source,
                 clip_s=config.clip_s,
                 start_s=row["start_s"],
@@ -116,12 +117,16 @@ def cut_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> dic
                 silence_rms=config.silence_rms,
                 sample_rate_hz=config.sample_rate_hz,
             )
+            wave = clip.wave
             check_wave(wave, min_s=config.min_s, silence_rms=config.silence_rms, sample_rate_hz=config.sample_rate_hz)
         except AudioError as error:
             wave, row = None, {**row, "reason": error.reason, "detail": str(error)}
         finally:
             _discard(row["path"], downloads)
-    facts = {"num_samples": None, "wave": None} if wave is None else {"num_samples": len(wave), "wave": wave.tobytes()}
+    facts: dict[str, Any] = dict.fromkeys([*shards.CLIP_FACTS.names, "wave"])
+    if clip is not None and wave is not None:
+        facts |= {"num_samples": len(wave), "wave": wave.tobytes(), "clip_start_s": clip.start_s}
+        facts |= {"decoder": clip.decoder, "channels_cancel": clip.cancels, "num_clipped": clip.num_clipped}
     return {name: (row | facts)[name] for name in CUT.names}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mulan_core.data.shards import CLIP_FACTS
 from mulan_core.data.tables import unencodable
 from mulan_core.errors import UserError
 
-RESERVED = ("audio", "num_samples", "media_path", "clip_key")
+RESERVED = ("audio", "media_path", "clip_key", *CLIP_FACTS.names)
 """Columns that prepare adds to its shards; a manifest cannot carry others of these names along."""
 
 # fmt: off

@@ -32,7 +32,7 @@ from mulan_core.data.shard_plan import Shard
 from mulan_core.data.uris import fingerprints
 from mulan_core.text.filters import filter_texts, names_of
 
-LEDGER = pa.schema([field for field in OUTCOME if field.name not in ("num_samples", "audio")])
+LEDGER = pa.schema([field for field in OUTCOME if field.name not in (*shards.CLIP_FACTS.names, "audio")])
 ROW_GROUP = 64
 """Clips in a row group: readers take a few clips at a time, and the writer holds no more."""
 
@@ -126,7 +126,8 @@ class ShardBuilder:
         return {
             "changes": changes,
             "splits": {shard.split: len(kept)} if kept else {},
-            "samples": sum(clip.num_samples for clip in kept),
+            "samples": sum(clip.facts["num_samples"] for clip in kept),
+            "clips": _count_clips(kept),
             "quarantined": Counter(o["reason"] for o in ledger if o["reason"]),
             "texts": _count_texts(row["texts"] for row in metadata),
         }
@@ -153,12 +154,11 @@ class ShardBuilder:
         paths += sorted((self.work / "clips" / shard.path).glob("*.parquet"))
         clips = {}
         for path in paths:
-            if path.exists() and "clip_key" in pq.read_schema(path).names:
-                table = pq.read_table(path, columns=["track_id", "clip_key", "num_samples"])
-                columns = (table[name].to_pylist() for name in table.column_names)
-                for row, (track_id, key, num_samples) in enumerate(zip(*columns, strict=True)):
-                    if num_samples is not None:
-                        clips[track_id, key] = _Clip(path, row, num_samples)
+            columns = ["track_id", "clip_key", *shards.CLIP_FACTS.names]
+            if path.exists() and set(columns) <= set(pq.read_schema(path).names):  # those of older versions have fewer
+                for row, facts in enumerate(pq.read_table(path, columns=columns).to_pylist()):
+                    if facts["num_samples"] is not None:
+                        clips[facts.pop("track_id"), facts.pop("clip_key")] = _Clip(path, row, facts)
         return clips
 
     def _metadata(self, row: dict[str, Any], outcome: dict[str, Any], clip: _Clip) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class ShardBuilder:
         if not self._judged:
             texts = filter_texts(texts, names=names_of(row))
         facts = {"texts": texts, "sha256": outcome["sha256"], "clip_key": outcome["clip_key"]}
-        return {name: row.get(name) for name in self.schema.names} | facts | {"num_samples": clip.num_samples}
+        return {name: row.get(name) for name in self.schema.names} | facts | clip.facts
 
     @cached_property
     def _judged(self) -> bool:
@@ -220,7 +220,7 @@ class _Clip:
 
     path: Path
     row: int
-    num_samples: int
+    facts: dict[str, Any]
 
 
 def _marks(rows: list[dict[str, Any]], config: PrepareConfig) -> list[str | None]:
@@ -248,6 +248,16 @@ def _link(old: Path, target: Path) -> None:
         os.link(old.resolve(), target)
     except OSError:  # another disk, or one without links
         shutil.copy2(old, target)
+
+
+def _count_clips(kept: Iterable[_Clip]) -> Counter[str]:
+    """How many were decoded by whom, were beyond full scale, or had channels that cancel."""
+    counts: Counter[str] = Counter()
+    for clip in kept:
+        counts[f"decoded by {clip.facts['decoder'].partition(',')[0]}"] += 1
+        counts["beyond full scale"] += clip.facts["num_clipped"] > 0
+        counts["channels cancel"] += clip.facts["channels_cancel"]
+    return +counts
 
 
 def _count_texts(texts_of_tracks: Iterable[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -29,10 +29,23 @@ PREPARED_TEXT = pa.struct([("source", pa.string()), ("text", pa.string()), ("dro
 """A text with the reason it was dropped; null where it was kept."""
 
 
+CLIP_FACTS = pa.schema(
+    [
+        pa.field("num_samples", pa.int64()),
+        pa.field("clip_start_s", pa.float64()),
+        pa.field("decoder", pa.string()),
+        pa.field("channels_cancel", pa.bool_()),
+        pa.field("num_clipped", pa.int64()),
+    ]
+)
+"""Of a clip: its length, where in the track it begins, who decoded it, whether its channels cancelled each other, and
+how many samples were beyond full scale."""
+
+
 def shard_schema(manifest: pa.Schema) -> pa.Schema:
     """Columns of the shards made from a manifest of this schema; without ``audio``, of the manifest of usable tracks.
 
-    The manifest's own, with judged texts; then ``media_path``, where the file lies; ``num_samples`` of the clip;
+    The manifest's own, with judged texts; then ``media_path``, where the file lies; ``CLIP_FACTS``;
     ``clip_key``, its identity (``clips.clip_key``); and ``audio``, its FLAC bytes.
     """
     judged = manifest.set(manifest.get_field_index("texts"), pa.field("texts", pa.list_(PREPARED_TEXT)))
@@ -40,7 +53,7 @@ def shard_schema(manifest: pa.Schema) -> pa.Schema:
     own = [field for field in judged if field.name not in ("file_mark", "media_path")]
     added = [
         ("media_path", pa.string()),
-        ("num_samples", pa.int64()),
+        *((field.name, field.type) for field in CLIP_FACTS),
         ("clip_key", pa.string()),
         ("audio", pa.binary()),
     ]

@@ -11,7 +11,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mulan_core.audio.decode import AudioError, check_wave, decode_audio, decode_clip, find_clip_start_s, read_length
+from mulan_core.audio.decode import AudioError, check_wave, cut_clip, decode_audio, decode_clip, read_length
 from mulan_core.errors import UserError
 
 
@@ -162,7 +162,7 @@ def test_a_clip_is_that_of_the_whole_file(kind, subtype, rate_hz, segment):
     clip = decode_clip(data, clip_s=4.0, start_s=start_s, duration_s=duration_s)
     expected = whole[first : min(last, first + 64_000)]
     assert clip.shape == expected.shape
-    found_s = find_clip_start_s(data, clip_s=4.0, start_s=start_s, duration_s=duration_s)
+    found_s = cut_clip(data, clip_s=4.0, start_s=start_s, duration_s=duration_s).start_s
     assert found_s == pytest.approx(first / 16_000, abs=2 / 16_000)
     assert np.abs(clip - expected).max() < 1 / 65536
     assert read_length(data) == pytest.approx(seconds)

@@ -93,8 +93,7 @@ def test_windows_are_placed_in_the_file_that_plays(shard, model, tmp_path):
     }
     soundfile.write(tmp_path / "0.wav", np.zeros(104_000), 16_000)
     columns["media_path"][0] = str(tmp_path / "0.wav")  # the others' files are not here
-    segments = {name: pa.nulls(len(tracks), pa.float64()) for name in ("start_s", "duration_s")}
-    pq.write_table(pa.table(columns | segments), prepared / shards.MANIFEST)
+    pq.write_table(pa.table(columns | {"clip_start_s": [2.0] * len(tracks)}), prepared / shards.MANIFEST)
     config = PrepareConfig(clip_s=2.5)
     (rows,) = window_rows(prepared, model, cache=tmp_path / "cache", config=config)
     first = tracks[0]["track_id"]
