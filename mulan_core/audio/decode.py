@@ -263,9 +263,7 @@ def check_wave(wave: np.ndarray, *, min_s: float, silence_rms: float, sample_rat
     if not np.isfinite(rms):
         raise AudioError("not_finite", "the audio holds values that are not finite")
     if rms < silence_rms:
-        raise AudioError(
-            "silent", f"the audio is silent: its RMS {rms:.1e} is under {silence_rms:g} (prepare.silence_rms)"
-        )
+        raise AudioError("silent", f"the audio is silent: its RMS {rms:.1e} is under {silence_rms:g}")
 
 
 def rms_of(wave: np.ndarray) -> float:

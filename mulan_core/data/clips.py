@@ -120,7 +120,8 @@ def cut_clip(row: dict[str, Any], config: PrepareConfig, downloads: Path) -> dic
             wave = clip.wave
             check_wave(wave, min_s=config.min_s, silence_rms=config.silence_rms, sample_rate_hz=config.sample_rate_hz)
         except AudioError as error:
-            wave, row = None, {**row, "reason": error.reason, "detail": str(error)}
+            setting = ", prepare.silence_rms" if error.reason == "silent" else ""
+            wave, row = None, {**row, "reason": error.reason, "detail": f"{error}{setting}"}
         finally:
             _discard(row["path"], downloads)
     facts: dict[str, Any] = dict.fromkeys([*shards.CLIP_FACTS.names, "wave"])

@@ -1,7 +1,6 @@
 /* The endpoint as the page sees it: answers or one sentence of what went wrong, and the API key where it wants one. */
 
 import { $ } from "./dom.js";
-import { toWav } from "./audio.js";
 
 const KEY = "mulan-key"; // in sessionStorage: gone with the tab
 const HOME = new URL("..", import.meta.url); // this file is page/api.js of the endpoint, under whatever path a proxy shows it
@@ -74,20 +73,10 @@ async function postJson(path, body) {
 }
 
 async function postAudio(path, file, fields) {
-  const post = async (audio) => {
-    const form = new FormData();
-    form.append("audio", audio, "audio");
-    for (const [name, value] of Object.entries(fields)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
-    return (await send(path, { method: "POST", body: form })).json();
-  };
-  try {
-    return await post(file);
-  } catch (error) {
-    if (error.code !== "audio_undecodable") throw error;
-    const wav = await toWav(file).catch(() => null); // the browser may know the format
-    if (!wav) throw error;
-    return post(wav);
-  }
+  const form = new FormData();
+  form.append("audio", file, "audio");
+  for (const [name, value] of Object.entries(fields)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+  return (await send(path, { method: "POST", body: form })).json();
 }
 
 export const getRelease = () => getJson("v1/release");

@@ -166,3 +166,15 @@ def test_a_quiet_master_is_no_silence_and_a_loud_one_is_limited_and_counted():
 def test_a_recorder_that_lost_its_power_gives_what_it_wrote():
     data = wav_claiming(encode_sf(music(2.0), 44_100, "WAV", "PCM_16"), 0)
     assert decode_audio(data)[1] == 2.0 and read_length(data) == 2.0
+
+
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("ipod", "aac"), ("ogg", "libopus")])
+def test_what_browsers_and_telephones_record_is_read_as_it_is(container, codec):
+    """A MediaRecorder writes to no file, so its container states no length and is never gone back to."""
+    wave = music(2.0, rate_hz=48_000, channels=1)
+    whole, seconds = decode_audio(encode_av(wave, 48_000, container, codec))
+    assert seconds == pytest.approx(2.0, abs=0.05)
+    expected = decode_audio(encode_sf(wave, 48_000, "WAV", "FLOAT"))[0]
+    windows = [(waves[4_000:28_000] - waves[4_000:28_000].mean()) for waves in (whole, expected)]
+    spectra = [np.abs(np.fft.rfft(window)) for window in windows]
+    assert np.corrcoef(*spectra)[0, 1] > 0.98
