@@ -88,7 +88,7 @@ def _rows(name: str, songs: list[Song], root: str, allow_private: bool) -> list[
     tags = Tags()
     # A file that cannot be opened is a row all the same: prepare says why it is unusable.
     with suppress(OSError), open_uri(locate(name, root), allow_private=allow_private) as file:
-        tags = read_tags(file, name)
+        tags = read_tags(file)
     uri = _as_uri(name)
     title = tags.title or title_of_file(uri)
     row = {"uri": uri, "title": title, "artist": tags.artist, "texts": tags.texts}

@@ -1,6 +1,6 @@
 """Tags inside audio files: a title, an artist, and what of genre and comment is worth being called a text.
 
-Read with tinytag. Tags hold as much of programs as of people: genre numbers of ID3v1, volume blocks of iTunes, names of
+Read with mutagen. Tags hold as much of programs as of people: genre numbers of ID3v1, volume blocks of iTunes, names of
 encoders, durations in titles. Numbers and durations are read here; whether a text describes music, or is a program's,
 is for ``mulan_core.text``, which counts what it drops.
 """
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from tinytag import TinyTag
+import mutagen
+from mutagen._constants import GENRES
+from mutagen.apev2 import APETextValue
+from mutagen.asf import ASFUnicodeAttribute
+from mutagen.id3 import Frame
 
-from mulan_core.data.names import clean_name
+from mulan_core.data.names import clean_name, unescaped
 
 SEPARATORS = re.compile(r"[,/;|\0\n]")
+OF_ONE_NAME = re.compile(r",\s*&")
 DURATION = re.compile(r"\s*[(\[]\s*\d{1,2}:\d\d(?::\d\d)?\s*[)\]]\s*$|\s+-?\s*\d{1,2}:\d\d$")
 NUMBERED = re.compile(r"^(?:\((\d{1,3})\)\s*(.*)|(\d{1,3}))$")
 MAX_TAG_WORDS = 3
@@ -23,20 +28,14 @@ MAX_TAG_WORDS = 3
 MIN_SENTENCE_WORDS = 5
 """A comment of so many words that is no list of tags is a sentence, which is a long-form text."""
 
-# fmt: off
-ID3V1 = (
-    "Blues", "Classic Rock", "Country", "Dance", "Disco", "Funk", "Grunge", "Hip-Hop", "Jazz", "Metal", "New Age",
-    "Oldies", "Other", "Pop", "R&B", "Rap", "Reggae", "Rock", "Techno", "Industrial", "Alternative", "Ska",
-    "Death Metal", "Pranks", "Soundtrack", "Euro-Techno", "Ambient", "Trip-Hop", "Vocal", "Jazz+Funk", "Fusion",
-    "Trance", "Classical", "Instrumental", "Acid", "House", "Game", "Sound Clip", "Gospel", "Noise",
-    "Alternative Rock", "Bass", "Soul", "Punk", "Space", "Meditative", "Instrumental Pop", "Instrumental Rock",
-    "Ethnic", "Gothic", "Darkwave", "Techno-Industrial", "Electronic", "Pop-Folk", "Eurodance", "Dream",
-    "Southern Rock", "Comedy", "Cult", "Gangsta", "Top 40", "Christian Rap", "Pop/Funk", "Jungle", "Native US",
-    "Cabaret", "New Wave", "Psychedelic", "Rave", "Showtunes", "Trailer", "Lo-Fi", "Tribal", "Acid Punk",
-    "Acid Jazz", "Polka", "Retro", "Musical", "Rock & Roll", "Hard Rock",
-)
-# fmt: on
-"""The genres that ID3v1 numbers from 0."""
+FIELDS = {
+    "title": ("tit2", "title", "nam"),
+    "artist": ("tpe1", "artist", "art", "author"),
+    "genre": ("tcon", "genre", "gen", "wmgenre", "style", "wmstyle"),
+    "mood": ("tmoo", "mood", "wmmood"),
+    "comment": ("comm", "comment", "cmt", "description"),
+}
+"""What is read -> what ID3, Vorbis comments, MP4, ASF and APE call it, in small letters and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -49,41 +48,58 @@ class Tags:
     """``{source, text}``, without repetitions: title, genres and listed tags as sf, sentences as lf."""
 
 
-def read_tags(file: BinaryIO, name: str) -> Tags:
+def read_tags(file: BinaryIO) -> Tags:
     """Read the tags of an open audio file; a file without readable tags has none.
 
     Args:
-        file: open for reading, able to seek.
-        name: its name, whose ending tells the container.
+        file: open for reading, able to seek; its content tells the container.
     """
     try:
-        tags = TinyTag.get(filename=name, file_obj=file, duration=False).as_dict()
+        opened = mutagen.File(file)
+        found = _values(opened.tags) if opened is not None and opened.tags else {}
     except Exception:  # whatever broken bytes do to the parser; whether they are audio is judged elsewhere
         return Tags()
-    values = {key: [_plain(v) for v in _listed(tags.get(key))] for key in ("title", "artist", "genre", "comment")}
+    values = {field: [_plain(v) for key in keys for v in found.get(key, ())] for field, keys in FIELDS.items()}
     # Nobody typed these into a table, so they are cleaned rather than refused.
     title = next((name for value in values["title"] if (name := clean_name("title", _title(value)))), None)
     artist = next((name for value in values["artist"] if (name := clean_name("artist", value))), None)
     texts = [("sf", title)] if title else []
-    texts += [("sf", genre) for value in values["genre"] for genre in genres(value)]
+    texts += [("sf", genre) for value in values["genre"] + values["mood"] for genre in genres(value)]
     texts += [text for value in values["comment"] for text in comments(value)]
     unique = dict.fromkeys((source, text) for source, text in texts if text)
     return Tags(title, artist, [{"source": source, "text": text} for source, text in unique])
 
 
+def _values(tags: Any) -> dict[str, list[Any]]:
+    """All values by the bare names of their tags, such as ``mood`` of ``----:com.apple.iTunes:MOOD``."""
+    found: dict[str, list[Any]] = {}
+    for key, value in tags.items():
+        if isinstance(value, Frame):
+            name = value.desc if value.FrameID == "TXXX" else value.FrameID
+            listed = value.genres if value.FrameID == "TCON" else getattr(value, "text", [])
+        else:
+            name = key.rpartition(":")[2] if key.startswith("----:") else key
+            listed = value if isinstance(value, list) else list(value) if isinstance(value, APETextValue) else [value]
+        found.setdefault("".join(filter(str.isalnum, name.lower())), []).extend(listed)
+    return found
+
+
 def genres(value: str) -> list[str]:
-    """The genres in one tag.
+    """The genres in one tag; a comma before "&" is part of a name, as Discogs has them.
 
     >>> genres("Corporate, Motivational"), genres("(17)"), genres("(8)Jazz;17")
     (['Corporate', 'Motivational'], ['Rock'], ['Jazz', 'Rock'])
+    >>> genres("Folk, World, & Country"), genres("R&amp;B;Soul")
+    (['Folk, World, & Country'], ['R&B', 'Soul'])
     """
     names = []
-    for part in SEPARATORS.split(value):
+    value = unescaped(value)
+    for part in [value] if OF_ONE_NAME.search(value) else SEPARATORS.split(value):
         genre = part.strip()
         numbered = NUMBERED.match(genre)
         if numbered:
             number = int(numbered[1] or numbered[3])
-            genre = numbered[2] or (ID3V1[number] if number < len(ID3V1) else "")
+            genre = numbered[2] or (GENRES[number] if number < len(GENRES) else "")
         if genre:
             names.append(genre)
     return names
@@ -115,10 +131,10 @@ def _title(value: str) -> str:
     return DURATION.sub("", value).strip()
 
 
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
-
-
-def _plain(value: object) -> str:
+def _plain(value: Any) -> str:
     """Text that UTF-8 can hold, of whatever the parser made of the bytes."""
+    if isinstance(value, bytes):  # of MP4's free tags
+        return value.decode("utf-8", "ignore").strip("\0 \t\r\n")
+    if isinstance(value, ASFUnicodeAttribute):
+        value = value.value
     return value.encode("utf-8", "ignore").decode().strip("\0 \t\r\n") if isinstance(value, str) else ""
