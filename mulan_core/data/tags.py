@@ -15,7 +15,6 @@ import mutagen
 from mutagen._constants import GENRES
 from mutagen.apev2 import APETextValue
 from mutagen.asf import ASFUnicodeAttribute
-from mutagen.id3 import Frame
 
 from mulan_core.data.names import clean_name, unescaped
 
@@ -73,8 +72,10 @@ def read_tags(file: BinaryIO) -> Tags:
 def _values(tags: Any) -> dict[str, list[Any]]:
     """All values by the bare names of their tags, such as ``mood`` of ``----:com.apple.iTunes:MOOD``."""
     found: dict[str, list[Any]] = {}
+    key: str
+    value: Any
     for key, value in tags.items():
-        if isinstance(value, Frame):
+        if hasattr(value, "FrameID"):  # ID3
             name = value.desc if value.FrameID == "TXXX" else value.FrameID
             listed = value.genres if value.FrameID == "TCON" else getattr(value, "text", [])
         else:
