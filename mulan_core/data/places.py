@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 from mulan_core.data.uris import is_remote, locate, root_of
 from mulan_core.errors import UserError
 
-WINDOWS = re.compile(r"[A-Za-z]:[\\/](?!/)|\\\\[^\\]")
-"""A drive, or a share of another machine: C:\\Music, C:/Music, \\\\nas\\music; no scheme of one letter."""
+WINDOWS = re.compile(r"[A-Za-z]:(?:\\(?!x3a)|/)(?!/)|\\\\[^\\]")
+"""A drive, or a share of another machine: C:\\Music, C:/Music, \\\\nas\\music; no scheme of one letter, and no name
+with ``::`` of a folder here (``data/folder.py`` writes the second one so)."""
 
 MAX_LISTINGS = 64
 """Folders whose names are kept at once."""

@@ -85,6 +85,7 @@ def test_shard_counts_and_schema(tmp_path):
         (tmp_path / "train" / name).touch()
     assert shard_counts(tmp_path)["train"] == {2, 4}
     schema = shards.shard_schema(read_manifest(write_manifest(tmp_path, ["a"])).schema)
-    assert schema.names[-4:] == ["media_path", "num_samples", "clip_key", "audio"]
+    facts = ["num_samples", "clip_start_s", "decoder", "channels_cancel", "num_clipped"]
+    assert schema.names[-8:] == ["media_path", *facts, "clip_key", "audio"]
     assert schema.field("texts").type == pa.list_(shards.PREPARED_TEXT)
     assert "audio" not in shards.without_audio(schema).names
