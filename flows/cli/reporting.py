@@ -55,6 +55,10 @@ def show_prepared(counts: dict[str, Any]) -> None:
     for source, texts in counts["texts"].items():
         table.add_row(f"texts {source}: before -> after the filters", f"{texts['before']:,} -> {texts['after']:,}")
     console.print(table)
+    if counts["quarantined"]:
+        console.print(
+            f"the files in quarantine, each with the reason: {Path(counts['prepared']) / 'quarantine.parquet'}"
+        )
     _show_not_taken(counts)
 
 
@@ -119,9 +123,10 @@ def show_check(report: dict[str, Any]) -> None:
         console.print(words(("`mulan run` would refuse this: ", "red"), refusal))
     if report["few"]:
         console.print(
-            f"with fewer than {MIN_TRACKS} usable tracks a training teaches little; search them with the demo's model: "
-            f"`mulan prepare --manifest {shlex.quote(report['manifest'])}`, then `mulan index --model demo/champion` "
-            "(`mulan demo --exit` makes that model where there is none)"
+            f"with fewer than {MIN_TRACKS} usable tracks a training teaches little; search them with the demo's model "
+            "(`mulan demo --exit` makes it where there is none): "
+            f"`mulan prepare --manifest {shlex.quote(report['manifest'])}` with the options that you gave here, then "
+            "`mulan index --model demo/champion`"
         )
         if report["proposal"] or report["advice"]:
             console.print("or train on them all the same:")

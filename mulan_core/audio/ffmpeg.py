@@ -71,6 +71,7 @@ class FfmpegReader:
         decoder: FFmpeg with the container's and the codec's names.
         codec: FFmpeg's name.
         channels: how many, as the file says at its start.
+        tags: what container and stream say in words, by FFmpeg's names in small letters.
 
     Raises:
         UnreadableError: if it holds no audio that is taken.
@@ -101,6 +102,8 @@ class FfmpegReader:
         self._stream = stream
         self.codec, self.rate_hz, self.channels = context.name, int(context.sample_rate or 0), context.channels
         self.decoder = f"FFmpeg, {kind.name}, {self.codec}"
+        said = [*container.metadata.items(), *stream.metadata.items()]
+        self.tags = {key.lower(): value for key, value in reversed(said)}
         self._skip_until: int | None = None
 
     def close(self) -> None:

@@ -135,11 +135,11 @@ def notes_of(left_out: Mapping[str, Any] | None) -> list[str]:
     notes = []
     if endings := left_out["endings"]:
         counts = ", ".join(f"{number:,} {ending or 'without an ending'}" for ending, number in endings.items())
-        notes.append(f"left out as no audio by their endings: {counts}")
+        notes.append(f"left out by their endings, not looked into: {counts}")
     if archives := left_out["archives"]:
         notes.append(f"archives are not looked into: {few_of(archives)}; unpack them first")
     if sheets := left_out.get("sheets"):
-        notes.append(f"CUE sheets that are not used, so their files are one track each: {few_of(sheets)}")
+        notes.append(f"CUE sheets that are not used: {few_of(sheets)}")
     if links := left_out["links"]:
         notes.append(f"links to files that are taken under another name: {links:,}")
     if closed := left_out["closed"]:

@@ -156,7 +156,7 @@ def _choose(song: _Song) -> tuple[str | None, str]:
     if len(tags) == 1:
         return tags.pop(), "tags"
     several = len(song.by_path) > 1 or len(tags) > 1
-    return None, "several tracks may be it" if several else "no track is it"
+    return None, "several tracks match" if several else "no track of the catalogue matches"
 
 
 def _is_likely(song: _Song, track: Mapping[str, Any]) -> bool:

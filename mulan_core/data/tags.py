@@ -1,21 +1,25 @@
 """Tags inside audio files: a title, an artist, and what of genre and comment is worth being called a text.
 
-Read with mutagen. Tags hold as much of programs as of people: genre numbers of ID3v1, volume blocks of iTunes, names of
-encoders, durations in titles. Numbers and durations are read here; whether a text describes music, or is a program's,
-is for ``mulan_core.text``, which counts what it drops.
+Read with mutagen; FFmpeg reads those of Matroska and WebM, and the chunks of WAV and AIFF. Tags hold as much of
+programs as of people: genre numbers of ID3v1, volume blocks of iTunes, names of encoders, durations in titles. Numbers
+and durations are read here; whether a text describes music, or is a program's, is for ``mulan_core.text``, which counts
+what it drops.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import mutagen
 from mutagen._constants import GENRES
 from mutagen.apev2 import APETextValue
 from mutagen.asf import ASFUnicodeAttribute
 
+from mulan_core.audio.containers import View, recognise
+from mulan_core.audio.ffmpeg import FfmpegReader
 from mulan_core.data.names import clean_name, unescaped
 
 SEPARATORS = re.compile(r"[,/;|\0\n]")
@@ -35,6 +39,8 @@ FIELDS = {
     "comment": ("comm", "comment", "cmt", "description"),
 }
 """What is read -> what ID3, Vorbis comments, MP4, ASF and APE call it, in small letters and nothing else."""
+BY_FFMPEG = ("Matroska/WebM", "WAV", "AIFF")
+"""Containers of which mutagen reads no tags, or ID3 alone."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def read_tags(file: BinaryIO) -> Tags:
     """
     try:
         opened = mutagen.File(file)
-        found = _values(opened.tags) if opened is not None and opened.tags else {}
+        found = _values(opened.tags) if opened is not None and opened.tags else _by_ffmpeg(file)
     except Exception:  # whatever broken bytes do to the parser; whether they are audio is judged elsewhere
         return Tags()
     values = {field: [_plain(v) for key in keys for v in found.get(key, ())] for field, keys in FIELDS.items()}
@@ -83,6 +89,14 @@ def _values(tags: Any) -> dict[str, list[Any]]:
             listed = value if isinstance(value, list) else list(value) if isinstance(value, APETextValue) else [value]
         found.setdefault("".join(filter(str.isalnum, name.lower())), []).extend(listed)
     return found
+
+
+def _by_ffmpeg(file: BinaryIO) -> dict[str, list[Any]]:
+    container = recognise(file)
+    if container.name not in BY_FFMPEG:
+        return {}
+    with closing(FfmpegReader(cast(BinaryIO, View(file, container.start)), container)) as reader:
+        return {"".join(filter(str.isalnum, key)): [value] for key, value in reader.tags.items()}
 
 
 def genres(value: str) -> list[str]:

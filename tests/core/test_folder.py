@@ -48,7 +48,7 @@ def test_a_folder_is_a_manifest(tmp_path):
 
 def test_a_folder_without_audio(tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match="holds no audio file: left out as no audio"):
+    with pytest.raises(UserError, match="holds no audio file: left out by their endings"):
         read_manifest(tmp_path)
 
 

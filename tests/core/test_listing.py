@@ -43,7 +43,9 @@ def test_every_file_is_taken_or_counted(tmp_path):
     }
     assert listing.sheets == ["album.cue"]
     notes = notes_of(listing.left_out())
-    assert notes[0] == ("left out as no audio by their endings: 2 without an ending, 2 .jpg, 1 .mkv, 1 .txt, 1 .xm")
+    assert notes[0] == (
+        "left out by their endings, not looked into: 2 without an ending, 2 .jpg, 1 .mkv, 1 .txt, 1 .xm"
+    )
     assert notes[1].startswith("archives are not looked into: four.tar.gz, one.zip") and "unpack" in notes[1]
     assert notes[2].endswith("operating system's: 6")
 

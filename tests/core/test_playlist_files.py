@@ -159,7 +159,7 @@ def test_songs_of_one_file_are_told_by_their_titles(tmp_path):
     (tmp_path / "a.m3u").write_text("#EXTINF:1,Ann - Two\n/m/album.flac\n/m/album.flac\n")
     matched = match_playlists(tmp_path / "a.m3u", album)
     assert matched.rows[0]["track_ids"] == ["two"]
-    assert matched.report["unmatched"][0]["reason"] == "several tracks may be it"
+    assert matched.report["unmatched"][0]["reason"] == "several tracks match"
 
 
 def test_relative_paths_start_at_the_playlist(tmp_path):

@@ -109,3 +109,24 @@ def test_damaged_tags_stop_nothing(tmp_path, ending):
         for place in rng.integers(0, min(len(content), 600), 8):
             content[place] = rng.integers(0, 256)
         read_tags(io.BytesIO(bytes(content[: rng.integers(1, len(content))])))
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec"), [(".webm", "libopus"), (".mka", "aac"), (".wav", "pcm_s16le"), (".aiff", "pcm_s16be")]
+)
+def test_containers_that_mutagen_does_not_read(tmp_path, ending, codec):
+    """Matroska's tags, RIFF's INFO chunk and AIFF's text chunks; an AIFF has no place for a genre."""
+    path = tmp_path / f"a{ending}"
+    said = {"title": "Slow Rain", "artist": "Ann", "comment": "A slow waltz for piano, played live."}
+    said |= {} if ending == ".aiff" else {"genre": "Jazz"}
+    with av.open(str(path), "w") as container:
+        container.metadata.update(said | {"author": "Ann"} if ending == ".aiff" else said)
+        stream = container.add_stream(codec, rate=48_000, layout="mono")
+        wave = (WAVE * 2**15).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(wave[None, :], format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    tags = read_tags(io.BytesIO(path.read_bytes()))
+    assert (tags.title, tags.artist) == ("Slow Rain", "Ann" if ending != ".aiff" else tags.artist)
+    texts = [(text["source"], text["text"]) for text in tags.texts]
+    assert ("lf", said["comment"]) in texts and (("sf", "Jazz") in texts) == ("genre" in said)
