@@ -8,7 +8,6 @@ tables can name four thousand million samples in sixteen bytes, and FFmpeg sets 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -56,6 +55,7 @@ _CHUNK_SAMPLES = 1 << 18  # over all channels, handed on together
 _PATIENCE_S = 20.0  # and as many seconds as were decoded; music decodes a hundred times as fast
 _MAX_TABLE_BYTES = 1 << 26
 _MAX_RUN_TABLES = 128
+_NESTED = frozenset(b"moov trak mdia minf stbl moof traf mvex edts udta meta dinf gmhd".split())
 _EXACT_TIMES = ("mp3", "aac", "ogg")  # their packets tell how long they last; elsewhere their times are taken
 
 
@@ -261,13 +261,12 @@ def _claims_too_much(file: BinaryIO) -> bool:
 def _named_samples(box: bytes) -> int:
     """How many samples the tables inside a box name, at most."""
     named = runs = 0
-    for match in re.finditer(b"stsz|stz2|trun|stts|ctts", box):
-        first = match.end()
-        if match.group() in (b"stsz", b"stz2"):
+    for kind, first in _atoms(box):
+        if kind in (b"stsz", b"stz2"):
             named += int.from_bytes(box[first + 8 : first + 12], "big")
-        elif match.group() == b"trun":
+        elif kind == b"trun":
             named += int.from_bytes(box[first + 4 : first + 8], "big")
-        else:
+        elif kind in (b"stts", b"ctts"):
             runs += 1
             if runs > _MAX_RUN_TABLES:
                 return 1 << 62
@@ -276,3 +275,19 @@ def _named_samples(box: bytes) -> int:
             counts = table[: len(table) // 8 * 8].view(">u4")[::2]
             named = max(named, int(counts.sum(dtype=np.int64)))
     return named
+
+
+def _atoms(box: bytes) -> Iterator[tuple[bytes, int]]:
+    """The atoms in a box that hold no others: kind, and where the content begins. Tags and pictures are such."""
+    place = 0
+    while place + 8 <= len(box):
+        size, kind, head = int.from_bytes(box[place : place + 4], "big"), box[place + 4 : place + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(box[place + 8 : place + 16], "big"), 16
+        if kind == b"meta":
+            head += 4 if box[place + head + 8 : place + head + 12] == b"hdlr" else 0
+        if kind in _NESTED:  # what it holds comes next
+            place += head
+        else:
+            yield kind, place + head
+            place += size if size >= head else len(box)

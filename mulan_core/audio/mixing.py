@@ -24,7 +24,7 @@ class Mono:
         wave: float32 (samples,), not limited to full scale.
         num_frames: how many were read.
         seconds: how long they last.
-        cancelling: null; or the strongest channel, where the sum of all has lost nearly everything.
+        cancelling: null; or the channel that counts most, where the sum of all has lost nearly everything.
     """
 
     wave: np.ndarray
@@ -86,7 +86,6 @@ class _Powers:
     """Power of the channels and of their sum, in samples of the samples."""
 
     def __init__(self) -> None:
-        self._channels: dict[int, float] = {}
         self._shares: dict[int, float] = {}
         self._sum = 0.0
 
@@ -95,12 +94,11 @@ class _Powers:
         self._sum += float(np.square(mono[::_EVERY], dtype=np.float64).sum())
         for channel in range(samples.shape[1]):
             power = float(np.square(samples[::_EVERY, channel], dtype=np.float64).sum())
-            self._channels[channel] = self._channels.get(channel, 0.0) + power
             self._shares[channel] = self._shares.get(channel, 0.0) + power * float(weights[channel]) ** 2
 
     @property
     def cancelling(self) -> int | None:
-        """The strongest channel where the sum has lost nearly all of it."""
+        """The channel that counts most where the sum has lost nearly all of it."""
         if not self._shares or not self._sum < _LOST * max(self._shares.values()):
             return None
-        return max(self._channels, key=lambda channel: self._channels[channel])
+        return max(self._shares, key=lambda channel: self._shares[channel])

@@ -14,9 +14,10 @@ FRAMES_PER_S = 75
 MAX_BYTES = 1 << 20
 """A sheet of 99 songs has some 10 kB."""
 
-_LINE = re.compile(r"\s*(FILE|TRACK|INDEX|TITLE|PERFORMER|REM\s+GENRE)\s+(.*?)\s*$", re.IGNORECASE)
+_MAX_LINE = 1_000
+_LINE = re.compile(r"(FILE|TRACK|INDEX|TITLE|PERFORMER|REM\s+GENRE)\s+(.+)", re.IGNORECASE)
 _QUOTED = re.compile(r'"(.*)"(?:\s+\S+)?$')
-_TIME = re.compile(r"\d{1,2}\s+(\d+):(\d{1,2}):(\d{1,2})$")
+_TIME = re.compile(r"\d{1,2}\s+(\d{1,5}):(\d{1,2}):(\d{1,2})$")
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,13 @@ class Beside:
         """The songs of the sheet at this path, with the files that they are in.
 
         Raises:
-            SheetError: naming the file that is not there.
+            SheetError: naming the file that is not there; or if songs would share what they hold.
         """
         names = dict.fromkeys(song.file for song in songs)
         found = {name: self._path(name, sheet, is_only=len(names) == 1) for name in names}
+        places = {(found[song.file], song.start_s) for song in songs}
+        if len(set(found.values())) < len(found) or len(places) < len(songs):
+            raise SheetError("it has one file, or one place of it, twice")
         return [replace(song, file=found[song.file]) for song in songs]
 
     def _path(self, name: str, sheet: str, *, is_only: bool) -> str:
@@ -113,7 +117,7 @@ def _parse(text: str) -> list[Song]:
     track: dict[str, str] | None = None
     is_audio = False
     for line in re.split(r"\r\n?|\n", text):
-        if not (match := _LINE.match(line)):
+        if not (match := _LINE.match(line.strip()[:_MAX_LINE])):
             continue
         word, rest = match[1].upper(), match[2]
         if word == "FILE":

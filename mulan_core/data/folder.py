@@ -65,7 +65,7 @@ def _read_sheets(listing: Listing, root: str, allow_private: bool) -> tuple[dict
                 found = beside.find(read_sheet(file.read(MAX_BYTES + 1)), sheet)
             if taken := next((song.file for song in found if song.file in songs), None):
                 raise SheetError(f"another sheet tells of {printable(taken)}")
-        except (OSError, SheetError) as error:
+        except (OSError, ValueError) as error:  # SheetError, and whatever broken bytes do to a decoder
             unused.append(f"{printable(sheet)} ({' '.join(printable(str(error)).split())})")
             continue
         for song in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import plistlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ def read_playlist_files(path: str | Path) -> tuple[list[FoundPlaylist], list[str
     top = Path(path)
     files = sorted(file for file in top.rglob("*") if file.suffix.lower() in READERS) if top.is_dir() else [top]
     found: dict[str, FoundPlaylist] = {}
+    times = Counter[str]()
     unread = []
     for file in files:
         name = printable(file.relative_to(top).as_posix() if top.is_dir() else file.name)
@@ -82,12 +84,13 @@ def read_playlist_files(path: str | Path) -> tuple[list[FoundPlaylist], list[str
             continue
         for title, description, entries in playlists:
             shown = clean_name("title", title or "") or title_of_file(name) or name
-            playlist_id = f"{name}#{shown}" if len(playlists) > 1 else name
+            playlist_id = named = f"{name}#{shown}" if len(playlists) > 1 else name
             while playlist_id in found:
-                playlist_id += "+"
+                times[named] += 1
+                playlist_id = f"{named} ({times[named] + 1})"
             if entries:
                 folder = str(file.resolve().parent)
-                found[playlist_id] = FoundPlaylist(playlist_id, shown, description, folder, tuple(entries))
+                found[playlist_id] = FoundPlaylist(playlist_id, shown, _sound(description), folder, tuple(entries))
     if not found:
         raise UserError(f"{path} holds no playlist with a song ({', '.join(sorted(READERS))}){_because(unread)}")
     return list(found.values()), unread
@@ -95,6 +98,11 @@ def read_playlist_files(path: str | Path) -> tuple[list[FoundPlaylist], list[str
 
 def _because(unread: list[str]) -> str:
     return f"; {unread[0]}" if unread else ""
+
+
+def _sound(text: str | None) -> str | None:
+    """Text that UTF-8 can hold; JSON may escape half a letter."""
+    return text and text.encode("utf-8", "replace").decode()
 
 
 def _read(path: Path) -> list[Named]:

@@ -17,8 +17,11 @@ from mulan_core.counts import counted
 from mulan_core.data.names import title_of_file
 from mulan_core.data.playlist_files import Entry, FoundPlaylist, read_playlist_files
 from mulan_core.data.rows import hash_of
-from mulan_core.errors import UserError
+from mulan_core.errors import UserError, without_secrets
 
+_SURE_PARTS = 2
+"""Where a path shares no more, a title that differs speaks against it: CD1/01.mp3."""
+_MAX_DIVISIONS = 4
 MAX_ALIKE = 100
 """Tracks that are kept for one song; it takes one."""
 _PLAIN = re.compile(r"\b(?:track|audio|titel|title|piste|disc|disk|cd|untitled|unknown)\b|[\W\d_]+", re.IGNORECASE)
@@ -82,6 +85,7 @@ def match_playlists(path: str | Path, tracks: Iterable[Mapping[str, Any]], *, sp
             ways[way] += 1
             if track_id is None:
                 shown = song.entry.location or " - ".join(filter(None, (song.entry.artist, song.entry.title)))
+                shown = without_secrets(shown.encode("utf-8", "backslashreplace").decode())
                 unmatched.append({"playlist": playlist.playlist_id, "song": shown, "reason": way})
             else:
                 track_ids.append(track_id)
@@ -125,12 +129,13 @@ def _row(playlist: FoundPlaylist, track_ids: list[str], split: str | None) -> di
 
 def _find(songs: list[_Song], tracks: Iterable[Mapping[str, Any]]) -> None:
     by_name: dict[str, list[_Song]] = {}
-    by_tags: dict[str, list[_Song]] = {}
+    by_tags: dict[tuple[str, str], list[_Song]] = {}
     for song in songs:
         for name in dict.fromkeys(place[-1].casefold() for place in song.places):
             by_name.setdefault(name, []).append(song)
-        if (song.entry.artist and song.entry.title) or " - " in (song.entry.title or ""):
-            by_tags.setdefault(_plain(song.entry.artist, song.entry.title), []).append(song)
+        for artist, title in dict.fromkeys(_named(song.entry)):
+            if artist and title:
+                by_tags.setdefault((artist, title), []).append(song)
     for track in tracks:
         parts = _parts(track["uri"])
         for song in by_name.get(parts[-1].casefold(), ()) if parts else ():
@@ -139,8 +144,8 @@ def _find(songs: list[_Song], tracks: Iterable[Mapping[str, Any]]) -> None:
                 song.score, song.by_path = score, []
             if score == song.score and len(song.by_path) < MAX_ALIKE:
                 song.by_path.append(track)
-        tags = _plain(track.get("artist"), track["title"] or title_of_file(track["uri"]))
-        for song in by_tags.get(tags, ()) if tags else ():
+        tags = _plain(track.get("artist")), _plain(track["title"] or title_of_file(track["uri"]))
+        for song in by_tags.get(tags, ()):
             if len(song.by_tags) < MAX_ALIKE:
                 song.by_tags.append(track)
 
@@ -160,13 +165,37 @@ def _choose(song: _Song) -> tuple[str | None, str]:
 
 
 def _is_likely(song: _Song, track: Mapping[str, Any]) -> bool:
-    """Whether more than a name that many files have speaks for it."""
-    if song.score[0] > 1:
+    """Whether more than a name that many files have speaks for it, and neither artist nor title against it."""
+    parts = _parts(track["uri"])
+    if any(song.score[0] >= min(len(place), len(parts)) for place in song.places):  # the whole path
         return True
-    mine, its = _plain(None, song.entry.title), _plain(None, track["title"])
-    if mine and its:
-        return mine in its or its in mine
+    its = _plain(track.get("artist")), _plain(track["title"])
+    named = list(_named(song.entry))
+    artists = [_are_alike(artist, its[0]) for artist, _ in named if artist and its[0]]
+    titles = [_are_alike(title, its[1]) for _, title in named if title and its[1]]
+    if artists and not any(artists):
+        return False
+    if titles and not any(titles) and song.score[0] <= _SURE_PARTS:
+        return False
+    if song.score[0] > 1 or titles:
+        return True
     return len(_PLAIN.sub("", posixpath.splitext(song.places[0][-1])[0])) > 2
+
+
+def _named(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Artist and title of an entry; where one line holds both, of each way to divide it."""
+    title = entry.title or ""
+    if entry.artist:
+        yield _plain(entry.artist), _plain(title)
+        return
+    yield "", _plain(title)
+    parts = title.split(" - ")
+    for i in range(1, min(len(parts), _MAX_DIVISIONS)):
+        yield _plain(" - ".join(parts[:i])), _plain(" - ".join(parts[i:]))
+
+
+def _are_alike(mine: str, its: str) -> bool:
+    return mine in its or its in mine
 
 
 def _places(entry: Entry, folder: str) -> Iterator[tuple[str, ...]]:
@@ -201,7 +230,6 @@ def _common(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[int, int]:
     return len(pairs), sum(mine == its for mine, its in pairs)
 
 
-def _plain(artist: str | None, title: str | None) -> str:
-    """Artist and title without what people type in more than one way: case, accents, signs, blanks."""
-    text = unicodedata.normalize("NFKD", f"{artist or ''}{title or ''}").casefold()
-    return "".join(letter for letter in text if letter.isalnum())
+def _plain(text: str | None) -> str:
+    """A name without what people type in more than one way: case, accents, signs, blanks."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text or "").casefold() if letter.isalnum())

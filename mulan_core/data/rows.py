@@ -33,6 +33,8 @@ SMALL = 500
 LIST_MARKS = re.compile(r"[,;|\n、，；]")
 """What stands between the tags of a list that somebody typed."""
 
+MAX_SECONDS = 1e7
+"""Of a segment's begin and length: a third of a year."""
 _BETWEEN_QUOTES = re.compile(r"(?<=['\"])\s+(?=['\"])")
 """What numpy prints between two texts, which Python would join."""
 
@@ -260,7 +262,7 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = -1.0
-    if isinstance(value, bool) or not 0 <= number < float("inf"):
+    if isinstance(value, bool) or not 0 <= number <= MAX_SECONDS:
         raise _RowError(f"expected seconds (a number from 0), got {_shown(value)}{comma_advice(_Seconds, value)}")
     return number
 

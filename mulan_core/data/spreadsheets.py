@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
+import zipfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from python_calamine import CalamineError, CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum, XmlError
 
 from mulan_core.data.tables import Problems, Table, table_of_cells
 from mulan_core.errors import UserError
+
+MAX_CELLS, MAX_UNPACKED_BYTES = 16_000_000, 1 << 30
+_SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
+_CELL = re.compile(rb"""\br=["']([A-Z]{1,3})([0-9]{1,7})["']""")
+_MAX_CELL_BYTES = 16
 
 
 def read_spreadsheet(file: BinaryIO, path: str, problems: Problems) -> Table:
@@ -28,8 +35,10 @@ def read_spreadsheet(file: BinaryIO, path: str, problems: Problems) -> Table:
     Raises:
         UserError: if it is no spreadsheet, needs a password, or shows no sheet.
     """
+    data = io.BytesIO(file.read())
+    _check_size(data, path)
     try:
-        book = CalamineWorkbook.from_filelike(io.BytesIO(file.read()))
+        book = CalamineWorkbook.from_filelike(data)
         shown = (
             index
             for index, sheet in enumerate(book.sheets_metadata)
@@ -50,6 +59,42 @@ def read_spreadsheet(file: BinaryIO, path: str, problems: Problems) -> Table:
             yield number, [seen_text(value) for value in line]
 
     return table_of_cells(cells(), path, problems)
+
+
+def _check_size(data: BinaryIO, path: str) -> None:
+    """Refuse what calamine would set memory aside for without a word: it holds the cells between two as well."""
+    try:
+        with zipfile.ZipFile(data) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+            sheets = [part for part in parts.infolist() if _SHEET.fullmatch(part.filename)]
+            if unpacked > MAX_UNPACKED_BYTES:
+                raise UserError(f"the spreadsheet {path} unpacks to {unpacked / 1e6:,.0f} MB; save it as CSV")
+            for sheet in sheets:
+                with parts.open(sheet) as cells:
+                    columns, rows = _corner(cells)
+                if columns * rows > MAX_CELLS:
+                    raise UserError(
+                        f"the spreadsheet {path} has a sheet of {columns:,} columns and {rows:,} rows, which do not "
+                        "fit in memory; delete the cell far from the others, or save the table as CSV"
+                    )
+    except zipfile.BadZipFile:
+        return  # calamine says what it is
+    finally:
+        data.seek(0)
+
+
+def _corner(sheet: IO[bytes]) -> tuple[int, int]:
+    """How many columns and rows there are up to the last cell of a sheet's XML."""
+    columns = rows = 0
+    behind = b""
+    while block := sheet.read(1 << 20):
+        for letters, digits in _CELL.findall(behind + block):
+            column = 0
+            for letter in letters:
+                column = 26 * column + letter - 64
+            columns, rows = max(columns, column), max(rows, int(digits))
+        behind = block[-_MAX_CELL_BYTES:]
+    return columns, rows
 
 
 def seen_text(value: object) -> str:

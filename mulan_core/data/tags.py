@@ -26,6 +26,8 @@ SEPARATORS = re.compile(r"[,/;|\0\n]")
 OF_ONE_NAME = re.compile(r",\s*&")
 DURATION = re.compile(r"\s*[(\[]\s*\d{1,2}:\d\d(?::\d\d)?\s*[)\]]\s*$|\s+-?\s*\d{1,2}:\d\d$")
 NUMBERED = re.compile(r"^(?:\((\d{1,3})\)\s*(.*)|(\d{1,3}))$")
+MAX_LETTERS, MAX_VALUES = 20_000, 100
+"""Of one value, and values of one tag: what lies behind is no tag that anybody reads."""
 MAX_TAG_WORDS = 3
 """A comment whose parts are all this short is a list of tags."""
 MIN_SENTENCE_WORDS = 5
@@ -64,7 +66,10 @@ def read_tags(file: BinaryIO) -> Tags:
         found = _values(opened.tags) if opened is not None and opened.tags else _by_ffmpeg(file)
     except Exception:  # whatever broken bytes do to the parser; whether they are audio is judged elsewhere
         return Tags()
-    values = {field: [_plain(v) for key in keys for v in found.get(key, ())] for field, keys in FIELDS.items()}
+    values = {
+        field: [_plain(value) for key in keys for value in found.get(key, ())[:MAX_VALUES]]
+        for field, keys in FIELDS.items()
+    }
     # Nobody typed these into a table, so they are cleaned rather than refused.
     title = next((name for value in values["title"] if (name := clean_name("title", _title(value)))), None)
     artist = next((name for value in values["artist"] if (name := clean_name("artist", value))), None)
@@ -143,13 +148,15 @@ def _title(value: str) -> str:
     >>> _title("A View From Earth (5:06)")
     'A View From Earth'
     """
-    return DURATION.sub("", value).strip()
+    return DURATION.sub("", " ".join(value.split())[:MAX_LETTERS]).strip()
 
 
 def _plain(value: Any) -> str:
     """Text that UTF-8 can hold, of whatever the parser made of the bytes."""
     if isinstance(value, bytes):  # of MP4's free tags
-        return value.decode("utf-8", "ignore").strip("\0 \t\r\n")
+        value = value[: 4 * MAX_LETTERS].decode("utf-8", "ignore")
     if isinstance(value, ASFUnicodeAttribute):
         value = value.value
-    return value.encode("utf-8", "ignore").decode().strip("\0 \t\r\n") if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value[:MAX_LETTERS].encode("utf-8", "ignore").decode().strip("\0 \t\r\n")

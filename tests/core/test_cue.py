@@ -181,3 +181,29 @@ def test_segments_overlap_where_they_share_a_part(train, evaluation, is_overlap)
         return pa.Table.from_pylist([row])
 
     assert bool(find_overlaps(table("a", train), table("b", evaluation))) == is_overlap
+
+
+ONE = 'FILE "album.flac" WAVE\nTRACK 01 AUDIO\nINDEX 01 00:00:00\n'
+
+
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        "FILE \x0b\nTRACK 01 AUDIO\nINDEX 01 00:00:00\n",
+        f"{ONE}TRACK 02 AUDIO\nINDEX 01 {'9' * 5_000}:00:00\n",
+        f"{ONE}TRACK 02 AUDIO\nINDEX 01 {'9' * 306}:00:00\n",
+        ONE + ONE.replace("album.flac", "album.wav").replace("01 AUDIO", "02 AUDIO"),
+        ONE + 'FILE "other.wav" WAVE\nTRACK 02 AUDIO\nINDEX 01 00:00:00\n' + ONE,
+    ],
+)
+def test_a_sheet_that_makes_no_sense_stops_nothing(tmp_path, sheet):
+    write_album(tmp_path, seconds=4)
+    write_album(tmp_path, "other.wav", seconds=4)
+    (tmp_path / "bad.cue").write_text(sheet)
+    report = check_manifest(tmp_path, PrepareConfig())
+    assert (report["rows"], report["usable"], len(report["left_out"]["sheets"])) == (2, 2, 1)
+
+
+def test_long_lines_take_no_time():
+    blanks = " " * 500_000
+    assert len(read_sheet(f"TITLE a{blanks}b\n{blanks}\n{ONE}".encode())) == 1

@@ -178,3 +178,13 @@ def test_what_browsers_and_telephones_record_is_read_as_it_is(container, codec):
     windows = [(waves[4_000:28_000] - waves[4_000:28_000].mean()) for waves in (whole, expected)]
     spectra = [np.abs(np.fft.rfft(window)) for window in windows]
     assert np.corrcoef(*spectra)[0, 1] > 0.98
+
+
+def test_of_channels_that_cancel_the_one_is_taken_that_counts():
+    """Low frequency effects do not, however loud they are."""
+    one = music(2.0, channels=1)
+    low = np.float32(0.9) * np.sin(2 * np.pi * 50 * np.arange(len(one)) / 44_100, dtype=np.float32)[:, None]
+    blank = np.zeros_like(one)
+    clip = cut_clip(KINDS["WAV"](np.hstack([one, -one, blank, low, blank, blank])), clip_s=1.0)
+    alone = cut_clip(KINDS["WAV"](one), clip_s=1.0)
+    assert clip.cancels and np.corrcoef(clip.wave, alone.wave)[0, 1] > 0.9

@@ -125,7 +125,7 @@ def test_every_format_gives_the_same_playlists(tmp_path_factory, title, chosen):
         ("../music/Bob/100% #1.mp3", "hash"),
         ("Ann/First/02 Re\u0301d & <green>.flac", "red"),
         ("Ann/First/02%20R%C3%A9d%20&%20%3Cgreen%3E.flac", "red"),
-        ("https://host/share/100%25%20%231.mp3?key=1", None),
+        ("https://host/share/100%25%20%231.mp3?part=1", None),
         ("/elsewhere/01 Blue.flac", None),
         ("/elsewhere/Unknown/04.mp3", None),
     ],
@@ -241,3 +241,42 @@ def test_nothing_that_matches_is_a_mistake(tmp_path):
 def test_titles_count_as_texts_before_any_work(tmp_path):
     (tmp_path / "t.csv").write_text("uri,track_id,split\na.wav,blue,train\n")
     assert check_manifest(tmp_path / "t.csv", PrepareConfig(), titles={"blue": ["Rainy evening"]})["rows"] == 1
+
+
+SONGS = [
+    track("love", "/m/Beatles/Love/01 - Intro.mp3", "Intro", "The Beatles"),
+    track("wagner", "/m/Wagner/CD1/01.mp3", "Siegfried", "Wagner"),
+    track("queen", "/m/Music/07.mp3", "Bohemian Rhapsody", "Queen"),
+    track("money", "/m/Music/01.mp3", "Money", "ABBA"),
+    track("ab", "/m/ab/9.mp3", "bacd", "Ab"),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "path", "found"),
+    [
+        ("ABBA - Intro", "/old/ABBA/Gold/01 - Intro.mp3", None),
+        ("The Beatles - Intro", "/old/ABBA/Gold/01 - Intro.mp3", "love"),
+        ("ABBA - Waterloo", r"D:\rips\ABBA\CD1\01.mp3", None),
+        ("Queen - Bohemian Rhapsody", "/old/Music/01.mp3", "queen"),
+        ("Whoever - Whatever", "/m/Wagner/CD1/01.mp3", "wagner"),
+        ("Abba - Cd", "/old/x.mp3", None),
+    ],
+)
+def test_what_a_playlist_says_of_a_song_counts_against_half_a_path(tmp_path, said, path, found):
+    (tmp_path / "a.m3u").write_text(f"#EXTM3U\n#EXTINF:200,{said}\n{path}\n/m/Music/01.mp3\n")
+    (row,) = match_playlists(tmp_path / "a.m3u", SONGS).rows
+    assert row["track_ids"] == [*([found] if found else []), "money"]
+
+
+def test_half_a_letter_and_passwords_stop_nothing_and_are_not_told(tmp_path):
+    playlist = {
+        "title": "t",
+        "annotation": "\ud800",
+        "track": [{"location": [uri]} for uri in ("http://ann:hunter2@radio.example/x.mp3", SONGS[0]["uri"])]
+        + [{"title": "\ud800 x"}],
+    }
+    (tmp_path / "a.jspf").write_text(json.dumps({"playlist": playlist}))
+    matched = match_playlists(tmp_path / "a.jspf", SONGS)
+    json.dumps(matched.report, ensure_ascii=False).encode()
+    assert "hunter2" not in str(matched.report) and matched.rows[0]["description"] == "?"

@@ -270,3 +270,17 @@ def test_audio_inside_the_table_is_named(tmp_path, row):
     pq.write_table(pa.table({"audio": [row], "text": ["calm"]}), tmp_path / "m.parquet")
     with pytest.raises(UserError, match="has no column 'uri' but a column 'audio', as data sets of Hugging Face keep"):
         read_manifest(tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize(("cell", "is_taken"), [("XFD1048576", False), ("XFD1000", False), ("D9000", True)])
+def test_a_cell_far_from_the_others_moves_no_memory(tmp_path, cell, is_taken):
+    book = openpyxl.Workbook()
+    for name, value in {"A1": "uri", "B1": "text", "A2": "a.wav", "B2": "piano", cell: " "}.items():
+        book.active[name] = value
+    book.save(tmp_path / "a.xlsx")
+    (tmp_path / "a.wav").touch()
+    if is_taken:
+        assert read_manifest(tmp_path / "a.xlsx")["uri"].to_pylist() == ["a.wav"]
+    else:
+        with pytest.raises(UserError, match="delete the cell far from the others"):
+            read_manifest(tmp_path / "a.xlsx")

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from mutagen.id3 import COMM, ID3, TCON, TIT2, TMOO, TPE1, TXXX
 
+from mulan_core.audio.decode import decode_audio
 from mulan_core.data.tags import read_tags
 
 WAVE = (0.1 * np.random.default_rng(0).standard_normal(8_000)).astype(np.float32)
@@ -130,3 +131,25 @@ def test_containers_that_mutagen_does_not_read(tmp_path, ending, codec):
     assert (tags.title, tags.artist) == ("Slow Rain", "Ann" if ending != ".aiff" else tags.artist)
     texts = [(text["source"], text["text"]) for text in tags.texts]
     assert ("lf", said["comment"]) in texts and (("sf", "Jazz") in texts) == ("genre" in said)
+
+
+def test_long_titles_take_no_time_and_tags_have_an_end(tmp_path):
+    path = encoded(tmp_path / "a.flac")
+    file = mutagen.File(path)
+    file["title"] = "a" + " " * 15_000 + "b (3:45)"
+    file["genre"] = [f"Style {i}" for i in range(5_000)]
+    file.save()
+    tags = read_tags(io.BytesIO(path.read_bytes()))
+    assert tags.title == "a b" and len(tags.texts) <= 101
+
+
+@pytest.mark.parametrize("kind", ["nam", "covr"])
+def test_an_mp4_is_judged_by_its_tables_and_not_by_what_its_tags_say(tmp_path, kind):
+    """Of covers of a megabyte one in a thousand has four such letters by chance."""
+    path = encoded(tmp_path / "a.m4a")
+    file = mutagen.File(path)
+    said = "The stts Song about a trun band, and stsz again"
+    file["\xa9nam" if kind == "nam" else "covr"] = [said] if kind == "nam" else [said.encode() * 10]
+    file.save()
+    _, seconds = decode_audio(path.read_bytes())
+    assert seconds == pytest.approx(8_000 / 44_100, abs=0.06)
