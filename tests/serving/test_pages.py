@@ -188,7 +188,7 @@ def graph(lite):
     """A graph that loses most of what filters leave, as Lite's does, with pages down to 12 tracks."""
     tracks = CATALOGUE[0].some(0, 1_200)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lite, "is_lite", lambda: False)
+        patch.setattr(lite.collections, "is_lite", lambda: False)
         patch.setattr("serving.store.EF_CANDIDATES", (24,))
         patch.setattr("serving.pages.GRAPH_DEPTH", 24)
         patch.setattr("serving.pages.MAX_DEPTH", 12)
