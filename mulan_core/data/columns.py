@@ -61,7 +61,8 @@ def check_columns(path: object, names: Sequence[str]) -> None:
     if "uri" not in names:
         meant = likely(names, "uri")
         advice = f"did you mean {meant!r}? rename it to 'uri'; " if meant else ""
-        raise UserError(f"the manifest {path} has no column 'uri'; {advice}found: {', '.join(names)[:200]}")
+        found = ", ".join(" ".join(name.split()) for name in names if name.strip())[:200]
+        raise UserError(f"the manifest {path} has no column 'uri'; {advice}found: {found}")
     for name in RESERVED:
         if name in names:
             raise UserError(f"the manifest {path} has a column {name!r}, a name that prepare itself uses; rename it")

@@ -284,3 +284,9 @@ def test_a_cell_far_from_the_others_moves_no_memory(tmp_path, cell, is_taken):
     else:
         with pytest.raises(UserError, match="delete the cell far from the others"):
             read_manifest(tmp_path / "a.xlsx")
+
+
+def test_names_of_columns_are_told_in_one_line(tmp_path):
+    (tmp_path / "a.csv").write_text('0,"a\nb","\n"\n1,2,3\n')
+    with pytest.raises(UserError, match=r"found: 0, a b$"):
+        read_manifest(tmp_path / "a.csv")

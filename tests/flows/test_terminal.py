@@ -131,6 +131,7 @@ def test_every_report_prints_hostile_data(text, monkeypatch):
         "changes": {text: 1},
         "splits": {text: 1},
         "quarantined": {text: 1},
+        "prepared": text,
     }
     texts = {text: {"before": 1, "after": 1}}
     reporting.show_prepared(counts | {"texts": texts})
