@@ -39,6 +39,8 @@ MAX_MOVED = 3
 
 def show_prepared(counts: dict[str, Any]) -> None:
     """Print what prepare counted and what it found changed."""
+    from mulan_core.data.shards import QUARANTINE
+
     table = Table("", title="Prepared")
     table.add_column("count", justify="right")
     table.add_row("tracks in the manifest", f"{counts['tracks']:,}")
@@ -56,9 +58,7 @@ def show_prepared(counts: dict[str, Any]) -> None:
         table.add_row(f"texts {source}: before -> after the filters", f"{texts['before']:,} -> {texts['after']:,}")
     console.print(table)
     if counts["quarantined"]:
-        console.print(
-            f"the files in quarantine, each with the reason: {Path(counts['prepared']) / 'quarantine.parquet'}"
-        )
+        console.print(f"the files in quarantine, each with the reason: {Path(counts['prepared']) / QUARANTINE}")
     _show_not_taken(counts)
 
 

@@ -11,7 +11,7 @@ import io
 import os
 import shlex
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from mulan_core.audio.lengths import (
     Trust,
@@ -140,7 +140,12 @@ def _all_or_nothing(is_whole: bool) -> Trust:
     return "length" if is_whole else "nothing"
 
 
-class View(io.RawIOBase):
+def begun(file: BinaryIO, container: Container) -> BinaryIO:
+    """The file from where its container begins."""
+    return cast(BinaryIO, _View(file, container.start)) if container.start else file
+
+
+class _View(io.RawIOBase):
     """A file from ``start`` on, as a file of its own; closing it leaves the file open."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:

@@ -8,7 +8,7 @@ of channels or length a file claims.
 Channels are added with the weights of ``ffmpeg.weights_of``; where they cancel each other the louder one is taken.
 Samples beyond full scale, which lossy files have, are limited to it, here and for everybody.
 
-``decode_clip`` seeks to a segment and decodes no more than that.
+``cut_clip`` seeks to a segment and decodes no more than that.
 
 A file that cannot be used raises ``AudioError`` with a reason code, which ``mulan prepare`` writes into the
 quarantine table and the endpoint into its answer.
@@ -87,28 +87,6 @@ def rate_of(source: Source) -> int:
     """
     with open_audio(source) as reader:
         return reader.rate_hz
-
-
-def decode_clip(
-    source: Source,
-    *,
-    clip_s: float,
-    start_s: float | None = None,
-    duration_s: float | None = None,
-    max_s: float | None = None,
-    silence_rms: float = 0.0,
-    sample_rate_hz: int = SAMPLE_RATE_HZ,
-) -> np.ndarray:
-    """The wave of ``cut_clip``."""
-    return cut_clip(
-        source,
-        clip_s=clip_s,
-        start_s=start_s,
-        duration_s=duration_s,
-        max_s=max_s,
-        silence_rms=silence_rms,
-        sample_rate_hz=sample_rate_hz,
-    ).wave
 
 
 def cut_clip(

@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 
 from mulan_core.audio import RATES_HZ
-from mulan_core.audio.containers import Container, UnreadableError, View, recognise
+from mulan_core.audio.containers import Container, UnreadableError, begun, recognise
 from mulan_core.audio.ffmpeg import FfmpegReader
 from mulan_core.audio.sndfile import SndfileReader
 from mulan_core.errors import UserError, without_secrets
@@ -68,16 +68,16 @@ def open_audio(source: Source) -> Iterator[Reader]:
 def _reader(file: BinaryIO, container: Container) -> Reader:
     if container.ffmpeg_format == "":
         raise UnreadableError("it is no audio")
-    begun = cast(BinaryIO, View(file, container.start)) if container.start else file
+    content = begun(file, container)
     sndfile: SndfileReader | None = None
     if container.trust != "nothing":
         with suppress(UnreadableError):
-            sndfile = SndfileReader(begun, container)
+            sndfile = SndfileReader(content, container)
             if sndfile.channels <= 2:
                 return sndfile
     try:
-        return FfmpegReader(begun, container)  # it knows which channel is the centre
+        return FfmpegReader(content, container)  # it knows which channel is the centre
     except UnreadableError:
         if sndfile is None:
             raise
-        return SndfileReader(begun, container)
+        return SndfileReader(content, container)

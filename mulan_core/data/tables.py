@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -266,9 +266,12 @@ def refuse_repeated(names: Sequence[str], path: str) -> None:
     Raises:
         UserError: with the name.
     """
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None:
+    if (twice := _repeated(names)) is not None:
         raise UserError(f"{path} has {TWICE.format(twice)}")
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _json(lines: io.TextIOBase, problems: Problems) -> Table:
@@ -302,7 +305,7 @@ class _RepeatedError(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise _RepeatedError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+        raise _RepeatedError(_repeated(name for name, _ in pairs))
     return row
 
 

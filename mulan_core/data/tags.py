@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import mutagen
 from mutagen._constants import GENRES
 from mutagen.apev2 import APETextValue
 from mutagen.asf import ASFUnicodeAttribute
 
-from mulan_core.audio.containers import View, recognise
+from mulan_core.audio.containers import begun, recognise
 from mulan_core.audio.ffmpeg import FfmpegReader
 from mulan_core.data.names import clean_name, unescaped
 
@@ -100,7 +100,7 @@ def _by_ffmpeg(file: BinaryIO) -> dict[str, list[Any]]:
     container = recognise(file)
     if container.name not in BY_FFMPEG:
         return {}
-    with closing(FfmpegReader(cast(BinaryIO, View(file, container.start)), container)) as reader:
+    with closing(FfmpegReader(begun(file, container), container)) as reader:
         return {"".join(filter(str.isalnum, key)): [value] for key, value in reader.tags.items()}
 
 
